@@ -1,0 +1,57 @@
+/**
+ * The catalog: the small, precious records. Tables of msgpack records under string keys, ordered by
+ * the UTF-8 bytes of the key; one atomic, durable batch an operation.
+ *
+ * The catalog knows tables and batches, not what a VM is: what a table holds, and which secondary
+ * indexes (tables of their own, written in the same batch) it needs, is decided by its owner.
+ */
+
+export type CatalogOperation =
+  | { readonly type: 'put'; readonly table: string; readonly key: string; readonly value: unknown }
+  | { readonly type: 'delete'; readonly table: string; readonly key: string };
+
+export interface ListOptions {
+  /** Only keys that begin so. */
+  readonly prefix?: string;
+  /** Only keys after this one (exclusive): what a cursor holds. */
+  readonly after?: string;
+  /** Only keys before this one (exclusive); with `reverse`, where to start. */
+  readonly before?: string;
+  readonly reverse?: boolean;
+  /** At most so many; default 100. */
+  readonly limit?: number;
+}
+
+export interface CatalogEntry {
+  readonly key: string;
+  readonly value: unknown;
+}
+
+/** A consistent view of one instant. Close it. */
+export interface CatalogSnapshot {
+  get(table: string, key: string): Promise<unknown>;
+  /** All entries of a table in key order, as they were at the instant of the snapshot. */
+  entries(table: string, options?: { readonly prefix?: string }): AsyncIterable<CatalogEntry>;
+  close(): Promise<void>;
+}
+
+export interface Catalog {
+  /** The record, or undefined. @throws `catalog-corrupt` */
+  get(table: string, key: string): Promise<unknown>;
+  getMany(table: string, keys: readonly string[]): Promise<unknown[]>;
+  list(table: string, options?: ListOptions): Promise<CatalogEntry[]>;
+
+  /**
+   * Applies the operations as one atomic batch; durable (synced) when it resolves. Batches take effect in
+   * the order of the calls; those that wait while one is synced share the next sync.
+   * A batch that rejects (`store-full`) has had no effect. After a failed sync: `store-failed` for good.
+   */
+  commit(operations: readonly CatalogOperation[]): Promise<void>;
+
+  /** Synchronous: the snapshot is of the instant of the call, and holds every commit that has resolved by then. */
+  snapshot(): CatalogSnapshot;
+
+  /** Bytes on disk, approximately. */
+  bytes(): Promise<number>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,218 @@
+/**
+ * The chunk store: immutable chunks by id, in compressed runs inside append-only segments.
+ *
+ * Data flow of a write: chunks → hash (worker) → look up (this batch, pending, recent places, index)
+ * → new ones in runs of neighbours → compress (worker) → append to the open segment → pending.
+ * `flush`: segment durable → index updated → no longer pending. Nothing outside may count on a chunk
+ * (put its id into a root that is recorded) before the flush of its session has resolved.
+ *
+ * Data flow of a read: node or run cache → place (kept beside the leaf, pending, recent places, index)
+ * → one read of one run → CRC → decompress → id of each chunk checked before it is first handed out.
+ */
+import type { ChunkReader, ChunkWriter, TreeNode } from '@pando/tree';
+
+/** Runs hold either nodes or data, never both. */
+export type ChunkKind = 'data' | 'node';
+
+/**
+ * Where a chunk is. Segment numbers are never used twice, so a place that has gone stale (its segment
+ * was compacted away) is recognised by its segment being gone; the index then has the new place.
+ */
+export interface Place {
+  /** Number of the segment, from 1. */
+  readonly segment: number;
+  /** Byte offset of the run's header in the segment. */
+  readonly runOffset: number;
+  /** Bytes of the run in the file, header included: one read brings it all. */
+  readonly runBytes: number;
+  /** Number of the chunk within its segment; the run's header says the number of its first chunk. */
+  readonly slot: number;
+}
+
+/** One named, append-only file (or, later, object) of the store. */
+export interface SegmentWriter {
+  readonly segment: number;
+  /** Bytes written so far. */
+  readonly size: number;
+  /** Appends all parts, or rejects; after a rejection the writer must be dropped. Parts are not kept. */
+  append(parts: readonly Uint8Array[]): Promise<void>;
+  /** Makes all that was appended, and the segment's name, durable. */
+  sync(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/**
+ * Where segments live: a local directory now, an object store later. Bytes that were appended can be
+ * read at once, synced or not. Implementations never interpret bytes.
+ */
+export interface SegmentStorage {
+  /** Numbers and sizes of all segments, ascending. */
+  list(): Promise<{ segment: number; size: number }[]>;
+  /** @throws `internal` when the segment exists */
+  create(segment: number): Promise<SegmentWriter>;
+  /** Fills `target` from `position`; resolves to the bytes read (fewer only at the segment's end). */
+  read(segment: number, target: Uint8Array, position: number): Promise<number>;
+  /** As `read`, blocking; for bytes known to be in the page cache. Absent where it makes no sense. */
+  readSync?(segment: number, target: Uint8Array, position: number): number;
+  /** Cuts a torn tail off (recovery only); durable when it resolves. */
+  truncate(segment: number, size: number): Promise<void>;
+  /** Opens an existing segment to append at its end (recovery: to write the footer of a torn segment). */
+  reopen(segment: number): Promise<SegmentWriter>;
+  /** Durable when it resolves. A missing segment is no error. Reads under way still finish. */
+  remove(segment: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Bytes of a place in the index: see docs/format.md. */
+export const PLACE_BYTES = 18;
+
+/** id → place. Derived data: rebuildable from the segments. */
+export interface ChunkIndex {
+  /** The place (PLACE_BYTES bytes) of the id at `ids[offset…]`, or undefined. Synchronous: one look-up of about 10 µs. */
+  get(ids: Uint8Array, offset: number): Uint8Array | undefined;
+  /**
+   * Applies all puts (count × 32 bytes of ids, count × PLACE_BYTES of places) and deletes (ids) in one
+   * atomic batch; `durable` waits for the disk. Batches become visible in the order of the calls.
+   */
+  write(
+    batch: { ids: Uint8Array; places: Uint8Array; count: number; deletes?: Uint8Array },
+    durable: boolean,
+  ): Promise<void>;
+  /** A small named value beside the ids (the checkpoint), written durably. */
+  setMark(name: string, value: Uint8Array): Promise<void>;
+  getMark(name: string): Promise<Uint8Array | undefined>;
+  /** Ids in the index. May scan; for tests and reports. */
+  count(): Promise<number>;
+  /** Removes everything, marks included. */
+  clear(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** What a session pins: the subtree of `level` under the id (level 0: just that chunk). */
+export interface PinSource {
+  forEachPin(visit: (ids: Uint8Array, offset: number, level: number) => void): void;
+}
+
+/**
+ * A writer with a life: everything it stores or finds already stored stays alive, whatever collections
+ * run, until `release`. One destage or one import is one session.
+ */
+export interface WriteSession extends ChunkWriter {
+  /**
+   * Tells the session that the subtrees from `source` are what must stay alive of what it wrote so
+   * far, so that it need not remember every id. Bounded memory for imports of any size: the tree
+   * builder is the source. Without one, the session remembers every id it handed out.
+   */
+  setPinSource(source: PinSource): void;
+  /** Every chunk of this session so far is durable and in the index when it resolves. @throws store-full, store-failed */
+  flush(): Promise<void>;
+  /** Ends the session: after the root is in the catalog, or when it is given up. Idempotent. */
+  release(): void;
+  /** What this session did so far. */
+  readonly counts: SessionCounts;
+}
+
+export interface SessionCounts {
+  /** Chunks handed in, by outcome; nodes and data together. */
+  readonly chunks: number;
+  readonly zeroChunks: number;
+  readonly knownChunks: number;
+  readonly newChunks: number;
+  /** Bytes of new chunks before and after compression (run headers included in the latter). */
+  readonly newBytes: number;
+  readonly storedBytes: number;
+}
+
+/** A sealed segment as gc sees it. */
+export interface SegmentInfo {
+  readonly segment: number;
+  /** Bytes of the file. */
+  readonly bytes: number;
+  /** Chunks in it. */
+  readonly slots: number;
+}
+
+/**
+ * One collection's view of the store, begun by `ChunkStore.beginCollection`. From that instant until
+ * `end`, every dedupe hit on a candidate segment is reported to `onHit` before the writer goes on
+ * (the barrier), and new chunks are in segments that are no candidates (born live).
+ */
+export interface Collection {
+  /** Segments that were sealed at the instant of the beginning, ascending. */
+  readonly candidates: readonly SegmentInfo[];
+  /** What sessions in flight had pinned at that instant: id and level, one after another. */
+  readonly pins: { readonly ids: Uint8Array; readonly levels: Uint8Array; readonly count: number };
+
+  /**
+   * Resolves `count` ids to (segment, slot), in memory-friendly bulk: one index hit loads the ids of the whole
+   * segment around it. A hole or an id that lies in no candidate segment gets segment 0.
+   * @throws `chunk-missing` naming the first id that is in no segment at all
+   */
+  resolve(ids: Uint8Array, count: number, segments: Float64Array, slots: Uint32Array): Promise<void>;
+
+  /**
+   * Ids (slots × 32 bytes), bytes of the stored share of each slot, and kind of each slot of a segment, from its footer.
+   * The stored shares of a segment add up to the bytes of its file, headers and footer included.
+   */
+  contents(segment: number): Promise<{ ids: Uint8Array; storedBytes: Uint32Array; isNode: Uint8Array }>;
+
+  /**
+   * Removes a candidate whose chunks are dead. `isLive(slot)` is asked once more, synchronously, at the
+   * point after which a dedupe hit no longer counts; if any slot is live then, nothing is done and it
+   * resolves to false. Order: no more hits → index entries gone, durably → file gone.
+   */
+  drop(segment: number, isLive: (slot: number) => boolean): Promise<boolean>;
+
+  /**
+   * Moves the live chunks of a candidate into the open segment, recompressed in runs of neighbours, and
+   * removes the old one. Chunks that become live meanwhile are moved too. Order: copies durable → index
+   * points at them → old file gone. Resolves to the bytes freed (old file minus copies).
+   */
+  compact(segment: number, isLive: (slot: number) => boolean): Promise<number>;
+
+  /** Ends the collection and its barrier. Idempotent. */
+  end(): void;
+}
+
+export interface StoreStats {
+  /** Bytes of segment files, open segment included. */
+  readonly segmentBytes: number;
+  readonly segments: number;
+  /** Bytes of the index on disk (approximate while it is written). */
+  readonly indexBytes: number;
+  readonly runCacheBytes: number;
+  readonly nodeCacheBytes: number;
+}
+
+export interface VerifyReport {
+  readonly chunks: number;
+  readonly bytes: number;
+  readonly damaged: readonly { segment: number; offset: number; problem: string }[];
+}
+
+export interface ChunkStore extends ChunkReader {
+  /** Starts a session of writes. */
+  openSession(): WriteSession;
+
+  /** Seals the open segment, so that all chunks are in candidates of the next collection. */
+  seal(): Promise<void>;
+
+  /**
+   * Begins a collection: candidates, pins and barrier are of one instant, and synchronously so: the
+   * caller takes its list of roots in the same turn of the event loop. One at a time.
+   */
+  beginCollection(onHit: (segment: number, slot: number, ids: Uint8Array, offset: number, isNode: boolean) => void): Collection;
+
+  /** Reads one chunk of either kind by id (tools, verification). A fresh copy, owned by the caller. */
+  readChunk(ids: Uint8Array, offset: number): Promise<Uint8Array>;
+
+  /** Hashes every chunk of every segment and checks footers and index; reports, mends nothing. */
+  verify(onProgress?: (doneBytes: number, allBytes: number) => void, signal?: AbortSignal): Promise<VerifyReport>;
+
+  stats(): Promise<StoreStats>;
+
+  /** Waits for writes under way, seals the open segment, closes files, workers and index. */
+  close(): Promise<void>;
+}
+
+export type { ChunkReader, ChunkWriter, TreeNode };

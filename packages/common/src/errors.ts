@@ -1,0 +1,138 @@
+/**
+ * The one error class of Pando and the table of its codes.
+ *
+ * `code` is stable and what programs compare; `message` is for people and free to change; `kind`
+ * tells the caller what to do. `docs/errors.md` lists every code with its remedy, and a test holds
+ * that page and this table together.
+ */
+
+/**
+ * What the caller can do about an error:
+ * `invalid` fix the request · `conflict` something else is in the way · `missing` it does not exist ·
+ * `unavailable` try again later (a full disk is one) · `data` stored bytes are wrong: stop and repair ·
+ * `internal` a bug: report it.
+ */
+export type ErrorKind = 'invalid' | 'conflict' | 'missing' | 'unavailable' | 'data' | 'internal';
+
+/** Every code, with its kind and the remedy that `docs/errors.md` prints. */
+export const ERROR_CODES = {
+  'id-invalid': { kind: 'invalid', remedy: 'Give an id as 64 hex digits.' },
+  'name-invalid': {
+    kind: 'invalid',
+    remedy: 'Use a name of 1 to 255 bytes of UTF-8 without `/`, `@` and control characters.',
+  },
+  'size-invalid': {
+    kind: 'invalid',
+    remedy: 'Use a size from 512 bytes to 64 TiB that is a multiple of 512.',
+  },
+  'request-invalid': { kind: 'invalid', remedy: 'Fix the fields that the message names.' },
+  'range-invalid': { kind: 'invalid', remedy: 'Keep offset and length inside the disk.' },
+  'shrink-refused': {
+    kind: 'invalid',
+    remedy: 'Shrinking throws data away; allow it explicitly (`--shrink`, `"shrink": true`).',
+  },
+  'import-not-a-file': { kind: 'invalid', remedy: 'Import a regular file.' },
+  'import-path-refused': {
+    kind: 'invalid',
+    remedy: 'Name a path inside the directory that the server was started with `--import-dir` for.',
+  },
+  'read-only': { kind: 'invalid', remedy: 'Backups are immutable; restore the backup as a VM and write to that.' },
+  'cursor-invalid': { kind: 'invalid', remedy: 'Start the list again without a cursor.' },
+  'name-taken': { kind: 'conflict', remedy: 'Choose another name, or delete or rename what holds it.' },
+  'vm-attached': {
+    kind: 'conflict',
+    remedy: 'Disconnect the clients of the VM, or use force, which disconnects them.',
+  },
+  'disk-in-use': {
+    kind: 'conflict',
+    remedy: 'Wait until the other operation on this disk has ended.',
+  },
+  'idempotency-conflict': {
+    kind: 'conflict',
+    remedy: 'Use a fresh Idempotency-Key for a request that differs from the one it was first used with.',
+  },
+  'store-locked': {
+    kind: 'conflict',
+    remedy: 'Another process has this data directory open; stop it or choose another directory.',
+  },
+  'store-foreign': {
+    kind: 'conflict',
+    remedy: 'The directory holds files of something else; choose an empty directory or one that Pando made.',
+  },
+  'store-newer': {
+    kind: 'conflict',
+    remedy: 'The data directory was written by a newer Pando; upgrade this one.',
+  },
+  'vm-missing': { kind: 'missing', remedy: 'Check the name or id; `pando vm ls` lists VMs.' },
+  'disk-missing': { kind: 'missing', remedy: 'Check the disk name; `pando vm show` lists the disks of a VM.' },
+  'backup-missing': { kind: 'missing', remedy: 'Check the name or id; `pando backup ls` lists backups.' },
+  'job-missing': { kind: 'missing', remedy: 'Jobs are kept for a while only; `GET /api/v1/jobs` lists them.' },
+  'route-missing': { kind: 'missing', remedy: 'See `/openapi.json` for the routes that exist.' },
+  'store-full': {
+    kind: 'unavailable',
+    remedy: 'The disk under the data directory is full; make room. Reads go on; writes work again by themselves.',
+  },
+  'store-failed': {
+    kind: 'unavailable',
+    remedy: 'A sync of the data directory failed, so the store stopped writing. Check the disk, then restart.',
+  },
+  'shutting-down': { kind: 'unavailable', remedy: 'The server is stopping; try again when it is back.' },
+  'too-busy': { kind: 'unavailable', remedy: 'A limit on work in flight is reached; try again later.' },
+  'import-interrupted': {
+    kind: 'unavailable',
+    remedy: 'The upload broke off; nothing was kept. Run the import again.',
+  },
+  'cancelled': { kind: 'unavailable', remedy: 'The work was cancelled; start it again if it is wanted.' },
+  'chunk-missing': {
+    kind: 'data',
+    remedy: 'A chunk that a disk needs is not in the store; run `pando verify`.',
+  },
+  'chunk-corrupt': {
+    kind: 'data',
+    remedy: 'Stored bytes do not match their checksum or id; run `pando verify` and check the disk.',
+  },
+  'segment-corrupt': { kind: 'data', remedy: 'A segment file is damaged; run `pando verify`.' },
+  'log-corrupt': {
+    kind: 'data',
+    remedy: 'The write log is damaged before its end; keep a copy of the data directory and ask for help.',
+  },
+  'catalog-corrupt': {
+    kind: 'data',
+    remedy: 'A catalog record cannot be read; keep a copy of the data directory and ask for help.',
+  },
+  'internal': { kind: 'internal', remedy: 'This is a bug in Pando; report it with the server log.' },
+} as const satisfies Record<string, { kind: ErrorKind; remedy: string }>;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** An error with a stable code; `cause` keeps what went wrong underneath. */
+export class PandoError extends Error {
+  readonly code: ErrorCode;
+  readonly kind: ErrorKind;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'PandoError';
+    this.code = code;
+    this.kind = ERROR_CODES[code].kind;
+  }
+}
+
+/** Whether `error` is a PandoError, of the given code when one is given. */
+export function isPandoError(error: unknown, code?: ErrorCode): error is PandoError {
+  return error instanceof PandoError && (code === undefined || error.code === code);
+}
+
+/**
+ * Turns what the file system throws into a PandoError: a full disk (ENOSPC, EDQUOT, EFBIG) becomes
+ * `store-full`; PandoErrors pass unchanged; anything else becomes `fallback`.
+ */
+export function fromIoError(error: unknown, what: string, fallback: ErrorCode): PandoError {
+  if (error instanceof PandoError) return error;
+  const errno = (error as NodeJS.ErrnoException | undefined)?.code;
+  if (errno === 'ENOSPC' || errno === 'EDQUOT' || errno === 'EFBIG') {
+    return new PandoError('store-full', `${what}: no space left on the disk`, { cause: error });
+  }
+  const reason = error instanceof Error ? error.message : String(error);
+  return new PandoError(fallback, `${what}: ${reason}`, { cause: error });
+}

@@ -1,0 +1,116 @@
+/** The FileSystem seam over node:fs. */
+import * as fs from 'node:fs';
+import { mkdir, open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import type { File, FileSystem } from './file-system.ts';
+
+const FLAGS = { read: 'r', write: 'r+', create: 'wx+' } as const;
+
+/** Most buffers in one pwritev; Linux takes 1,024 (IOV_MAX). */
+const PARTS_MAX = 1024;
+
+class NodeFile implements File {
+  readonly path: string;
+  #handle: FileHandle;
+  #closed = false;
+
+  constructor(path: string, handle: FileHandle) {
+    this.path = path;
+    this.#handle = handle;
+  }
+
+  async size(): Promise<number> {
+    return (await this.#handle.stat()).size;
+  }
+
+  async read(target: Uint8Array, position: number): Promise<number> {
+    let done = 0;
+    while (done < target.byteLength) {
+      const { bytesRead } = await this.#handle.read(target, done, target.byteLength - done, position + done);
+      if (bytesRead === 0) break;
+      done += bytesRead;
+    }
+    return done;
+  }
+
+  readSync(target: Uint8Array, position: number): number {
+    let done = 0;
+    while (done < target.byteLength) {
+      const count = fs.readSync(this.#handle.fd, target, done, target.byteLength - done, position + done);
+      if (count === 0) break;
+      done += count;
+    }
+    return done;
+  }
+
+  async write(parts: readonly Uint8Array[], position: number): Promise<void> {
+    let at = position;
+    for (let first = 0; first < parts.length; first += PARTS_MAX) {
+      let group = parts.slice(first, first + PARTS_MAX);
+      while (group.length > 0) {
+        let { bytesWritten } = await this.#handle.writev(group, at);
+        if (bytesWritten === 0 && group.some((part) => part.byteLength > 0)) {
+          throw Object.assign(new Error(`write to ${this.path} made no progress`), { code: 'EIO' });
+        }
+        at += bytesWritten;
+        // A short write (a disk that just filled up) continues with the rest, which then gets the errno.
+        let skip = 0;
+        while (skip < group.length && bytesWritten >= group[skip]!.byteLength) {
+          bytesWritten -= group[skip]!.byteLength;
+          skip++;
+        }
+        group = group.slice(skip);
+        if (bytesWritten > 0) group[0] = group[0]!.subarray(bytesWritten);
+      }
+    }
+  }
+
+  async sync(): Promise<void> {
+    await this.#handle.datasync();
+  }
+
+  async truncate(size: number): Promise<void> {
+    await this.#handle.truncate(size);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#handle.close();
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+export const nodeFileSystem: FileSystem = {
+  async makeDirectory(path) {
+    const first = await mkdir(path, { recursive: true });
+    if (first === undefined) return;
+    // Every directory from the parent of the first new one downwards gained an entry.
+    const top = dirname(resolve(first));
+    for (let at = dirname(resolve(path)); at.length >= top.length; at = dirname(at)) {
+      await syncDirectory(at);
+      if (at === dirname(at)) break;
+    }
+  },
+  async list(path) {
+    const entries = await readdir(path, { withFileTypes: true });
+    return entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => entry.name)
+      .sort();
+  },
+  async open(path, mode) {
+    return new NodeFile(path, await open(path, FLAGS[mode], 0o600));
+  },
+  remove: (path) => unlink(path),
+  rename: (from, to) => rename(from, to),
+  syncDirectory,
+};

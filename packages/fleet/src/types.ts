@@ -1,0 +1,159 @@
+/**
+ * The fleet: VMs and backups by name, and what people do with them.
+ *
+ * Records live in the catalog, never all in memory: lists go by cursor, names by index. Each operation
+ * is one commit. A VM or backup is named by its id or its name (`VmRef`, `BackupRef`); ids win.
+ */
+import type { BlockDevice, Extents } from '@pando/block-device';
+import type { ChunkStore } from '@pando/chunk-store';
+
+export interface VmDisk {
+  readonly name: string;
+  readonly sizeBytes: number;
+}
+
+export interface Vm {
+  readonly id: string;
+  readonly name: string;
+  /** All VMs and backups that descend from one import or creation share this id. */
+  readonly lineage: string;
+  /** RFC 3339, UTC. */
+  readonly createdAt: string;
+  readonly disks: readonly VmDisk[];
+  /** Clients that have one of its disks open now. */
+  readonly attachedClients: number;
+}
+
+export interface Backup {
+  readonly id: string;
+  readonly name: string;
+  readonly vmId: string;
+  /** Name of the VM when the backup was taken. */
+  readonly vmName: string;
+  readonly lineage: string;
+  readonly createdAt: string;
+  readonly disks: readonly VmDisk[];
+}
+
+export interface Page<T> {
+  readonly items: readonly T[];
+  /** Where the next page starts; absent on the last page. */
+  readonly nextCursor?: string;
+}
+
+export interface PageRequest {
+  readonly cursor?: string;
+  /** 1 to 1000, default 100. */
+  readonly limit?: number;
+}
+
+export interface SpaceReport {
+  readonly logicalBytes: number;
+  readonly allocatedBytes: number;
+  readonly uniqueBytes: number;
+  readonly dataStoredBytes: number;
+  /** Nodes, run headers and segment footers. */
+  readonly metadataBytes: number;
+  readonly garbageBytes: number;
+  readonly indexBytes: number;
+  readonly logBytes: number;
+  readonly catalogBytes: number;
+  /** Everything on disk: the sum of segments, index, log and catalog. */
+  readonly storedBytes: number;
+  readonly ratios: SpaceRatios;
+  /** The same ratios with VMs only, backups left out. */
+  readonly ratiosWithoutBackups: SpaceRatios;
+  readonly vms: number;
+  readonly backups: number;
+}
+
+/** Each is "bytes before / bytes after" of one kind of saving; their product is `total`. */
+export interface SpaceRatios {
+  readonly thin: number;
+  readonly lineage: number;
+  readonly dedupe: number;
+  readonly compression: number;
+  readonly total: number;
+}
+
+export interface OwnerSpace {
+  readonly kind: 'vm' | 'backup';
+  readonly id: string;
+  readonly name: string;
+  readonly logicalBytes: number;
+  readonly allocatedBytes: number;
+  /** What deleting it alone would free (after the next gc). */
+  readonly exclusiveBytes: number;
+}
+
+/** A disk opened for a client: a BlockDevice, a name and an end. */
+export interface Attachment extends BlockDevice {
+  readonly exportName: string;
+  /** Aborted when the fleet throws the client out (a forced restore or delete, shutdown). */
+  readonly revoked: AbortSignal;
+  close(): Promise<void>;
+}
+
+export interface ImportSource {
+  /** Bytes of the disk to be made; not known for an upload without a length: then undefined. */
+  readonly sizeBytes?: number;
+  /** The bytes in order; a hole costs nothing. Buffers may be reused by the source after the next pull. */
+  parts(signal: AbortSignal): AsyncIterable<Uint8Array | { readonly holeBytes: number }>;
+}
+
+export interface ImportProgress {
+  readonly doneBytes: number;
+  readonly allBytes?: number;
+}
+
+export interface ImportResult {
+  readonly vm: Vm;
+  /** Bytes read from the source that were not holes. */
+  readonly readBytes: number;
+  readonly newBytes: number;
+  /** What the import added to the segments, compressed. */
+  readonly storedBytes: number;
+  readonly chunks: number;
+  readonly zeroChunks: number;
+  readonly knownChunks: number;
+  readonly newChunks: number;
+}
+
+/** What every long operation takes. */
+export interface Work<P> {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: P) => void;
+}
+
+export interface Fleet {
+  createVm(request: { name: string; disks: readonly { name: string; sizeBytes: number }[] }): Promise<Vm>;
+  importVm(request: { name: string; diskName?: string; source: ImportSource }, work?: Work<ImportProgress>): Promise<ImportResult>;
+  listVms(request?: PageRequest & { namePrefix?: string }): Promise<Page<Vm>>;
+  /** @throws `vm-missing` */
+  getVm(vm: string): Promise<Vm>;
+  renameVm(vm: string, name: string): Promise<Vm>;
+  /** Grows a disk, or shrinks it when `shrink` is set. @throws `shrink-refused`, `size-invalid`, `vm-attached` (shrink) */
+  resizeDisk(vm: string, disk: string, sizeBytes: number, options?: { shrink?: boolean; force?: boolean }): Promise<Vm>;
+  /** @throws `vm-attached` unless forced, which disconnects the clients first */
+  deleteVm(vm: string, options?: { force?: boolean }): Promise<void>;
+  /** count absent: one VM called `name`. count given: `name-1` … `name-<count>`; all or none. */
+  cloneVm(vm: string, request: { name: string; count?: number }): Promise<readonly Vm[]>;
+
+  createBackup(vm: string, request?: { name?: string }): Promise<Backup>;
+  listBackups(request?: PageRequest & { vm?: string }): Promise<Page<Backup>>;
+  /** By id, or as `vm@name`. @throws `backup-missing` */
+  getBackup(backup: string): Promise<Backup>;
+  deleteBackup(backup: string): Promise<void>;
+  /** With `as`: a new VM. Without: in place, onto the VM it was taken of. @throws `vm-attached` unless forced */
+  restoreBackup(backup: string, request?: { as?: string; force?: boolean }): Promise<Vm>;
+
+  /** Export names: `<vm>/<disk>` and `<vm>@<backup>/<disk>`; `<vm>` alone when it has one disk. @throws the missing kinds */
+  attach(exportName: string): Promise<Attachment>;
+  /** Export names for NBD LIST: at most `limit`. */
+  listExports(limit: number): Promise<readonly string[]>;
+
+  space(work?: Work<{ phase: string; done: number; all: number }>): Promise<SpaceReport>;
+  ownerSpaces(request?: PageRequest & { kind?: 'vm' | 'backup' }): Promise<Page<OwnerSpace>>;
+}
+
+export type { BlockDevice, ChunkStore, Extents };

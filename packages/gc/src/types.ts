@@ -1,0 +1,60 @@
+/**
+ * Garbage collection and accounts: one walk from every root.
+ *
+ * Mark: from the roots of every disk record in the catalog, and from what sessions in flight have
+ * pinned, each node once; liveness is one bit for each (segment, slot). Sweep by segment: all dead →
+ * drop; mostly dead → compact; else leave. Runs while everything else goes on.
+ */
+
+export interface GcOptions {
+  /** Compact a segment when at most this share of its bytes is live; default 0.75. */
+  readonly compactBelow?: number;
+  readonly signal?: AbortSignal;
+  /** Called now and then: what it is doing, and how far. */
+  readonly onProgress?: (progress: { phase: 'mark' | 'sweep'; done: number; all: number }) => void;
+}
+
+export interface GcReport {
+  readonly roots: number;
+  readonly liveChunks: number;
+  readonly liveBytes: number;
+  readonly deadChunks: number;
+  readonly droppedSegments: number;
+  readonly compactedSegments: number;
+  readonly freedBytes: number;
+}
+
+/** One owner (a VM or a backup) for the accounts: a key, its lineage, and its disks' roots. */
+export interface AccountOwner {
+  readonly key: string;
+  readonly lineage: string;
+  readonly roots: readonly { readonly id: Uint8Array; readonly height: number; readonly size: number }[];
+}
+
+/** Stored bytes are bytes in segment files, run and segment overheads shared out, so that sums are exact. */
+export interface OwnerAccount {
+  readonly key: string;
+  /** Bytes of its disks. */
+  readonly logicalBytes: number;
+  /** Bytes of its disks that are not holes. */
+  readonly allocatedBytes: number;
+  /** Stored bytes, nodes included, that deleting this one alone would free. */
+  readonly exclusiveBytes: number;
+}
+
+export interface Accounts {
+  readonly owners: readonly OwnerAccount[];
+  readonly logicalBytes: number;
+  readonly allocatedBytes: number;
+  /** Allocated bytes with a chunk at the same place in disks of one lineage counted once. */
+  readonly lineageBytes: number;
+  /** Bytes of distinct data chunks that are reachable, before compression. */
+  readonly uniqueBytes: number;
+  /** Stored bytes of reachable data chunks, and of reachable nodes. */
+  readonly dataStoredBytes: number;
+  readonly nodeStoredBytes: number;
+  /** Stored bytes that nothing reaches: what gc can free. */
+  readonly garbageBytes: number;
+  /** Stored bytes that freeing this set of owners would free is asked separately: see `reclaimable`. */
+  readonly liveChunks: number;
+}

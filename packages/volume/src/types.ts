@@ -1,0 +1,123 @@
+/**
+ * Disks: their roots, and the overlays of writes that are not in the tree yet.
+ *
+ * A *disk* is a numbered record: a root, the overlays on top of it, a size. A volume is a disk that can
+ * be written; a disk of a backup cannot. The overlays of a disk form a chain: frozen ones, oldest
+ * first, then at most one active. Frozen overlays are shared by every disk that was forked at or after
+ * their freezing; once one has been destaged, all of them point at the new root in one commit.
+ *
+ * Every change of records is one catalog batch, and callers add records of their own to it (the VM that
+ * a disk belongs to) with `records`, which is called synchronously with the numbers of the new disks.
+ */
+import type { BlockDevice } from '@pando/block-device';
+import type { CatalogOperation } from '@pando/catalog';
+import type { Root } from '@pando/tree';
+
+export type DiskNumber = number;
+
+/** A disk as it stands in the catalog, table `disk`, key: the number as 12 digits, zero-padded. */
+export interface DiskRecord {
+  readonly version: 1;
+  readonly rootId: Uint8Array;
+  readonly rootHeight: number;
+  readonly rootSize: number;
+  /** Bytes of the disk now; the root's size may still be that of before a resize. */
+  readonly size: number;
+  /** Numbers of the frozen overlays on top of the root, oldest first. */
+  readonly overlays: readonly number[];
+  /** Overlays that the log opens for this disk count only when their number is greater than this. */
+  readonly overlayFloor: number;
+  readonly readOnly: boolean;
+}
+
+export interface OpenVolume extends BlockDevice {
+  readonly disk: DiskNumber;
+  /** Releases this handle; waits for operations under way on it. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface ForkRequest {
+  /** Disks to fork, all at one instant. */
+  readonly sources: readonly DiskNumber[];
+  /** How many times; every copy gets one new disk for each source. */
+  readonly copies: number;
+  /** Whether the new disks are disks of a backup. */
+  readonly readOnly: boolean;
+  /** Records of the caller for the same commit; `disks[copy][source]` are the new numbers. */
+  readonly records: (disks: readonly (readonly DiskNumber[])[]) => readonly CatalogOperation[];
+}
+
+export interface Volumes {
+  readonly chunkBytes: number;
+
+  /** Creates a disk: empty of `size` bytes, or with the given root (whose chunks are durable and pinned). */
+  create(
+    from: { readonly size: number } | { readonly root: Root },
+    records: (disk: DiskNumber) => readonly CatalogOperation[],
+  ): Promise<DiskNumber>;
+
+  /** Creates several empty disks or disks with roots in one commit. */
+  createMany(
+    from: readonly ({ readonly size: number } | { readonly root: Root })[],
+    records: (disks: readonly DiskNumber[]) => readonly CatalogOperation[],
+  ): Promise<readonly DiskNumber[]>;
+
+  /**
+   * Forks disks: the new ones hold what the sources hold at one instant, the same for all of them. Every
+   * write acknowledged before the call is in it. Durable when it resolves. Neither waits for destage
+   * nor stops writes to the sources.
+   * @throws `disk-missing`
+   */
+  fork(request: ForkRequest): Promise<readonly (readonly DiskNumber[])[]>;
+
+  /**
+   * In-place restore: each target (not open for writing by anyone) becomes what `source` is. Target numbers stay. One commit.
+   * @throws `disk-missing`, `disk-in-use` when a target is open
+   */
+  replace(
+    pairs: readonly { readonly target: DiskNumber; readonly source: DiskNumber }[],
+    records: () => readonly CatalogOperation[],
+  ): Promise<void>;
+
+  /**
+   * Changes the size of a disk. What lies past a smaller size is gone: growing again reads zeros there.
+   * Open handles keep the size that they were opened with; a shrink needs that there are none.
+   * @throws `disk-missing`, `disk-in-use`, `size-invalid`
+   */
+  resize(disk: DiskNumber, size: number, records: () => readonly CatalogOperation[]): Promise<void>;
+
+  /** Removes disks. @throws `disk-missing`, `disk-in-use` when one is open */
+  remove(disks: readonly DiskNumber[], records: () => readonly CatalogOperation[]): Promise<void>;
+
+  /** Opens a disk; several handles may be open at once, and see each other's writes. @throws `disk-missing` */
+  open(disk: DiskNumber): Promise<OpenVolume>;
+
+  /** Whether any handle of the disk is open. */
+  isOpen(disk: DiskNumber): boolean;
+
+  /** The disk's root and size with nothing left in overlays: destages what there is first. For export, reports and tests. */
+  settle(disk: DiskNumber): Promise<Root>;
+
+  /** Destages everything that was written before the call, of all disks. */
+  settleAll(): Promise<void>;
+
+  /**
+   * Roots that gc must mark besides those of the catalog's disk records (destages whose commit is under
+   * way are pinned by their sessions): none today, but asked for at the instant of a collection.
+   */
+  readonly stats: VolumeStats;
+
+  /** Destages what fits into the given time, keeps the rest in the log; then closes. */
+  close(): Promise<void>;
+}
+
+export interface VolumeStats {
+  /** Bytes of guest data held in overlays. */
+  readonly overlayBytes: number;
+  readonly overlays: number;
+  /** Bytes that guests wrote, and that were destaged, since start. */
+  readonly writtenBytes: number;
+  readonly destagedBytes: number;
+  /** True while the disk under the store is full and writes are refused. */
+  readonly full: boolean;
+}

@@ -1,0 +1,55 @@
+/**
+ * The write log: what guests have written and the tree does not hold yet, durable and in order.
+ *
+ * One log a store, shared by all disks; a sequence of files, appended to only. Records are gathered
+ * while a write is under way and go out together in the next one. A record is *written* when it is in
+ * the page cache (it survives the process) and *synced* after a later fdatasync (it survives the
+ * machine). One sync is under way at a time; the next covers everyone who asked meanwhile.
+ *
+ * Records name overlays, not disks: an overlay is opened by a record that says whose it is, so that
+ * a fork needs nothing in the log but that later writes go to another overlay.
+ */
+
+/** Position of a record: a number that grows by one with each record, over the life of the store. */
+export type LogPosition = number;
+
+/** What replay hands over, in log order. `data` is a view that is valid during the call only. */
+export type LogRecord =
+  | { readonly type: 'open'; readonly position: LogPosition; readonly overlay: number; readonly disk: number; readonly size: number }
+  | { readonly type: 'write'; readonly position: LogPosition; readonly overlay: number; readonly offset: number; readonly data: Uint8Array }
+  | { readonly type: 'zero'; readonly position: LogPosition; readonly overlay: number; readonly offset: number; readonly length: number };
+
+export interface WriteLog {
+  /** Position that the next record will get. */
+  readonly nextPosition: LogPosition;
+
+  /**
+   * The append calls copy what they are given into the next group and return the record's position at once;
+   * nothing is promised before `written` or `sync` resolves. They throw `store-failed` after a failed sync.
+   * `open` says that writes to `overlay` belong to `disk`, whose size from then on is `size` bytes.
+   */
+  appendOpen(overlay: number, disk: number, size: number): LogPosition;
+  /** `data` is at most WRITE_BYTES_MAX bytes. */
+  appendWrite(overlay: number, offset: number, data: Uint8Array): LogPosition;
+  appendZero(overlay: number, offset: number, length: number): LogPosition;
+
+  /**
+   * Resolves when every record appended so far is written. Rejects with `store-full` when the disk is full:
+   * none of the records of that group is in the log then, earlier and later ones are not affected.
+   */
+  written(): Promise<void>;
+
+  /** Resolves when every record appended so far is synced. @throws as written; `store-failed` for good after a failed fdatasync */
+  sync(): Promise<void>;
+
+  /** Lets go of all records before `position`; files that hold no later ones are removed. */
+  release(position: LogPosition): Promise<void>;
+
+  readonly stats: { readonly bytes: number; readonly files: number; readonly firstPosition: LogPosition };
+
+  /** Writes and syncs what is gathered, then closes. */
+  close(): Promise<void>;
+}
+
+/** Longest data of one record; larger guest writes become several records. */
+export const WRITE_BYTES_MAX = 1024 * 1024;
