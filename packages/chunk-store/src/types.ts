@@ -145,14 +145,16 @@ export interface Collection {
 
   /**
    * Resolves `count` ids to (segment, slot), in memory-friendly bulk: one index hit loads the ids of the whole
-   * segment around it. A hole or an id that lies in no candidate segment gets segment 0.
+   * segment around it. A hole gets segment 0; an id that lies in a segment that is no candidate (written since)
+   * gets that segment's number.
    * @throws `chunk-missing` naming the first id that is in no segment at all
    */
   resolve(ids: Uint8Array, count: number, segments: Float64Array, slots: Uint32Array): Promise<void>;
 
   /**
-   * Ids (slots × 32 bytes), bytes of the stored share of each slot, and kind of each slot of a segment, from its footer.
-   * The stored shares of a segment add up to the bytes of its file, headers and footer included.
+   * Ids (slots × 32 bytes), bytes of the stored share of each slot, and kind of each slot of a segment: from its
+   * footer, or for the open segment from memory. The shares of a sealed segment add up to the bytes of its
+   * file, headers and footer included.
    */
   contents(segment: number): Promise<{ ids: Uint8Array; storedBytes: Uint32Array; isNode: Uint8Array }>;
 
