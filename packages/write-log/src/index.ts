@@ -1,1 +1,2 @@
 export * from './types.ts';
+export { FILE_BYTES_DEFAULT, openWriteLog, type WriteLogOptions } from './write-log.ts';

@@ -10,7 +10,10 @@
  * a fork needs nothing in the log but that later writes go to another overlay.
  */
 
-/** Position of a record: a number that grows by one with each record, over the life of the store. */
+/**
+ * Position of a record: a number that grows by one with each record. It starts anew only when a log is opened that
+ * holds no records; nothing outside the log keeps positions over a restart.
+ */
 export type LogPosition = number;
 
 /** What replay hands over, in log order. `data` is a view that is valid during the call only. */
@@ -35,20 +38,35 @@ export interface WriteLog {
 
   /**
    * Resolves when every record appended so far is written. Rejects with `store-full` when the disk is full:
-   * none of the records of that group is in the log then, earlier and later ones are not affected.
+   * none of the write and zero records of that group is in the log then, and never will be; earlier and later groups
+   * are not affected, and `open` records go out again with the next group.
    */
   written(): Promise<void>;
 
   /** Resolves when every record appended so far is synced. @throws as written; `store-failed` for good after a failed fdatasync */
   sync(): Promise<void>;
 
-  /** Lets go of all records before `position`; files that hold no later ones are removed. */
+  /** Lets go of all records before `position`; files that hold no later ones are removed, oldest first. */
   release(position: LogPosition): Promise<void>;
 
-  readonly stats: { readonly bytes: number; readonly files: number; readonly firstPosition: LogPosition };
+  /** Bytes gathered and not yet written: callers wait for `written` while this is above a bound of theirs. */
+  readonly pendingBytes: number;
+
+  readonly stats: LogStats;
 
   /** Writes and syncs what is gathered, then closes. */
   close(): Promise<void>;
+}
+
+export interface LogStats {
+  /** Bytes of all files of the log. */
+  readonly bytes: number;
+  readonly files: number;
+  /** Records and bytes appended, groups written and syncs done, since the log was opened. */
+  readonly records: number;
+  readonly appendedBytes: number;
+  readonly groups: number;
+  readonly syncs: number;
 }
 
 /** Longest data of one record; larger guest writes become several records. */

@@ -1,0 +1,2 @@
+export * from './crash-file-system.ts';
+export * from './random.ts';

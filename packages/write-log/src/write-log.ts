@@ -1,0 +1,315 @@
+/**
+ * The write log over a directory of files.
+ *
+ * Invariants:
+ * - One write to one file is under way at a time; records gathered meanwhile go out together in the next.
+ * - One fdatasync is under way at a time; it covers everything written before it began.
+ * - Bytes up to `#end` of the current file are whole records; a write that failed is cut off again before the
+ *   next one starts, and when that cannot be done, the log has failed for good.
+ * - After a failed fdatasync nothing is appended or synced any more.
+ */
+import { join } from 'node:path';
+import { PandoError, fromIoError, isPandoError, type File, type FileSystem } from '@pando/common';
+import { FILE_HEADER_BYTES, TYPE_OPEN, TYPE_SYNCED, TYPE_WRITE, TYPE_ZERO, encodeFileHeader } from './format.ts';
+import { BufferPool, Group } from './group.ts';
+import { logFileName, recover, type OldFile } from './recover.ts';
+import { WRITE_BYTES_MAX, type LogPosition, type LogRecord, type LogStats, type WriteLog } from './types.ts';
+
+/** A file is left for a new one when it has grown past this. Small enough to free space often. */
+export const FILE_BYTES_DEFAULT = 64 * 1024 * 1024;
+
+export interface WriteLogOptions {
+  readonly fs: FileSystem;
+  readonly directory: string;
+  /** 16 bytes that name the store: a log of another store is refused. */
+  readonly storeId: Uint8Array;
+  readonly fileBytes?: number;
+}
+
+interface LogFile {
+  readonly path: string;
+  /** Absent for files of an earlier process: they are whole, synced, and only wait to be released. */
+  readonly file: File | undefined;
+  bytes: number;
+  lastPosition: number;
+  synced: boolean;
+}
+
+type OpenLogFile = LogFile & { readonly file: File };
+
+/**
+ * Opens the log in `directory`, which must exist, and replays what it holds, in order, through `visit`.
+ * @throws `log-corrupt`, `store-newer`, `store-foreign`, `store-failed`
+ */
+export async function openWriteLog(
+  options: WriteLogOptions,
+  visit: (record: LogRecord) => void | Promise<void>,
+): Promise<WriteLog> {
+  const { fs, directory, storeId } = options;
+  const recovered = await recover(fs, directory, storeId, visit);
+  return new FileWriteLog(options, recovered.files, recovered.lastPosition);
+}
+
+class FileWriteLog implements WriteLog {
+  readonly #fs: FileSystem;
+  readonly #directory: string;
+  readonly #storeId: Uint8Array;
+  readonly #fileBytes: number;
+  readonly #pool = new BufferPool();
+  /** Files that are no longer written to, oldest first. */
+  #old: LogFile[];
+  #current: (OpenLogFile) | undefined;
+  #gathering: Group;
+  #writing: Promise<void> | undefined;
+  #syncing: Promise<void> | undefined;
+  #nextSync: Promise<void> | undefined;
+  #failure: PandoError | undefined;
+  #nextPosition: number;
+  #lastWritten: number;
+  /** All records up to here are synced; a `synced` record says so when it is greater than `#syncedMarked`. */
+  #synced: number;
+  #syncedMarked = 0;
+  #pendingBytes = 0;
+  #releasing: Promise<void> = Promise.resolve();
+  #closed = false;
+  readonly #counts = { records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
+
+  constructor(options: WriteLogOptions, old: OldFile[], lastPosition: number) {
+    this.#fs = options.fs;
+    this.#directory = options.directory;
+    this.#storeId = options.storeId;
+    this.#fileBytes = options.fileBytes ?? FILE_BYTES_DEFAULT;
+    this.#old = old.map((file) => ({ ...file, file: undefined, synced: true }));
+    this.#lastWritten = lastPosition;
+    this.#synced = lastPosition;
+    this.#nextPosition = lastPosition + 1;
+    this.#gathering = new Group(this.#pool);
+  }
+
+  get nextPosition(): LogPosition {
+    return this.#nextPosition;
+  }
+
+  get pendingBytes(): number {
+    return this.#pendingBytes;
+  }
+
+  get stats(): LogStats {
+    let bytes = this.#current?.bytes ?? 0;
+    for (const file of this.#old) bytes += file.bytes;
+    return { bytes, files: this.#old.length + (this.#current === undefined ? 0 : 1), ...this.#counts };
+  }
+
+  appendOpen(overlay: number, disk: number, size: number): LogPosition {
+    return this.#append(TYPE_OPEN, overlay, size, disk, undefined);
+  }
+
+  appendWrite(overlay: number, offset: number, data: Uint8Array): LogPosition {
+    if (data.byteLength > WRITE_BYTES_MAX) {
+      throw new PandoError('internal', `a log record holds at most ${WRITE_BYTES_MAX} bytes, not ${data.byteLength}`);
+    }
+    return this.#append(TYPE_WRITE, overlay, offset, data.byteLength, data);
+  }
+
+  appendZero(overlay: number, offset: number, length: number): LogPosition {
+    return this.#append(TYPE_ZERO, overlay, offset, length, undefined);
+  }
+
+  written(): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this.#gathering.records > 0) return this.#gathering.promise;
+    return this.#writing ?? Promise.resolve();
+  }
+
+  async sync(): Promise<void> {
+    // Writes of the group that found the disk full were told so; what was acknowledged is not among them.
+    await this.written().catch((error: unknown) => {
+      if (!isPandoError(error, 'store-full')) throw error;
+    });
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#synced >= this.#lastWritten) return;
+    // The one under way may have begun before our records were written: the next one covers us.
+    if (this.#nextSync !== undefined) return this.#nextSync;
+    if (this.#syncing === undefined) return this.#startSync();
+    this.#nextSync = this.#syncing.then(
+      () => this.#startSync(),
+      () => this.#startSync(),
+    );
+    return this.#nextSync;
+  }
+
+  release(position: LogPosition): Promise<void> {
+    this.#releasing = this.#releasing.then(() => this.#release(position));
+    const done = this.#releasing;
+    this.#releasing = done.catch(() => undefined);
+    return done;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    let failure: unknown;
+    try {
+      await this.sync();
+    } catch (error) {
+      failure = error;
+    }
+    this.#closed = true;
+    while (this.#writing !== undefined || this.#syncing !== undefined) {
+      await Promise.allSettled([this.#writing, this.#syncing]);
+    }
+    await this.#releasing;
+    for (const file of this.#old) await file.file?.close();
+    await this.#current?.file.close();
+    if (failure !== undefined) throw failure as Error;
+  }
+
+  #append(type: number, overlay: number, a: number, b: number, data: Uint8Array | undefined): LogPosition {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#closed) throw new PandoError('shutting-down', 'the write log is closed');
+    const group = this.#gathering;
+    if (group.records === 0) queueMicrotask(this.#pump);
+    if (this.#synced > this.#syncedMarked) {
+      this.#syncedMarked = this.#synced;
+      group.add(TYPE_SYNCED, this.#nextPosition++, 0, this.#synced, 0, undefined);
+    }
+    const position = this.#nextPosition++;
+    const before = group.bytes;
+    group.add(type, position, overlay, a, b, data);
+    this.#counts.records++;
+    this.#counts.appendedBytes += group.bytes - before;
+    this.#pendingBytes += group.bytes - before;
+    return position;
+  }
+
+  /** Starts writing the gathered group, unless one is being written: its end starts the next. */
+  readonly #pump = (): void => {
+    if (this.#writing !== undefined || this.#gathering.records === 0) return;
+    const group = this.#gathering;
+    this.#gathering = new Group(this.#pool);
+    this.#writing = group.promise;
+    void this.#write(group).finally(() => {
+      this.#writing = undefined;
+      this.#pump();
+    });
+  };
+
+  /** Never rejects: the outcome is the group's promise. */
+  async #write(group: Group): Promise<void> {
+    try {
+      if (this.#failure !== undefined) throw this.#failure;
+      const target = await this.#fileFor(group);
+      const end = target.bytes;
+      try {
+        await target.file.write(group.parts(), end);
+      } catch (error) {
+        await this.#cut(target, end, error);
+        throw error;
+      }
+      target.bytes = end + group.bytes;
+      target.lastPosition = group.lastPosition;
+      target.synced = false;
+      this.#lastWritten = group.lastPosition;
+      this.#counts.groups++;
+      group.resolve();
+    } catch (error) {
+      // Writes that come after them would be lost at replay without the group's `open` records.
+      if (this.#failure === undefined) this.#gathering.carry(group.opens);
+      group.reject(this.#failure ?? fromIoError(error, 'write to the log', 'store-failed'));
+    } finally {
+      this.#pendingBytes -= Math.min(this.#pendingBytes, group.bytes);
+      group.recycle();
+    }
+  }
+
+  /** Removes what a failed write left behind; a log that cannot even do that must not be appended to. */
+  async #cut(target: OpenLogFile, end: number, cause: unknown): Promise<void> {
+    const code = (cause as NodeJS.ErrnoException | undefined)?.code;
+    try {
+      await target.file.truncate(end);
+    } catch (error) {
+      this.#fail(error, 'cut a torn write off the log');
+      return;
+    }
+    if (code !== 'ENOSPC' && code !== 'EDQUOT' && code !== 'EFBIG') this.#fail(cause, 'write to the log');
+  }
+
+  async #fileFor(group: Group): Promise<OpenLogFile> {
+    const current = this.#current;
+    if (current !== undefined && current.bytes < this.#fileBytes) return current;
+    const path = join(this.#directory, logFileName(group.firstPosition));
+    const file = await this.#fs.open(path, 'create');
+    try {
+      const header = { storeId: this.#storeId, firstPosition: group.firstPosition, previousPosition: this.#lastWritten };
+      await file.write([encodeFileHeader(header)], 0);
+      await this.#fs.syncDirectory(this.#directory);
+    } catch (error) {
+      await file.close();
+      await this.#fs.remove(path).catch((cause: unknown) => this.#fail(cause, 'remove an unfinished log file'));
+      throw error;
+    }
+    if (current !== undefined) this.#old.push(current);
+    this.#current = { path, file, bytes: FILE_HEADER_BYTES, lastPosition: this.#lastWritten, synced: false };
+    return this.#current;
+  }
+
+  #startSync(): Promise<void> {
+    this.#nextSync = undefined;
+    const run = this.#sync().finally(() => {
+      if (this.#syncing === run) this.#syncing = undefined;
+    });
+    this.#syncing = run;
+    return run;
+  }
+
+  async #sync(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const upTo = this.#lastWritten;
+    const files = this.#current === undefined ? this.#old : [...this.#old, this.#current];
+    const unsynced = files.filter((file) => !file.synced);
+    try {
+      for (const file of unsynced) {
+        const bytes = file.bytes;
+        await file.file?.sync();
+        if (file.bytes === bytes) file.synced = true;
+      }
+    } catch (error) {
+      throw this.#fail(error, 'sync the log');
+    }
+    this.#synced = Math.max(this.#synced, upTo);
+    this.#counts.syncs++;
+  }
+
+  #fail(cause: unknown, what: string): PandoError {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    this.#failure ??= new PandoError('store-failed', `could not ${what}: ${reason}; the log takes no more writes`, { cause });
+    return this.#failure;
+  }
+
+  async #release(position: LogPosition): Promise<void> {
+    const current = this.#current;
+    // All of the current file is free: leave it, so that a quiet store ends up with an empty log.
+    if (
+      current !== undefined &&
+      current.lastPosition < position &&
+      this.#writing === undefined &&
+      this.#gathering.records === 0
+    ) {
+      this.#current = undefined;
+      this.#old.push(current);
+    }
+    while (this.#old.length > 0 && this.#old[0]!.lastPosition < position) {
+      const file = this.#old.shift()!;
+      try {
+        // A sync under way may hold the file; one that starts from now on does not know it any more.
+        await this.#syncing?.catch(() => undefined);
+        await this.#fs.remove(file.path);
+        // One at a time and in order: a crash must not leave a gap between files that stayed.
+        await this.#fs.syncDirectory(this.#directory);
+      } catch (error) {
+        this.#old.unshift(file);
+        throw fromIoError(error, 'remove a log file', 'store-failed');
+      }
+      await file.file?.close();
+    }
+  }
+}
