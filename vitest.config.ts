@@ -1,0 +1,54 @@
+/**
+ * Tests in three groups that run one after another: units beside their sources, what crosses packages, and the
+ * slow ones (a booting guest, kill -9 under load), which get the machine for themselves.
+ */
+import { defineConfig } from 'vitest/config';
+
+/** Suites that keep both cores and the disk busy. */
+const SLOW = ['test/guest/**/*.test.ts', 'test/crash/**/*.test.ts', 'test/load/**/*.test.ts'];
+const WORKERS_MAX = 2;
+
+export default defineConfig({
+  test: {
+    pool: 'forks',
+    maxWorkers: WORKERS_MAX,
+    watch: false,
+    teardownTimeout: 20_000,
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['packages/*/src/**/*.test.ts', 'apps/*/src/**/*.test.ts', 'scripts/**/*.test.ts'],
+          pool: 'forks',
+          maxWorkers: WORKERS_MAX,
+          sequence: { groupOrder: 0 },
+          testTimeout: 30_000,
+          hookTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: 'system',
+          include: ['test/**/*.test.ts', 'bench/**/*.test.ts'],
+          exclude: [...SLOW, '**/node_modules/**'],
+          pool: 'forks',
+          maxWorkers: WORKERS_MAX,
+          sequence: { groupOrder: 1 },
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          name: 'slow',
+          include: SLOW,
+          pool: 'forks',
+          fileParallelism: false,
+          sequence: { groupOrder: 2 },
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+        },
+      },
+    ],
+  },
+});
