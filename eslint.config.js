@@ -41,7 +41,10 @@ export default tseslint.config(
       '@typescript-eslint/no-non-null-assertion': 'off',
       // An implementation in memory has nothing to wait for, and keeps the interface of the one that has.
       '@typescript-eslint/require-await': 'off',
-      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/restrict-template-expressions': [
+        'error',
+        { allowNumber: true, allowBoolean: true },
+      ],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       '@typescript-eslint/no-unnecessary-condition': [
         'error',
@@ -63,7 +66,11 @@ export default tseslint.config(
       ],
       'no-restricted-properties': [
         'error',
-        { object: 'Math', property: 'random', message: 'Randomness is an argument in the engine: use Random.' },
+        {
+          object: 'Math',
+          property: 'random',
+          message: 'Randomness is an argument in the engine: use Random.',
+        },
         { object: 'Date', property: 'now', message: 'Time is an argument in the engine: use Clock.' },
       ],
     },

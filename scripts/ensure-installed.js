@@ -129,7 +129,8 @@ function withLock(work) {
     // An empty file is one whose owner has not got round to writing; only age tells it from an orphan.
     const orphaned = holder > 0 ? !isAlive(holder) : Date.now() - statSync(lock).mtimeMs > 5000;
     if (orphaned) rmSync(lock, { force: true });
-    else if (Date.now() - started > INSTALL_WAIT_MS_MAX) fail(`Process ${holder} still installs; see ${lock}.`);
+    else if (Date.now() - started > INSTALL_WAIT_MS_MAX)
+      fail(`Process ${holder} still installs; see ${lock}.`);
     else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
   }
   process.on('exit', () => rmSync(lock, { force: true }));

@@ -1,15 +1,13 @@
 /** What `npm test -- …` understands. */
 
-export const TOOLS_ENVIRONMENT_NOTE = 'a condition of the suite is not met on this machine; see its name';
-
 export interface TestArguments {
   /** Parts of file names; none means all. */
   readonly filters: string[];
   readonly options: { testNamePattern?: string; project?: string[] };
 }
 
-/** @throws Error on an unknown option */
-export function parseArguments(args: readonly string[]): TestArguments {
+/** Reads the arguments; on an unknown option prints the usage and returns undefined. */
+export function parseArguments(args: readonly string[]): TestArguments | undefined {
   const filters: string[] = [];
   const options: TestArguments['options'] = {};
   for (let i = 0; i < args.length; i++) {
@@ -22,7 +20,10 @@ export function parseArguments(args: readonly string[]): TestArguments {
       options.project = [...(options.project ?? []), value];
       i++;
     } else if (arg.startsWith('-')) {
-      throw new Error(`unknown option ${arg}; use: npm test -- [file …] [-t name] [--project name]`);
+      console.error(
+        `unknown option ${arg}\nusage: npm test -- [part of a file name …] [-t name] [--project name]`,
+      );
+      return undefined;
     } else {
       filters.push(arg);
     }

@@ -7,8 +7,8 @@
  * hooks failed, every error outside of any test, and a run that found no test at all.
  */
 import { startVitest } from 'vitest/node';
-import type { TestCase, TestModule, TestSuite, Vitest } from 'vitest/node';
-import { TOOLS_ENVIRONMENT_NOTE, parseArguments } from './test-arguments.ts';
+import type { TestCase, TestModule, Vitest } from 'vitest/node';
+import { parseArguments } from './test-arguments.ts';
 
 interface Outcome {
   passed: number;
@@ -19,8 +19,9 @@ interface Outcome {
   readonly broken: string[];
 }
 
-function countTest(test: TestCase, outcome: Outcome, moduleFailed: boolean): void {
+function countTest(test: TestCase, outcome: Outcome, named: boolean): void {
   const result = test.result();
+  const name = `${test.module.relativeModuleId} > ${test.fullName}`;
   switch (result.state) {
     case 'passed':
       outcome.passed++;
@@ -28,49 +29,54 @@ function countTest(test: TestCase, outcome: Outcome, moduleFailed: boolean): voi
     case 'failed':
       outcome.failed++;
       return;
-    case 'skipped':
-      // Tests behind a failed hook are reported as skipped; they did not run because something is broken.
-      if (moduleFailed && test.options.mode === 'run') {
-        outcome.failed++;
-        return;
-      }
-      outcome.skipped.push({ name: `${test.module.relativeModuleId} > ${test.fullName}`, why: reasonOf(test) });
-      return;
     case 'pending':
       outcome.failed++;
-      outcome.broken.push(`${test.module.relativeModuleId} > ${test.fullName}: never finished`);
+      outcome.broken.push(`${name}: never finished`);
+      return;
+    case 'skipped':
+      if (result.note !== undefined) outcome.skipped.push({ name, why: result.note });
+      // Tests behind a failed hook are reported as skipped; they did not run because something is broken.
+      else if (isBehindFailure(test)) outcome.failed++;
+      // With `-t`, whatever has another name was not asked for.
+      else if (!named) outcome.skipped.push({ name, why: whyNot(test) });
   }
 }
 
-function reasonOf(test: TestCase): string {
-  const result = test.result();
-  if (result.state === 'skipped' && result.note !== undefined) return result.note;
-  return test.options.mode === 'todo' ? 'not written yet' : TOOLS_ENVIRONMENT_NOTE;
+function isBehindFailure(test: TestCase): boolean {
+  for (let at: TestCase['parent'] = test.parent; ; at = at.parent) {
+    if (at.errors().length > 0) return true;
+    if (at.type === 'module') return false;
+  }
 }
 
-function suitesOf(module: TestModule): TestSuite[] {
-  return [...module.children.allSuites()];
+function whyNot(test: TestCase): string {
+  return test.options.mode === 'todo' ? 'not written yet' : 'what its name says is not there on this machine';
 }
 
-function countModule(module: TestModule, outcome: Outcome): void {
-  const owners = [module, ...suitesOf(module)];
-  let moduleFailed = false;
-  for (const owner of owners) {
-    if (owner.errors().length === 0) continue;
-    moduleFailed = true;
+function countModule(module: TestModule, outcome: Outcome, named: boolean): void {
+  for (const owner of [module, ...module.children.allSuites()]) {
+    const [error] = owner.errors();
+    if (error === undefined) continue;
     outcome.failed++;
     const name = owner.type === 'suite' ? ` > ${owner.fullName}` : '';
-    outcome.broken.push(`${module.relativeModuleId}${name}: ${owner.errors()[0]!.message}`);
+    outcome.broken.push(`${module.relativeModuleId}${name}: ${error.message}`);
   }
-  for (const test of module.children.allTests()) countTest(test, outcome, moduleFailed);
+  for (const test of module.children.allTests()) countTest(test, outcome, named);
 }
 
-function count(vitest: Vitest): Outcome {
+/** Errors come from the workers as plain objects. */
+function messageOf(error: unknown): string {
+  const { message, cause } = error as { message?: unknown; cause?: { message?: unknown } };
+  if (typeof message !== 'string') return JSON.stringify(error);
+  return typeof cause?.message === 'string' ? `${message} ${cause.message}` : message;
+}
+
+function count(vitest: Vitest, named: boolean): Outcome {
   const outcome: Outcome = { passed: 0, failed: 0, skipped: [], broken: [] };
-  for (const module of vitest.state.getTestModules()) countModule(module, outcome);
+  for (const module of vitest.state.getTestModules()) countModule(module, outcome, named);
   for (const error of vitest.state.getUnhandledErrors()) {
     outcome.failed++;
-    outcome.broken.push(`outside of any test: ${error instanceof Error ? error.message : String(error)}`);
+    outcome.broken.push(`outside of any test: ${messageOf(error)}`);
   }
   if (outcome.passed + outcome.failed + outcome.skipped.length === 0) {
     outcome.failed = 1;
@@ -80,11 +86,13 @@ function count(vitest: Vitest): Outcome {
 }
 
 async function main(): Promise<number> {
-  const { filters, options } = parseArguments(process.argv.slice(2));
+  const parsed = parseArguments(process.argv.slice(2));
+  if (parsed === undefined) return 2;
+  const { filters, options } = parsed;
   const strict = process.env['CI'] === 'true' || process.env['CI'] === '1';
   let outcome: Outcome;
   try {
-    const vitest = await startVitest('test', filters, {
+    const vitest = await startVitest(filters, {
       ...options,
       watch: false,
       run: true,
@@ -92,7 +100,7 @@ async function main(): Promise<number> {
       allowOnly: !strict,
       reporters: ['default'],
     });
-    outcome = count(vitest);
+    outcome = count(vitest, options.testNamePattern !== undefined);
     await vitest.close();
   } catch (error) {
     console.error(error);
