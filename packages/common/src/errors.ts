@@ -26,6 +26,18 @@ export const ERROR_CODES = {
     remedy: 'Use a size from 512 bytes to 64 TiB that is a multiple of 512.',
   },
   'request-invalid': { kind: 'invalid', remedy: 'Fix the fields that the message names.' },
+  'body-too-large': { kind: 'invalid', remedy: 'Send a smaller body; disks go to `POST /imports` as a stream.' },
+  'media-type-unsupported': {
+    kind: 'invalid',
+    remedy: 'Send JSON with `Content-Type: application/json`; `POST /imports` also takes streams.',
+  },
+  'host-refused': {
+    kind: 'invalid',
+    remedy: 'Use localhost or an IP address as host, or start the server with `--host-name` for this name.',
+  },
+  'request-timeout': { kind: 'invalid', remedy: 'Send the whole request without long pauses.' },
+  'stream-invalid': { kind: 'invalid', remedy: 'Fix the framing of the sparse stream; see docs/api.md.' },
+  'address-invalid': { kind: 'invalid', remedy: 'Write an address as HOST:PORT, for example 127.0.0.1:7400.' },
   'range-invalid': { kind: 'invalid', remedy: 'Keep offset and length inside the disk.' },
   'shrink-refused': {
     kind: 'invalid',
@@ -51,6 +63,8 @@ export const ERROR_CODES = {
     kind: 'conflict',
     remedy: 'Use a fresh Idempotency-Key for a request that differs from the one it was first used with.',
   },
+  'address-in-use': { kind: 'conflict', remedy: 'Another program listens there; choose another address or stop it.' },
+  'file-exists': { kind: 'conflict', remedy: 'Choose another file name, or overwrite it with `--force`.' },
   'store-locked': {
     kind: 'conflict',
     remedy: 'Another process has this data directory open; stop it or choose another directory.',
@@ -75,6 +89,10 @@ export const ERROR_CODES = {
   'store-failed': {
     kind: 'unavailable',
     remedy: 'A sync of the data directory failed, so the store stopped writing. Check the disk, then restart.',
+  },
+  'server-unreachable': {
+    kind: 'unavailable',
+    remedy: 'Start a server (`npm start`, `pando serve`), or set PANDO_URL to where one listens.',
   },
   'shutting-down': { kind: 'unavailable', remedy: 'The server is stopping; try again when it is back.' },
   'too-busy': { kind: 'unavailable', remedy: 'A limit on work in flight is reached; try again later.' },

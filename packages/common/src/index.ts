@@ -1,4 +1,5 @@
 export * from './clock.ts';
+export * from './data-ranges.ts';
 export * from './errors.ts';
 export type { File, FileSystem } from './file-system.ts';
 export * from './id-set.ts';
@@ -6,3 +7,6 @@ export * from './ids.ts';
 export * from './limits.ts';
 export * from './memory-file-system.ts';
 export * from './node-file-system.ts';
+export * from './sizes.ts';
+export * from './sparse-file.ts';
+export * from './sparse-stream.ts';

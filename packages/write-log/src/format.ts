@@ -2,8 +2,8 @@
  * Bytes of the write log, format version 1 (docs/format.md, "Write log"). Little endian throughout.
  *
  * A file: one header of 64 bytes, then records. A record: a header of 40 bytes, then, for a write, its
- * data. The CRC covers the record from its fifth byte to its end, so a torn or flipped record is never
- * taken for a whole one.
+ * data. The CRC covers the record from its fifth byte to its end and starts from the CRC of the store's id:
+ * a torn or flipped record is never taken for a whole one, nor is data that a guest made to look like one.
  */
 import { crc32 } from 'node:zlib';
 import { PandoError } from '@pando/common';
@@ -58,6 +58,16 @@ export function decodeFileHeader(bytes: Buffer): FileHeader | undefined {
   };
 }
 
+/** What the CRCs of a store's records start from. */
+export function crcSeedOf(storeId: Uint8Array): number {
+  return crc32(storeId);
+}
+
+/** The CRC of the record whose header stands at `at`. */
+export function recordCrc(bytes: Buffer, at: number, dataBytes: number, crcSeed: number): number {
+  return crc32(bytes.subarray(at + 4, at + RECORD_HEADER_BYTES + dataBytes), crcSeed);
+}
+
 /**
  * Writes a record's header at `at` and then its CRC, which covers `dataBytes` bytes that already lie behind it.
  * `a` and `b` by type: open: size, disk · write: offset, length of data · zero: offset, length · synced: position, 0.
@@ -71,13 +81,14 @@ export function encodeRecord(
   a: number,
   b: number,
   dataBytes: number,
+  crcSeed: number,
 ): void {
   target.writeUInt32LE(type, at + 4);
   writeNumber(target, at + 8, position);
   writeNumber(target, at + 16, overlay);
   writeNumber(target, at + 24, a);
   writeNumber(target, at + 32, b);
-  target.writeUInt32LE(crc32(target.subarray(at + 4, at + RECORD_HEADER_BYTES + dataBytes)), at);
+  target.writeUInt32LE(recordCrc(target, at, dataBytes, crcSeed), at);
 }
 
 /** Whole numbers below 2^53 as 64 bits, without a bigint per field: this is on the write path. */

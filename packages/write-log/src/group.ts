@@ -31,6 +31,7 @@ export class BufferPool {
 
 export class Group {
   readonly #pool: BufferPool;
+  readonly #crcSeed: number;
   readonly #buffers: Buffer[] = [];
   readonly #used: number[] = [];
   /** `open` records that a group before this one could not write; they go out in front of this one's. */
@@ -45,8 +46,9 @@ export class Group {
   lastPosition = 0;
   #firstPosition = 0;
 
-  constructor(pool: BufferPool) {
+  constructor(pool: BufferPool, crcSeed: number) {
     this.#pool = pool;
+    this.#crcSeed = crcSeed;
     this.promise = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
@@ -62,7 +64,7 @@ export class Group {
     const last = this.#buffers.length - 1;
     const at = this.#used[last]!;
     if (data !== undefined) buffer.set(data, at + RECORD_HEADER_BYTES);
-    encodeRecord(buffer, at, type, position, overlay, a, b, dataBytes);
+    encodeRecord(buffer, at, type, position, overlay, a, b, dataBytes, this.#crcSeed);
     this.#used[last] = at + length;
     this.bytes += length;
     if (type === TYPE_OPEN) this.#opens.push({ position, bytes: new Uint8Array(buffer.subarray(at, at + length)) });

@@ -9,8 +9,8 @@
  */
 import { join } from 'node:path';
 import { PandoError, type FileSystem } from '@pando/common';
-import { FILE_HEADER_BYTES, decodeFileHeader, type FileHeader } from './format.ts';
-import { scanFile } from './scan.ts';
+import { FILE_HEADER_BYTES, crcSeedOf, decodeFileHeader, type FileHeader } from './format.ts';
+import { findSyncedAfter, scanFile } from './scan.ts';
 import type { LogRecord } from './types.ts';
 
 /** A file of the log that holds records which are still needed. */
@@ -44,11 +44,12 @@ export async function recover(
 ): Promise<Recovered> {
   const names = (await fs.list(directory)).filter((name) => FILE_NAME.test(name));
   const tear = await findTear(fs, directory, storeId, names);
+  const crcSeed = crcSeedOf(storeId);
   const files: OldFile[] = [];
   let lastPosition = 0;
   for (const [index, name] of names.entries()) {
     const path = join(directory, name);
-    if (tear !== undefined && (index > tear.index || (index === tear.index && tear.validBytes <= FILE_HEADER_BYTES))) {
+    if (tear !== undefined && (index > tear.index || (index === tear.index && tear.validBytes === 0))) {
       await fs.remove(path);
       await fs.syncDirectory(directory);
       continue;
@@ -56,13 +57,19 @@ export async function recover(
     const file = await fs.open(path, 'write');
     try {
       if (index === tear?.index) await file.truncate(tear.validBytes);
-      const scan = await scanFile(file, lastPosition, visit);
+      const scan = await scanFile(file, lastPosition, crcSeed, visit);
       // What was only in the page cache when the process died is counted on from here on.
       await file.sync();
       lastPosition = scan.lastPosition;
       files.push({ path, bytes: scan.validBytes, lastPosition });
     } finally {
       await file.close();
+    }
+    // A file without a record would be in the way of the next one, which starts at the same position.
+    if (files.at(-1)!.bytes === FILE_HEADER_BYTES) {
+      files.pop();
+      await fs.remove(path);
+      await fs.syncDirectory(directory);
     }
   }
   return { files, lastPosition };
@@ -76,6 +83,7 @@ async function findTear(
   names: readonly string[],
 ): Promise<{ index: number; validBytes: number } | undefined> {
   let tear: { index: number; validBytes: number; position: number } | undefined;
+  const crcSeed = crcSeedOf(storeId);
   let lastPosition = 0;
   let synced = 0;
   for (const [index, name] of names.entries()) {
@@ -85,13 +93,19 @@ async function findTear(
       if (header !== undefined && !Buffer.from(header.storeId).equals(storeId)) {
         throw new PandoError('store-foreign', `${name} in the write log belongs to another store`);
       }
-      const follows = index === 0 || header?.previousPosition === lastPosition;
-      if (tear === undefined && (header === undefined || !follows)) {
+      if (tear === undefined && header === undefined) {
+        // The records of this file are lost, none before them: its name says where it begins.
+        tear = { index, validBytes: 0, position: Math.max(lastPosition, Number.parseInt(name, 10) - 1) };
+      } else if (tear === undefined && index > 0 && header!.previousPosition !== lastPosition) {
         tear = { index, validBytes: 0, position: lastPosition };
       }
-      if (header === undefined) continue;
-      const scan = await scanFile(file, header.firstPosition - 1, () => undefined);
+      if (header === undefined) {
+        synced = Math.max(synced, await findSyncedAfter(file, 0, crcSeed));
+        continue;
+      }
+      const scan = await scanFile(file, header.firstPosition - 1, crcSeed, () => undefined);
       synced = Math.max(synced, scan.syncedPosition);
+      if (!scan.clean) synced = Math.max(synced, await findSyncedAfter(file, scan.validBytes, crcSeed));
       if (tear === undefined && !scan.clean) {
         tear = { index, validBytes: scan.validBytes, position: scan.lastPosition };
       }

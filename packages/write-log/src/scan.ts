@@ -1,5 +1,4 @@
 /** Reads the records of one log file in order and says where the last whole one ends. */
-import { crc32 } from 'node:zlib';
 import type { File } from '@pando/common';
 import {
   FILE_HEADER_BYTES,
@@ -9,6 +8,7 @@ import {
   TYPE_WRITE,
   TYPE_ZERO,
   readNumber,
+  recordCrc,
 } from './format.ts';
 import { WRITE_BYTES_MAX, type LogRecord } from './types.ts';
 
@@ -32,6 +32,7 @@ export interface FileScan {
 export async function scanFile(
   file: File,
   after: number,
+  crcSeed: number,
   visit: (record: LogRecord) => void | Promise<void>,
 ): Promise<FileScan> {
   const size = await file.size();
@@ -60,7 +61,7 @@ export async function scanFile(
     if (!(await fill(RECORD_HEADER_BYTES + dataBytes))) break;
     base = at - windowStart;
     const end = base + RECORD_HEADER_BYTES + dataBytes;
-    if (crc32(window.subarray(base + 4, end)) !== window.readUInt32LE(base)) break;
+    if (recordCrc(window, base, dataBytes, crcSeed) !== window.readUInt32LE(base)) break;
     const position = readNumber(window, base + 8);
     if (position <= lastPosition) break;
     const overlay = readNumber(window, base + 16);
@@ -76,4 +77,26 @@ export async function scanFile(
     at += RECORD_HEADER_BYTES + dataBytes;
   }
   return { validBytes: at, clean: at === size, lastPosition, syncedPosition };
+}
+
+/**
+ * The greatest position that any `synced` record behind `from` names, whole records or not in between; 0 when
+ * there is none. This is how damage in the middle of a file is told from a torn end.
+ */
+export async function findSyncedAfter(file: File, from: number, crcSeed: number): Promise<number> {
+  const size = await file.size();
+  const window = Buffer.alloc(WINDOW_BYTES);
+  let synced = 0;
+  for (let start = from; start + RECORD_HEADER_BYTES <= size; ) {
+    const count = await file.read(window, start);
+    const last = count - RECORD_HEADER_BYTES;
+    for (let at = 0; at <= last; at++) {
+      if (window[at + 4] !== TYPE_SYNCED || window.readUInt32LE(at + 4) !== TYPE_SYNCED) continue;
+      if (recordCrc(window, at, 0, crcSeed) !== window.readUInt32LE(at)) continue;
+      synced = Math.max(synced, readNumber(window, at + 24));
+    }
+    if (last < 0) break;
+    start += last + 1;
+  }
+  return synced;
 }

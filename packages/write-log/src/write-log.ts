@@ -10,7 +10,7 @@
  */
 import { join } from 'node:path';
 import { PandoError, fromIoError, isPandoError, type File, type FileSystem } from '@pando/common';
-import { FILE_HEADER_BYTES, TYPE_OPEN, TYPE_SYNCED, TYPE_WRITE, TYPE_ZERO, encodeFileHeader } from './format.ts';
+import { FILE_HEADER_BYTES, TYPE_OPEN, TYPE_SYNCED, TYPE_WRITE, TYPE_ZERO, crcSeedOf, encodeFileHeader } from './format.ts';
 import { BufferPool, Group } from './group.ts';
 import { logFileName, recover, type OldFile } from './recover.ts';
 import { WRITE_BYTES_MAX, type LogPosition, type LogRecord, type LogStats, type WriteLog } from './types.ts';
@@ -55,6 +55,7 @@ class FileWriteLog implements WriteLog {
   readonly #directory: string;
   readonly #storeId: Uint8Array;
   readonly #fileBytes: number;
+  readonly #crcSeed: number;
   readonly #pool = new BufferPool();
   /** Files that are no longer written to, oldest first. */
   #old: LogFile[];
@@ -79,11 +80,12 @@ class FileWriteLog implements WriteLog {
     this.#directory = options.directory;
     this.#storeId = options.storeId;
     this.#fileBytes = options.fileBytes ?? FILE_BYTES_DEFAULT;
+    this.#crcSeed = crcSeedOf(options.storeId);
     this.#old = old.map((file) => ({ ...file, file: undefined, synced: true }));
     this.#lastWritten = lastPosition;
     this.#synced = lastPosition;
     this.#nextPosition = lastPosition + 1;
-    this.#gathering = new Group(this.#pool);
+    this.#gathering = new Group(this.#pool, this.#crcSeed);
   }
 
   get nextPosition(): LogPosition {
@@ -185,7 +187,7 @@ class FileWriteLog implements WriteLog {
   readonly #pump = (): void => {
     if (this.#writing !== undefined || this.#gathering.records === 0) return;
     const group = this.#gathering;
-    this.#gathering = new Group(this.#pool);
+    this.#gathering = new Group(this.#pool, this.#crcSeed);
     this.#writing = group.promise;
     void this.#write(group).finally(() => {
       this.#writing = undefined;

@@ -37,7 +37,7 @@ export class CrashFileSystem implements FileSystem {
   #names = new Map<string, Node>();
   #durableNames = new Map<string, Node>();
   #nameChanges: NameChange[] = [];
-  #generation = 0;
+  #dead = false;
 
   makeDirectory(): Promise<void> {
     return Promise.resolve();
@@ -55,6 +55,7 @@ export class CrashFileSystem implements FileSystem {
 
   async open(path: string, mode: 'read' | 'write' | 'create'): Promise<File> {
     await Promise.resolve();
+    this.#alive();
     let node = this.#names.get(path);
     if (mode === 'create') {
       if (node !== undefined) throw failure('EEXIST', path);
@@ -68,6 +69,7 @@ export class CrashFileSystem implements FileSystem {
 
   async remove(path: string): Promise<void> {
     await Promise.resolve();
+    this.#alive();
     const node = this.#names.get(path);
     if (node === undefined) throw failure('ENOENT', path);
     this.faults.before?.('remove', path);
@@ -77,6 +79,7 @@ export class CrashFileSystem implements FileSystem {
 
   async rename(from: string, to: string): Promise<void> {
     await Promise.resolve();
+    this.#alive();
     const node = this.#names.get(from);
     if (node === undefined) throw failure('ENOENT', from);
     this.faults.before?.('rename', from);
@@ -86,6 +89,7 @@ export class CrashFileSystem implements FileSystem {
 
   async syncDirectory(path: string): Promise<void> {
     await Promise.resolve();
+    this.#alive();
     this.faults.before?.('syncDirectory', path);
     const rest: NameChange[] = [];
     for (const change of this.#nameChanges) {
@@ -110,18 +114,20 @@ export class CrashFileSystem implements FileSystem {
     node.unsynced = [];
   }
 
-  /** The machine loses power: open files are void, unsynced changes stay or go by `random` (0 … 1). */
-  crash(random: () => number): void {
-    this.#generation++;
+  /**
+   * The machine loses power: unsynced changes stay or go by `random` (0 … 1). Returns the disk as the next boot finds
+   * it; this one and its open files are dead, so that what still runs of the old process can do no more.
+   */
+  crash(random: () => number): CrashFileSystem {
+    this.#dead = true;
+    const next = new CrashFileSystem();
     let kept = 0;
     const order = this.#nameChanges;
     // Directory operations are journaled in order: a prefix of them survives.
     const survivors = Math.floor(random() * (order.length + 1));
     for (const change of order) if (kept++ < survivors) apply(this.#durableNames, change);
-    this.#nameChanges = [];
-    this.#names = new Map(this.#durableNames);
-    for (const node of new Set(this.#names.values())) {
-      let bytes = node.durable.slice();
+    for (const [path, node] of this.#durableNames) {
+      let bytes: Uint8Array = node.durable.slice();
       for (const change of node.unsynced) {
         const luck = random();
         if ('size' in change) {
@@ -133,10 +139,17 @@ export class CrashFileSystem implements FileSystem {
           bytes = written(bytes, change.at, change.bytes.subarray(0, sectors * SECTOR));
         }
       }
-      node.current = bytes;
-      node.durable = bytes.slice();
-      node.unsynced = [];
+      const survivor = new Node();
+      survivor.current = bytes;
+      survivor.durable = bytes.slice();
+      next.#names.set(path, survivor);
+      next.#durableNames.set(path, survivor);
     }
+    return next;
+  }
+
+  #alive(): void {
+    if (this.#dead) throw failure('EIO', 'the machine has lost power');
   }
 
   #setName(path: string, node: Node | undefined): void {
@@ -145,10 +158,10 @@ export class CrashFileSystem implements FileSystem {
   }
 
   #file(path: string, node: Node, writable: boolean): File {
-    const generation = this.#generation;
     let closed = false;
     const check = (): void => {
-      if (closed || generation !== this.#generation) throw failure('EBADF', path);
+      this.#alive();
+      if (closed) throw failure('EBADF', path);
     };
     const readSync = (target: Uint8Array, position: number): number => {
       check();

@@ -1,0 +1,88 @@
+/**
+ * `application/vnd.pando.sparse`: a disk as a stream in which holes cost nothing.
+ *
+ *     stream := frame* end
+ *     frame  := offset length data      u64, u32 (1 … FRAME_BYTES_MAX), then `length` bytes
+ *     end    := size 0                  u64, u32
+ *
+ * Numbers are big-endian. Frames ascend and do not overlap; what lies between them is zeros. The end frame
+ * carries the size of the disk, so a stream that was cut is recognised, and nothing may follow it.
+ */
+import { PandoError } from './errors.ts';
+
+export const SPARSE_MEDIA_TYPE = 'application/vnd.pando.sparse';
+
+export const FRAME_HEADER_BYTES = 12;
+
+/** Most data in one frame: a reader may want to hold a frame in memory. */
+export const FRAME_BYTES_MAX = 1024 * 1024;
+
+/** A piece of a disk, in order: bytes, or so many zeros. */
+export type DiskPart = Uint8Array | { readonly holeBytes: number };
+
+function header(offset: number, length: number): Uint8Array {
+  const bytes = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
+  bytes.writeBigUInt64BE(BigInt(offset), 0);
+  bytes.writeUInt32BE(length, 8);
+  return bytes;
+}
+
+/** Turns parts into the stream. The parts' buffers are handed on, not copied. */
+export async function* encodeSparse(parts: AsyncIterable<DiskPart>): AsyncGenerator<Uint8Array, void, undefined> {
+  let offset = 0;
+  for await (const part of parts) {
+    if (!(part instanceof Uint8Array)) {
+      offset += part.holeBytes;
+      continue;
+    }
+    for (let at = 0; at < part.byteLength; at += FRAME_BYTES_MAX) {
+      const data = part.subarray(at, at + FRAME_BYTES_MAX);
+      yield header(offset, data.byteLength);
+      yield data;
+      offset += data.byteLength;
+    }
+  }
+  yield header(offset, 0);
+}
+
+/**
+ * Turns the stream back into parts as they arrive: data as views of the incoming buffers, so nothing is gathered.
+ * @throws PandoError `stream-invalid` for a stream against the rules, `import-interrupted` for one without an end
+ */
+export async function* decodeSparse(stream: AsyncIterable<Uint8Array>): AsyncGenerator<DiskPart, void, undefined> {
+  const head = Buffer.alloc(FRAME_HEADER_BYTES);
+  let headBytes = 0;
+  let dataLeft = 0;
+  let position = 0;
+  let ended = false;
+  for await (const input of stream) {
+    let at = 0;
+    while (at < input.byteLength) {
+      if (ended) throw new PandoError('stream-invalid', 'the stream goes on after its end frame');
+      if (dataLeft > 0) {
+        const data = input.subarray(at, at + dataLeft);
+        at += data.byteLength;
+        dataLeft -= data.byteLength;
+        position += data.byteLength;
+        yield data;
+        continue;
+      }
+      const taken = Math.min(FRAME_HEADER_BYTES - headBytes, input.byteLength - at);
+      head.set(input.subarray(at, at + taken), headBytes);
+      at += taken;
+      headBytes += taken;
+      if (headBytes < FRAME_HEADER_BYTES) continue;
+      headBytes = 0;
+      const offset = Number(head.readBigUInt64BE(0));
+      const length = head.readUInt32BE(8);
+      if (!Number.isSafeInteger(offset) || offset < position || length > FRAME_BYTES_MAX) {
+        throw new PandoError('stream-invalid', `a frame of ${length} bytes at ${offset} cannot follow byte ${position}`);
+      }
+      if (offset > position) yield { holeBytes: offset - position };
+      position = offset;
+      dataLeft = length;
+      ended = length === 0;
+    }
+  }
+  if (!ended) throw new PandoError('import-interrupted', `the stream ended at byte ${position} without an end frame`);
+}
