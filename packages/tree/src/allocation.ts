@@ -19,7 +19,13 @@ export async function allocationOf(
   const holes: boolean[] = [];
   const end = startChunk + count;
   let at = startChunk;
-  for await (const range of differences(reader, root, emptyRoot(root.size, reader.chunkBytes), startChunk, end)) {
+  for await (const range of differences(
+    reader,
+    root,
+    emptyRoot(root.size, reader.chunkBytes),
+    startChunk,
+    end,
+  )) {
     if (counts.length >= extentsMax) return { counts, holes };
     if (range.start > at) {
       counts.push(range.start - at);

@@ -57,7 +57,8 @@ export async function* differences(
   let to = -1;
   for (let pair = stack.pop(); pair !== undefined; pair = stack.pop()) {
     startRead(reader, pair);
-    for (let i = stack.length - 1; i >= 0 && i > stack.length - NODE_READS_MAX; i--) startRead(reader, stack[i]!);
+    for (let i = stack.length - 1; i >= 0 && i > stack.length - NODE_READS_MAX; i--)
+      startRead(reader, stack[i]!);
     const [nodeA, nodeB] = await pair.read!;
     if (pair.level === 1) {
       const idsA = nodeA?.bytes ?? HOLE_NODE;

@@ -32,8 +32,16 @@ export function readTree(
   targetOffset: number,
   holes?: number[],
 ): Promise<void> | undefined {
-  if (!(offset >= 0 && length >= 0 && offset + length <= root.size && targetOffset + length <= target.length)) {
-    throw new PandoError('range-invalid', `${length} bytes at ${offset} are not inside a disk of ${root.size} bytes`);
+  if (!(
+    offset >= 0 &&
+    length >= 0 &&
+    offset + length <= root.size &&
+    targetOffset + length <= target.length
+  )) {
+    throw new PandoError(
+      'range-invalid',
+      `${length} bytes at ${offset} are not inside a disk of ${root.size} bytes`,
+    );
   }
   if (length === 0) return undefined;
   if (isHole(root.id)) {
@@ -51,7 +59,8 @@ export function readTree(
       return undefined;
     }
     if (leaf !== undefined) {
-      if (holes !== undefined) leafHoles(leaf, reader.chunkBytes, offset, offset + length, holes, holes.length);
+      if (holes !== undefined)
+        leafHoles(leaf, reader.chunkBytes, offset, offset + length, holes, holes.length);
       return readLeaf(reader, leaf, offset, length, target, targetOffset);
     }
   }
@@ -120,10 +129,11 @@ function readLeaf(
   // A throw of a later part must not leave an earlier one writing to the target of a request that has ended.
   try {
     if (whole > 0) body = reader.readChunks(leaf, child, whole, target, targetOffset);
-    if (rest > 0) tail = readPart(reader, leaf, child + whole, 0, rest, target, targetOffset + whole * chunkBytes);
+    if (rest > 0)
+      tail = readPart(reader, leaf, child + whole, 0, rest, target, targetOffset + whole * chunkBytes);
   } catch (error) {
     if (head === undefined && body === undefined) throw error;
-    return afterAll([head, body, Promise.reject(error as Error)]);
+    return afterAll([head, body], { error });
   }
   if (head === undefined && tail === undefined) return body;
   if (body === undefined) {
@@ -169,9 +179,13 @@ function giveBack(scratch: Uint8Array): void {
   if (scratches.length < SCRATCH_MAX) scratches.push(scratch);
 }
 
-/** Waits for all to end, then rejects with the first error if there was one. */
-async function afterAll(all: readonly (Promise<void> | undefined)[]): Promise<void> {
-  const results = await Promise.allSettled(all);
+/** Waits for all to end, then rejects with the error that was there before, or the first of theirs. */
+async function afterAll(
+  all: readonly (Promise<void> | undefined)[],
+  failure?: { readonly error: unknown },
+): Promise<void> {
+  const results = await Promise.allSettled(all.filter((one) => one !== undefined));
+  if (failure !== undefined) throw failure.error;
   for (const result of results) {
     if (result.status === 'rejected') throw result.reason;
   }

@@ -37,7 +37,9 @@ class Model {
     this.chunkBytes = store.chunkBytes;
     this.root = emptyRoot(size, this.chunkBytes);
     for (let kind = 0; kind < KINDS; kind++) {
-      this.kinds.push(Uint8Array.from({ length: this.chunkBytes }, (_, i) => (kind === 0 ? 0 : (i % 251) ^ (kind * 37))));
+      this.kinds.push(
+        Uint8Array.from({ length: this.chunkBytes }, (_, i) => (kind === 0 ? 0 : (i % 251) ^ (kind * 37))),
+      );
     }
   }
 
@@ -79,7 +81,10 @@ class Model {
     const holes: number[] = [];
     for (let i = this.random.below(4); i > 0; i--) {
       const start = this.place();
-      const end = Math.min(this.count, start + 1 + (this.random.below(2) === 0 ? this.random.below(this.count) : this.random.below(300)));
+      const end = Math.min(
+        this.count,
+        start + 1 + (this.random.below(2) === 0 ? this.random.below(this.count) : this.random.below(300)),
+      );
       if (start > (holes.at(-1) ?? -1)) holes.push(start, end);
     }
     const sorted = [...wanted].sort((a, b) => a[0] - b[0]);
@@ -120,7 +125,7 @@ class Model {
     await readTree(this.store, this.root, offset, length, target, pad, withHoles ? holes : undefined);
     const expected = new Uint8Array(length + 2 * pad).fill(0xee);
     const expectedHoles: number[] = [-7, 7];
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const chunk = Math.floor((offset + done) / this.chunkBytes);
       const skip = (offset + done) % this.chunkBytes;
       const part = Math.min(length - done, this.chunkBytes - skip);
@@ -128,7 +133,8 @@ class Model {
       expected.set(this.kinds[kind]!.subarray(skip, skip + part), pad + done);
       if (kind === 0) {
         const last = expectedHoles.length - 2;
-        if (last > 0 && expectedHoles[last]! + expectedHoles[last + 1]! === offset + done) expectedHoles[last + 1]! += part;
+        if (last > 0 && expectedHoles[last]! + expectedHoles[last + 1]! === offset + done)
+          expectedHoles[last + 1]! += part;
         else expectedHoles.push(offset + done, part);
       }
       done += part;
@@ -140,8 +146,13 @@ class Model {
   async checkReads(): Promise<void> {
     const reads: Promise<void>[] = [];
     for (let i = 0; i < 6; i++) {
-      const offset = Math.min(this.root.size, this.place() * this.chunkBytes + this.random.below(this.chunkBytes));
-      const most = [1, 700, this.chunkBytes, 5 * this.chunkBytes + 1, 400 * this.chunkBytes][this.random.below(5)]!;
+      const offset = Math.min(
+        this.root.size,
+        this.place() * this.chunkBytes + this.random.below(this.chunkBytes),
+      );
+      const most = [1, 700, this.chunkBytes, 5 * this.chunkBytes + 1, 400 * this.chunkBytes][
+        this.random.below(5)
+      ]!;
       reads.push(this.checkRead(offset, Math.min(this.root.size - offset, Math.min(most, 3 * MiB))));
     }
     await Promise.all(reads);
@@ -216,7 +227,19 @@ describe('the shape of a tree', () => {
   });
 });
 
-const SIZES = [512, 4095, 4096, 4097, 300 * KiB + 512, 512 * KiB, 512 * KiB + 1, 70 * MiB, 9 * GiB + 512, 3 * TiB, 64 * TiB];
+const SIZES = [
+  512,
+  4095,
+  4096,
+  4097,
+  300 * KiB + 512,
+  512 * KiB,
+  512 * KiB + 1,
+  70 * MiB,
+  9 * GiB + 512,
+  3 * TiB,
+  64 * TiB,
+];
 
 describe.each([4 * KiB, 64 * KiB])('model: chunks of %i bytes', (chunkBytes) => {
   test.each(SIZES.map((size, i) => [size, 1000 + i]))('a disk of %i bytes, seed %i', async (size, seed) => {
@@ -228,7 +251,10 @@ describe.each([4 * KiB, 64 * KiB])('model: chunks of %i bytes', (chunkBytes) => 
       const before = new Map(model.chunks);
       const old = model.root;
       if (random.below(4) === 0) {
-        const newSize = Math.max(1, [model.place() * chunkBytes, size, size * 2 - 511, size + 1][random.below(4)]!);
+        const newSize = Math.max(
+          1,
+          [model.place() * chunkBytes, size, size * 2 - 511, size + 1][random.below(4)]!,
+        );
         const part = newSize % chunkBytes;
         model.root = await resizeTree(store, store, old, newSize);
         model.cut(model.count, Infinity);
@@ -252,27 +278,45 @@ describe.each([4 * KiB, 64 * KiB])('model: chunks of %i bytes', (chunkBytes) => 
 });
 
 function holeRange(start: number, end: number): Changes {
-  return { indexes: new Float64Array(0), count: 0, ids: new Uint8Array(0), holes: Float64Array.of(start, end) };
+  return {
+    indexes: new Float64Array(0),
+    count: 0,
+    ids: new Uint8Array(0),
+    holes: Float64Array.of(start, end),
+  };
 }
 
 describe('growing and shrinking', () => {
-  test.each([4 * KiB, 64 * KiB])('what was cut off reads as zeros after growing again, chunks of %i', async (chunkBytes) => {
-    const store = new MemoryChunks({ chunkBytes });
-    const size = 200 * chunkBytes + 1000;
-    const bytes = Uint8Array.from({ length: 201 * chunkBytes }, (_, i) => (i < size ? (i * 7) % 255 : 0));
-    const builder = new TreeBuilder(store);
-    await builder.append(await store.writeChunks(bytes, 201), 201);
-    const full = await builder.finish(size);
-    for (const cut of [0, 1, chunkBytes - 1, chunkBytes, chunkBytes + 1, 127 * chunkBytes + 5, 128 * chunkBytes, 200 * chunkBytes + 1, size - 1]) {
-      const small = await resizeTree(store, store, full, cut);
-      expect(small.height).toBe(heightFor(cut, chunkBytes));
-      const grown = await resizeTree(store, store, small, 70 * chunkBytes * FANOUT);
-      const target = new Uint8Array(size);
-      await readTree(store, grown, 0, size, target, 0);
-      const expected = bytes.slice(0, size).fill(0, cut);
-      expect(Buffer.compare(target, expected)).toBe(0);
-      expect(rootsEqual(await resizeTree(store, store, grown, cut), small)).toBe(true);
-      if (cut === 0) expect(isHole(grown.id)).toBe(true);
-    }
-  });
+  test.each([4 * KiB, 64 * KiB])(
+    'what was cut off reads as zeros after growing again, chunks of %i',
+    async (chunkBytes) => {
+      const store = new MemoryChunks({ chunkBytes });
+      const size = 200 * chunkBytes + 1000;
+      const bytes = Uint8Array.from({ length: 201 * chunkBytes }, (_, i) => (i < size ? (i * 7) % 255 : 0));
+      const builder = new TreeBuilder(store);
+      await builder.append(await store.writeChunks(bytes, 201), 201);
+      const full = await builder.finish(size);
+      for (const cut of [
+        0,
+        1,
+        chunkBytes - 1,
+        chunkBytes,
+        chunkBytes + 1,
+        127 * chunkBytes + 5,
+        128 * chunkBytes,
+        200 * chunkBytes + 1,
+        size - 1,
+      ]) {
+        const small = await resizeTree(store, store, full, cut);
+        expect(small.height).toBe(heightFor(cut, chunkBytes));
+        const grown = await resizeTree(store, store, small, 70 * chunkBytes * FANOUT);
+        const target = new Uint8Array(size);
+        await readTree(store, grown, 0, size, target, 0);
+        const expected = bytes.slice(0, size).fill(0, cut);
+        expect(Buffer.compare(target, expected)).toBe(0);
+        expect(rootsEqual(await resizeTree(store, store, grown, cut), small)).toBe(true);
+        if (cut === 0) expect(isHole(grown.id)).toBe(true);
+      }
+    },
+  );
 });

@@ -13,7 +13,15 @@
 import { HOLE_ID, ID_BYTES, PandoError, isHole } from '@pando/common';
 import { readNodes } from './fetch.ts';
 import { chunkCount, copyId, emptyRoot, isZero, spanOf } from './shape.ts';
-import { FANOUT, NODE_BYTES, type Changes, type ChunkReader, type ChunkWriter, type Root, type TreeNode } from './types.ts';
+import {
+  FANOUT,
+  NODE_BYTES,
+  type Changes,
+  type ChunkReader,
+  type ChunkWriter,
+  type Root,
+  type TreeNode,
+} from './types.ts';
 
 /** Most nodes in one call of writeNodes. */
 export const NODE_BATCH_MAX = 256;
@@ -62,7 +70,12 @@ export async function rebuild(
   if (changes.count === 0 && holes[0] === 0 && holes[1] === spanOf(height)) return HOLE_ID;
 
   const covered = holes[0] === 0 && holes[1] === spanOf(height);
-  let touched: Touched = { level: height, numbers: [0], oldIds: covered ? HOLE_ID : copyId(id, 0), nodes: [] };
+  let touched: Touched = {
+    level: height,
+    numbers: [0],
+    oldIds: covered ? HOLE_ID : copyId(id, 0),
+    nodes: [],
+  };
   const levels: Touched[] = [touched];
   while (touched.level > 1) {
     await load(reader, touched);
@@ -127,7 +140,7 @@ function childrenTouched(parents: Touched, changes: Changes, holes: readonly num
     const end = start + span * FANOUT;
     const node = parents.nodes[p];
     while (hole < holes.length && holes[hole + 1]! <= start) hole += 2;
-    for (let child = -1; ; ) {
+    for (let child = -1; ;) {
       // The next touched child after `child`: where the next change is, or where a hole range cuts a child in two.
       const from = start + (child + 1) * span;
       while (change < changes.count && changes.indexes[change]! < from) change++;
@@ -145,7 +158,8 @@ function childrenTouched(parents: Touched, changes: Changes, holes: readonly num
       const oldHole = !old || isHole(node.bytes, child * ID_BYTES);
       if (oldHole && !changed) continue; // a hole range ends inside a hole: nothing to do there
       if ((numbers.length + 1) * ID_BYTES > ids.length) ids = grown(ids);
-      if (!oldHole) ids.set(node.bytes.subarray(child * ID_BYTES, (child + 1) * ID_BYTES), numbers.length * ID_BYTES);
+      if (!oldHole)
+        ids.set(node.bytes.subarray(child * ID_BYTES, (child + 1) * ID_BYTES), numbers.length * ID_BYTES);
       numbers.push(parents.numbers[p]! * FANOUT + child);
     }
   }
@@ -202,7 +216,11 @@ async function rebuildLevel(
       else if (old === undefined || Buffer.compare(node, old.bytes) !== 0) written.push(i);
     }
     if (written.length === 0) continue;
-    const ids = await writer.writeNodes(bytes.subarray(0, written.length * NODE_BYTES), written.length, level.level);
+    const ids = await writer.writeNodes(
+      bytes.subarray(0, written.length * NODE_BYTES),
+      written.length,
+      level.level,
+    );
     for (let w = 0; w < written.length; w++) {
       newIds.set(ids.subarray(w * ID_BYTES, (w + 1) * ID_BYTES), written[w]! * ID_BYTES);
     }
@@ -234,7 +252,10 @@ function patch(
     while (progress.change < changes.count && changes.indexes[progress.change]! < start) progress.change++;
     for (; progress.change < changes.count && changes.indexes[progress.change]! < end; progress.change++) {
       const at = progress.change * ID_BYTES;
-      node.set(changes.ids.subarray(at, at + ID_BYTES), (changes.indexes[progress.change]! - start) * ID_BYTES);
+      node.set(
+        changes.ids.subarray(at, at + ID_BYTES),
+        (changes.indexes[progress.change]! - start) * ID_BYTES,
+      );
     }
     return;
   }

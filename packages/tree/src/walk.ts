@@ -31,7 +31,12 @@ export async function walkTree(reader: ChunkReader, root: Root, visitor: TreeVis
     const span = spanOf(level - 1);
     for (let child = FANOUT - 1; child >= 0; child--) {
       if (isHole(node.bytes, child * ID_BYTES)) continue;
-      todo.push({ ids: node.bytes, offset: child * ID_BYTES, level: level - 1, firstChunk: firstChunk + child * span });
+      todo.push({
+        ids: node.bytes,
+        offset: child * ID_BYTES,
+        level: level - 1,
+        firstChunk: firstChunk + child * span,
+      });
     }
   };
   for (;;) {
