@@ -48,8 +48,8 @@ export class LevelDatabase {
 
   /** @throws `store-locked`, `store-foreign`, `store-full`, `catalog-corrupt` */
   static async open(directory: string): Promise<LevelDatabase> {
-    const files = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return [];
+    const files = await readdir(directory).catch((error: unknown): string[] => {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
       throw fromIoError(error, `open the catalog in ${directory}`, 'store-failed');
     });
     if (!looksLikeLevel(files)) {
@@ -79,11 +79,11 @@ export class LevelDatabase {
 
   /** Runs a read; the database stays open until it has ended. */
   async read<T>(action: (database: Database) => Promise<T>): Promise<T> {
-    if (this.#closed) throw closedError();
+    this.#refuseClosed();
     while (this.#reopening !== undefined) await this.#reopening.catch(() => undefined);
     // Opening again failed half-way: the database is closed, and a read is worth another attempt.
     while (this.#database.status !== 'open') await this.#reopen();
-    if (this.#closed) throw closedError();
+    this.#refuseClosed();
     this.#users++;
     try {
       return await action(this.#database);
@@ -100,7 +100,7 @@ export class LevelDatabase {
    * write can come in between.
    */
   snapshot(): { readonly snapshot: Promise<DatabaseSnapshot>; release: () => Promise<void> } {
-    if (this.#closed) throw closedError();
+    this.#refuseClosed();
     this.#snapshots++;
     const make = (): DatabaseSnapshot => this.#database.snapshot();
     const ready = this.#reopening === undefined && this.#database.status === 'open';
@@ -189,6 +189,10 @@ export class LevelDatabase {
       }
       throw fromLevelError(cause, `open the catalog in ${this.#directory}`);
     }
+  }
+
+  #refuseClosed(): void {
+    if (this.#closed) throw closedError();
   }
 
   async #untilIdle(): Promise<void> {
