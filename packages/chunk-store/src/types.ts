@@ -201,9 +201,12 @@ export interface ChunkStore extends ChunkReader {
 
   /**
    * Begins a collection: candidates, pins and barrier are of one instant, and synchronously so: the
-   * caller takes its list of roots in the same turn of the event loop. One at a time.
+   * caller takes its list of roots in the same turn of the event loop. One at a time. `onHit` gets the place
+   * and id of the chunk that was found, and how it is used: the level given to writeNodes, 0 for a data chunk.
    */
-  beginCollection(onHit: (segment: number, slot: number, ids: Uint8Array, offset: number, isNode: boolean) => void): Collection;
+  beginCollection(
+    onHit: (segment: number, slot: number, ids: Uint8Array, offset: number, isNode: boolean, level: number) => void,
+  ): Collection;
 
   /** Reads one chunk of either kind by id (tools, verification). A fresh copy, owned by the caller. */
   readChunk(ids: Uint8Array, offset: number): Promise<Uint8Array>;
