@@ -100,6 +100,10 @@ export const ERROR_CODES = {
     kind: 'unavailable',
     remedy: 'The upload broke off; nothing was kept. Run the import again.',
   },
+  'connection-lost': {
+    kind: 'unavailable',
+    remedy: 'The connection to the other side was lost; check that it runs, and try again.',
+  },
   'cancelled': { kind: 'unavailable', remedy: 'The work was cancelled; start it again if it is wanted.' },
   'chunk-missing': {
     kind: 'data',

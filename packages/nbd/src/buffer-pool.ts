@@ -1,0 +1,96 @@
+/**
+ * Buffers for replies and payloads, for all connections of a server: reused by size class, counted,
+ * and bounded. A connection that finds the pool at its bound stops reading and waits in line.
+ *
+ * A class is a power of two plus room for reply headers, so that a read of 2^k bytes fits class k.
+ * Buffers come with whatever bytes they held before: users send only what they have filled.
+ */
+
+/** Room for headers beside a power of two of data. */
+const SLACK_BYTES = 4096;
+const SMALLEST_SHIFT = 12;
+const LARGEST_SHIFT = 25;
+
+/** Bytes of the buffer that `take(bytes)` returns. */
+export function classBytes(bytes: number): number {
+  return (1 << shiftOf(bytes)) + SLACK_BYTES;
+}
+
+function shiftOf(bytes: number): number {
+  const shift = bytes <= SLACK_BYTES ? 0 : 32 - Math.clz32(bytes - SLACK_BYTES - 1);
+  if (shift > LARGEST_SHIFT) throw new RangeError(`no buffer class holds ${bytes} bytes`);
+  return Math.max(SMALLEST_SHIFT, shift);
+}
+
+export class BufferPool {
+  readonly #inUseMax: number;
+  readonly #keptMax: number;
+  readonly #kept: Buffer[][] = Array.from({ length: LARGEST_SHIFT + 1 }, () => []);
+  #keptBytes = 0;
+  #inUseBytes = 0;
+  #waiting = new Set<() => void>();
+  #wakeScheduled = false;
+
+  constructor(limits: { readonly bufferBytesMax: number; readonly poolBytesMax: number }) {
+    this.#inUseMax = limits.bufferBytesMax;
+    this.#keptMax = limits.poolBytesMax;
+  }
+
+  get inUseBytes(): number {
+    return this.#inUseBytes;
+  }
+
+  /** Whether anyone waits for room. */
+  get contended(): boolean {
+    return this.#waiting.size > 0;
+  }
+
+  /** Whether `take(bytes)` stays within the bound; with nothing in use, any single request does. */
+  admits(bytes: number): boolean {
+    if (this.#waiting.size > 0) return false;
+    return this.#inUseBytes === 0 || this.#inUseBytes + classBytes(bytes) <= this.#inUseMax;
+  }
+
+  /** A buffer of at least `bytes`. Does not look at the bound: callers that can wait ask `admits` first. */
+  take(bytes: number): Buffer {
+    const shift = shiftOf(bytes);
+    let buffer = this.#kept[shift]!.pop();
+    if (buffer === undefined) {
+      buffer = Buffer.allocUnsafeSlow((1 << shift) + SLACK_BYTES);
+    } else {
+      this.#keptBytes -= buffer.byteLength;
+    }
+    this.#inUseBytes += buffer.byteLength;
+    return buffer;
+  }
+
+  /** Takes a buffer back; the caller must not touch it any more. */
+  give(buffer: Buffer): void {
+    const bytes = buffer.byteLength;
+    this.#inUseBytes -= bytes;
+    if (this.#keptBytes + bytes <= this.#keptMax) {
+      this.#kept[shiftOf(bytes)]!.push(buffer);
+      this.#keptBytes += bytes;
+    }
+    if (this.#waiting.size > 0 && !this.#wakeScheduled) {
+      this.#wakeScheduled = true;
+      setImmediate(this.#wake);
+    }
+  }
+
+  /** Calls `resume` once when buffers have come back; those who asked first are called first. */
+  wait(resume: () => void): void {
+    this.#waiting.add(resume);
+  }
+
+  stopWaiting(resume: () => void): void {
+    this.#waiting.delete(resume);
+  }
+
+  readonly #wake = (): void => {
+    this.#wakeScheduled = false;
+    const waiting = this.#waiting;
+    this.#waiting = new Set();
+    for (const resume of waiting) resume();
+  };
+}

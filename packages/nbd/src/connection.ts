@@ -1,0 +1,223 @@
+/**
+ * One client: its socket, the input that has not been taken yet, the phase it is in, and its end.
+ *
+ * Invariants: at most one read's worth of input waits here, because reading pauses as soon as the phase
+ * takes no more. Whatever the client does (half-close, reset, silence), the export handle is closed
+ * once, after its last operation.
+ */
+import type { Clock } from '@pando/common';
+import type { Socket } from 'node:net';
+import type { BufferPool } from './buffer-pool.ts';
+import { Handshake } from './handshake.ts';
+import type { HandshakeHost } from './handshake.ts';
+import type { NbdLimits } from './limits.ts';
+import type { Session } from './negotiation.ts';
+import { Transmission } from './transmission.ts';
+import type { TransmissionHost } from './transmission.ts';
+import type { ExportHandle, ExportProvider, Logger } from './types.ts';
+
+/** What all connections of a server share. */
+export interface ConnectionServices {
+  readonly exports: ExportProvider;
+  readonly pool: BufferPool;
+  readonly limits: NbdLimits;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+const NO_INPUT = Buffer.alloc(0);
+
+export class Connection implements HandshakeHost, TransmissionHost {
+  readonly socket: Socket;
+  readonly exports: ExportProvider;
+  readonly pool: BufferPool;
+  readonly limits: NbdLimits;
+  readonly logger: Logger;
+  /** Resolves when the socket is closed and the export handle released. */
+  readonly closed: Promise<void>;
+  readonly #clock: Clock;
+  readonly #handshake: Handshake;
+  readonly #deadline = new AbortController();
+  readonly #gone = new AbortController();
+  #transmission: Transmission | undefined;
+  #input: Buffer[] = [];
+  #position = 0;
+  #inputEnded = false;
+  #pumping = false;
+  #paused = false;
+  #retiring = false;
+  #finishing = false;
+  #released = false;
+  #activeAt: number;
+
+  constructor(socket: Socket, services: ConnectionServices) {
+    this.socket = socket;
+    this.exports = services.exports;
+    this.pool = services.pool;
+    this.limits = services.limits;
+    this.logger = services.logger;
+    this.#clock = services.clock;
+    this.#activeAt = services.clock.monotonic();
+    this.#handshake = new Handshake(this);
+    this.closed = new Promise((resolve) => {
+      socket.once('close', () => {
+        this.#release().then(resolve, (error: unknown) => {
+          this.logger.error({ err: error }, 'closing an NBD export failed');
+          resolve();
+        });
+      });
+    });
+    socket.on('data', (chunk: Buffer) => {
+      this.#activeAt = this.#clock.monotonic();
+      if (this.#finishing) return;
+      this.#input.push(chunk);
+      this.pump();
+    });
+    socket.on('end', () => {
+      this.#inputEnded = true;
+      this.pump();
+    });
+    socket.on('drain', () => {
+      this.#activeAt = this.#clock.monotonic();
+    });
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      this.logger.debug({ code: error.code, exportName: this.exportName }, 'an NBD client broke off');
+    });
+  }
+
+  get inHandshake(): boolean {
+    return this.#transmission === undefined;
+  }
+
+  get retiring(): boolean {
+    return this.#retiring;
+  }
+
+  get exportName(): string | undefined {
+    return this.#transmission?.handle.exportName;
+  }
+
+  get requestsInFlight(): number {
+    return this.#transmission?.requestsInFlight ?? 0;
+  }
+
+  /** Whether it holds buffers that only its client can free, and the client has done nothing since `since`. */
+  stalledSince(since: number): boolean {
+    const holds = (this.#transmission?.bufferBytes ?? 0) > 0;
+    // Without replies stuck in the socket, it may be the device that takes its time, or this server that does not read.
+    const idle = this.requestsInFlight === 0 && !this.#paused;
+    const waitsForClient = this.socket.writableLength > 0 || idle;
+    return holds && waitsForClient && this.#activeAt < since;
+  }
+
+  start(): void {
+    this.#handshake.greet();
+    this.#clock.sleep(this.limits.handshakeMsMax, this.#deadline.signal).then(
+      () => {
+        if (this.inHandshake) this.violation('a handshake that took too long');
+      },
+      () => undefined,
+    );
+  }
+
+  /** Takes as much of the input as the phase admits; pauses reading while it does not. */
+  pump(): void {
+    if (this.#pumping || this.socket.destroyed) return;
+    this.#pumping = true;
+    let phase = this.#transmission ?? this.#handshake;
+    for (;;) {
+      const chunk = this.#input[0] ?? NO_INPUT;
+      this.#position = phase.consume(chunk, this.#position);
+      if (this.#position === chunk.length) {
+        this.#position = 0;
+        if (this.#input.length > 0) this.#input.shift();
+      }
+      phase = this.#transmission ?? this.#handshake;
+      if (phase.waiting || this.#finishing || this.#input.length === 0) break;
+    }
+    phase.endTurn();
+    this.#pumping = false;
+    this.#throttle(phase.waiting && !this.#finishing);
+    if (this.#inputEnded && !phase.waiting && this.#input.length === 0) this.#endOfInput();
+  }
+
+  #throttle(pause: boolean): void {
+    if (pause === this.#paused) return;
+    this.#paused = pause;
+    if (pause) this.socket.pause();
+    else this.socket.resume();
+  }
+
+  #endOfInput(): void {
+    if (this.#transmission === undefined) this.finish();
+    else this.#transmission.inputEnded();
+  }
+
+  startTransmission(handle: ExportHandle, session: Session): void {
+    this.#deadline.abort();
+    this.#transmission = new Transmission(this, handle, session);
+    if (this.socket.destroyed) {
+      this.#release().catch((error: unknown) => {
+        this.logger.error({ err: error }, 'closing an NBD export failed');
+      });
+      return;
+    }
+    this.logger.info({ exportName: handle.exportName, readOnly: handle.readOnly }, 'an NBD client attached');
+    if (handle.revoked.aborted) this.retire();
+    else handle.revoked.addEventListener('abort', this.#onRevoked, { once: true });
+  }
+
+  readonly #onRevoked = (): void => {
+    this.retire();
+  };
+
+  /** Lets what is in flight finish, then closes. */
+  retire(): void {
+    if (this.#retiring) return;
+    this.#retiring = true;
+    if (this.#transmission !== undefined) this.#transmission.retire();
+    else if (!this.#handshake.waiting) this.finish();
+  }
+
+  finish(): void {
+    if (this.#finishing) return;
+    this.#finishing = true;
+    this.#input = [];
+    this.#position = 0;
+    this.socket.end();
+    // Input is read on and dropped: unread bytes at close would reset the connection and take replies with them.
+    this.#throttle(false);
+    this.#clock.sleep(this.limits.lingerMsMax, this.#gone.signal).then(
+      () => this.socket.destroy(),
+      () => undefined,
+    );
+  }
+
+  violation(reason: string): void {
+    this.logger.info({ reason, exportName: this.exportName }, 'an NBD client was cut off');
+    this.destroy();
+  }
+
+  destroy(): void {
+    this.socket.destroy();
+  }
+
+  async drained(): Promise<void> {
+    if (this.socket.destroyed || this.socket.writableLength === 0) return;
+    // An empty write is called back behind everything before it, also when the socket is destroyed.
+    await new Promise<void>((resolve) => this.socket.write(NO_INPUT, () => resolve()));
+  }
+
+  async #release(): Promise<void> {
+    this.#deadline.abort();
+    this.#gone.abort();
+    this.#input = [];
+    const transmission = this.#transmission;
+    if (transmission === undefined || this.#released) return;
+    this.#released = true;
+    transmission.handle.revoked.removeEventListener('abort', this.#onRevoked);
+    await transmission.abort();
+    await transmission.handle.close();
+    this.logger.info({ exportName: transmission.handle.exportName }, 'an NBD client detached');
+  }
+}

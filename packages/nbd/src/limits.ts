@@ -1,0 +1,57 @@
+/** Every bound of the NBD server by name. `docs/nbd.md` says what happens past each. */
+import { KiB, MiB } from '@pando/common';
+import { PAYLOAD_BYTES_MAX } from './protocol.ts';
+
+export interface NbdLimits {
+  /** Connections at once; later ones are closed at once. */
+  readonly connectionsMax: number;
+  /** Connections that have not chosen an export yet; later ones are closed at once. */
+  readonly connectionsInHandshakeMax: number;
+  /** A handshake that takes longer is cut off. */
+  readonly handshakeMsMax: number;
+  /** Options of one handshake; one more ends the connection. */
+  readonly optionsMax: number;
+  /** Data of an option; a longer one is skipped and answered with ERR_TOO_BIG. */
+  readonly optionBytesMax: number;
+  /** Data of an option that is skipped; a longer one ends the connection. */
+  readonly optionSkipBytesMax: number;
+  /** Names in the answer to LIST. */
+  readonly listedExportsMax: number;
+  /** Device operations in flight on one connection; past it, reading pauses. */
+  readonly requestsInFlightMax: number;
+  /** Reply and payload buffers of one connection; past it, reading pauses. A single request always fits. */
+  readonly connectionBufferBytesMax: number;
+  /** The same for all connections together. */
+  readonly bufferBytesMax: number;
+  /** Freed buffers that are kept for reuse. */
+  readonly poolBytesMax: number;
+  /** Replies that the kernel has not taken yet; past it, reading pauses. */
+  readonly unsentBytesMax: number;
+  /** Payload of a rejected WRITE that is skipped; a longer one ends the connection. */
+  readonly payloadSkipBytesMax: number;
+  /** Extents in one block status reply and context. */
+  readonly extentsMax: number;
+  /** A client that neither sends nor takes anything for so long is cut off while others wait for its buffers. */
+  readonly stallMsMax: number;
+  /** How long a connection that has been ended waits for the client to take its replies and close too. */
+  readonly lingerMsMax: number;
+}
+
+export const DEFAULT_LIMITS: NbdLimits = {
+  connectionsMax: 1024,
+  connectionsInHandshakeMax: 128,
+  handshakeMsMax: 10_000,
+  optionsMax: 64,
+  optionBytesMax: 64 * KiB,
+  optionSkipBytesMax: 32 * MiB,
+  listedExportsMax: 4096,
+  requestsInFlightMax: 128,
+  connectionBufferBytesMax: 64 * MiB,
+  bufferBytesMax: 192 * MiB,
+  poolBytesMax: 32 * MiB,
+  unsentBytesMax: 4 * MiB,
+  payloadSkipBytesMax: 2 * PAYLOAD_BYTES_MAX,
+  extentsMax: 8192,
+  stallMsMax: 30_000,
+  lingerMsMax: 10_000,
+};

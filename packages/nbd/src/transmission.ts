@@ -1,0 +1,412 @@
+/**
+ * The transmission phase of one connection: carries requests out on the device and answers them.
+ *
+ * Invariants: every request that was admitted is answered exactly once, unless the client is gone; replies
+ * may overtake each other. A read is answered only when all of its data is there, so an error never has
+ * to follow a good header. While `waiting`, no input is taken; what may end the wait (a reply
+ * finished, the socket took bytes, the pool got buffers back) calls the host's `pump`.
+ *
+ * Hot path: a request whose device operation returns undefined allocates nothing but the view of a payload.
+ */
+import type { Socket } from 'node:net';
+import type { BufferPool } from './buffer-pool.ts';
+import { classBytes } from './buffer-pool.ts';
+import type { MetaContext, StatusExtents } from './contexts.ts';
+import type { NbdLimits } from './limits.ts';
+import { errnoOf, textOf } from './nbd-errors.ts';
+import type { Session } from './negotiation.ts';
+import { PendingRequest } from './pending-request.ts';
+import { CHUNK_DONE, CHUNK_HEADER_BYTES, ChunkType, Command, CommandFlag, NbdErrno, SIMPLE_REPLY_BYTES } from './protocol.ts';
+import {
+  DATA_CHUNK_BYTES,
+  putChunkHeader,
+  putErrorChunk,
+  putReadReply,
+  putSimpleReply,
+  putStatusChunk,
+} from './reply-format.ts';
+import type { Cookie } from './reply-format.ts';
+import { ReplyWriter } from './reply-writer.ts';
+import { Payload, RequestParser } from './request-parser.ts';
+import type { PayloadAction, Request, RequestHandler } from './request-parser.ts';
+import { SHUTTING_DOWN, refusalOf } from './request-rules.ts';
+import type { Refusal } from './request-rules.ts';
+import type { ExportHandle, Logger } from './types.ts';
+
+/** Room for any reply that carries no data: a structured error with its text. */
+const SMALL_REPLY_BYTES = 1024;
+const ERROR_TEXT_BYTES_MAX = 512;
+
+export interface TransmissionHost {
+  readonly socket: Socket;
+  readonly pool: BufferPool;
+  readonly limits: NbdLimits;
+  readonly logger: Logger;
+  pump(): void;
+  /** No request is in flight any more, and none will come: replies are on their way, close behind them. */
+  finish(): void;
+  violation(reason: string): void;
+}
+
+export class Transmission implements RequestHandler {
+  readonly handle: ExportHandle;
+  readonly #host: TransmissionHost;
+  readonly #session: Session;
+  readonly #parser: RequestParser;
+  readonly #replies: ReplyWriter;
+  readonly #idlePending: PendingRequest[] = [];
+  readonly #loggedErrors = new Set<string>();
+  #requestsInFlight = 0;
+  #payloadBytes = 0;
+  #refusal: Refusal | undefined;
+  #retiring = false;
+  #finished = false;
+  #aborted = false;
+  #flushScheduled = false;
+  #idle: (() => void) | undefined;
+
+  constructor(host: TransmissionHost, handle: ExportHandle, session: Session) {
+    this.handle = handle;
+    this.#host = host;
+    this.#session = session;
+    this.#parser = new RequestParser(this);
+    this.#replies = new ReplyWriter(host.socket, host.pool, this.#roomFreed);
+  }
+
+  get waiting(): boolean {
+    return this.#parser.waiting;
+  }
+
+  get requestsInFlight(): number {
+    return this.#requestsInFlight;
+  }
+
+  /** Bytes of buffers that this connection holds. */
+  get bufferBytes(): number {
+    return this.#replies.heldBytes + this.#payloadBytes;
+  }
+
+  consume(chunk: Buffer, start: number): number {
+    return this.#parser.consume(chunk, start);
+  }
+
+  /** Sends what this turn's requests were answered with. */
+  endTurn(): void {
+    this.#replies.flush();
+    this.#finishWhenIdle();
+  }
+
+  /** Requests in flight finish; later ones get ESHUTDOWN; then the connection is finished. */
+  retire(): void {
+    this.#retiring = true;
+    this.#finishWhenIdle();
+  }
+
+  /** The client will send nothing more: answers what is in flight, then finishes. */
+  inputEnded(): void {
+    this.#parser.stop();
+    this.#finishWhenIdle();
+  }
+
+  /** The socket is gone. Resolves when no device operation is in flight any more. */
+  async abort(): Promise<void> {
+    this.#aborted = true;
+    this.#parser.stop();
+    this.#host.pool.stopWaiting(this.#poolFreed);
+    this.#replies.close();
+    if (this.#requestsInFlight > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    this.#replies.close();
+  }
+
+  // What the parser asks for.
+
+  admit(request: Request): boolean {
+    if (request.type === Command.disconnect) return true;
+    if (this.#requestsInFlight >= this.#host.limits.requestsInFlightMax) return false;
+    this.#refusal = this.#retiring ? SHUTTING_DOWN : refusalOf(request, this.handle, this.#session);
+    const isRead = request.type === Command.read && this.#refusal === undefined;
+    const bytes = isRead ? request.length + DATA_CHUNK_BYTES : SMALL_REPLY_BYTES;
+    return this.#replies.hasRoom(bytes) || this.#admitBlock(bytes);
+  }
+
+  /** Off the hot path: a reply needs another block. */
+  #admitBlock(bytes: number): boolean {
+    this.#replies.flush();
+    if (this.#host.socket.writableLength > this.#host.limits.unsentBytesMax) return false;
+    return this.#admitBytes(this.#replies.blockBytes(bytes));
+  }
+
+  #admitBytes(bytes: number): boolean {
+    const { pool, limits } = this.#host;
+    const held = this.bufferBytes;
+    if (held > 0 && held + bytes > limits.connectionBufferBytesMax) return false;
+    if (pool.admits(bytes)) return true;
+    pool.wait(this.#poolFreed);
+    return false;
+  }
+
+  payload(request: Request): PayloadAction {
+    if (this.#refusal === undefined) return Payload.store;
+    return request.length <= this.#host.limits.payloadSkipBytesMax ? Payload.skip : Payload.refuse;
+  }
+
+  payloadBuffer(bytes: number): Buffer | undefined {
+    if (!this.#admitBytes(classBytes(bytes))) return undefined;
+    const buffer = this.#host.pool.take(bytes);
+    this.#payloadBytes += buffer.byteLength;
+    return buffer;
+  }
+
+  recycle(buffer: Buffer): void {
+    this.#payloadBytes -= buffer.byteLength;
+    this.#host.pool.give(buffer);
+  }
+
+  violation(reason: string): void {
+    this.#host.violation(reason);
+  }
+
+  execute(request: Request, data: Uint8Array | undefined): void {
+    const refusal = this.#refusal;
+    if (request.type === Command.disconnect) {
+      this.#parser.stop();
+      return;
+    }
+    if (refusal !== undefined) {
+      this.#fail(request, refusal.errno, refusal.text);
+      return;
+    }
+    try {
+      switch (request.type) {
+        case Command.read:
+          this.#read(request);
+          return;
+        case Command.write:
+          this.#change(request, request.length === 0 ? undefined : this.handle.write(request.offset, data!));
+          return;
+        case Command.trim:
+        case Command.writeZeroes:
+          // NO_HOLE asks for space that is set aside; zeros take none here, so there is nothing to set aside.
+          this.#change(request, request.length === 0 ? undefined : this.handle.zero(request.offset, request.length));
+          return;
+        case Command.flush:
+          this.#wait(this.#pendingOf(request), this.handle.flush());
+          return;
+        case Command.cache:
+          this.#wait(this.#pendingOf(request), this.handle.prefetch(request.offset, request.length));
+          return;
+        default:
+          this.#blockStatus(request);
+      }
+    } catch (error) {
+      this.#deviceFailed(request, error);
+    }
+  }
+
+  #read(request: Request): void {
+    const { offset, length, flags } = request;
+    if (length === 0) {
+      this.#succeed(request);
+      return;
+    }
+    const structured = this.#session.structuredReplies;
+    const headerBytes = structured ? DATA_CHUNK_BYTES : SIMPLE_REPLY_BYTES;
+    const start = this.#replies.reserve(headerBytes + length);
+    const pending = this.#idlePending.pop() ?? this.#newPending();
+    const holes = structured && (flags & CommandFlag.df) === 0 ? pending.holes : undefined;
+    const buffer = this.#replies.buffer;
+    let promise: Promise<void> | undefined;
+    try {
+      promise = this.handle.read(offset, length, buffer, start + headerBytes, holes);
+    } catch (error) {
+      this.#park(pending);
+      throw error;
+    }
+    if (promise === undefined) {
+      this.#replies.commit(this.#putRead(buffer, start, request, pending.holes));
+      this.#park(pending);
+      return;
+    }
+    pending.take(request);
+    pending.block = this.#replies.detach(headerBytes + length);
+    pending.start = start;
+    this.#wait(pending, promise);
+  }
+
+  #putRead(buffer: Buffer, at: number, request: Request, holes: readonly number[]): number {
+    if (this.#session.structuredReplies) return putReadReply(buffer, at, request, request.offset, request.length, holes);
+    return putSimpleReply(buffer, at, request, 0) + request.length;
+  }
+
+  /** WRITE, TRIM and WRITE_ZEROES: done, or done when the promise resolves, and with FUA when it is flushed. */
+  #change(request: Request, promise: Promise<void> | undefined): void {
+    const fua = (request.flags & CommandFlag.fua) !== 0;
+    if (promise === undefined && !fua) {
+      this.#succeed(request);
+      return;
+    }
+    const pending = this.#pendingOf(request);
+    if (promise === undefined) {
+      this.#wait(pending, this.handle.flush());
+      return;
+    }
+    pending.flushNext = fua;
+    this.#wait(pending, promise);
+  }
+
+  #blockStatus(request: Request): void {
+    const pending = this.#pendingOf(request);
+    this.#wait(pending, this.#answerStatus(pending));
+  }
+
+  /** One chunk a context, made in a region of its own; the last one ends the reply. */
+  async #answerStatus(pending: PendingRequest): Promise<void> {
+    const { contexts } = this.#session;
+    const extentsMax = (pending.flags & CommandFlag.reqOne) !== 0 ? 1 : this.#host.limits.extentsMax;
+    const answers: StatusExtents[] = [];
+    for (const context of contexts) answers.push(await this.#describe(context, pending, extentsMax));
+    if (this.#aborted) return;
+    for (const [i, { lengths, flags }] of answers.entries()) {
+      const at = this.#replies.reserve(CHUNK_HEADER_BYTES + 4 + 8 * lengths.length);
+      const chunkFlags = i === answers.length - 1 ? CHUNK_DONE : 0;
+      const bytes = putStatusChunk(this.#replies.buffer, at, pending, chunkFlags, contexts[i]!.id, lengths, flags);
+      this.#replies.commit(bytes);
+    }
+  }
+
+  async #describe(context: MetaContext, pending: PendingRequest, extentsMax: number): Promise<StatusExtents> {
+    const extents = await context.describe(this.handle, pending.offset, pending.length, extentsMax);
+    if (extents.lengths.length === 0) throw new Error(`${context.name} described nothing at ${pending.offset}`);
+    return extents;
+  }
+
+  // Operations in flight.
+
+  #newPending(): PendingRequest {
+    return new PendingRequest(this.#resolved, this.#rejected);
+  }
+
+  #pendingOf(request: Request): PendingRequest {
+    const pending = this.#idlePending.pop() ?? this.#newPending();
+    pending.take(request);
+    return pending;
+  }
+
+  #park(pending: PendingRequest): void {
+    pending.holes.length = 0;
+    pending.block = undefined;
+    this.#idlePending.push(pending);
+  }
+
+  #wait(pending: PendingRequest, promise: Promise<void>): void {
+    this.#requestsInFlight++;
+    promise.then(pending.resolved, pending.rejected);
+  }
+
+  readonly #resolved = (pending: PendingRequest): void => {
+    try {
+      if (pending.flushNext) {
+        pending.flushNext = false;
+        this.handle.flush().then(pending.resolved, pending.rejected);
+        return;
+      }
+      this.#answer(pending);
+    } catch (error) {
+      this.#rejected(pending, error);
+      return;
+    }
+    this.#done(pending);
+  };
+
+  #answer(pending: PendingRequest): void {
+    const { block, start } = pending;
+    if (block !== undefined) {
+      const bytes = this.#aborted ? 0 : this.#putRead(block.buffer, start, pending, pending.holes);
+      pending.block = undefined;
+      if (this.#aborted) this.#replies.release(block);
+      else this.#replies.attach(block, start, bytes);
+    } else if (!this.#aborted && pending.type !== Command.blockStatus) {
+      this.#succeed(pending);
+    }
+  }
+
+  readonly #rejected = (pending: PendingRequest, error: unknown): void => {
+    if (pending.block !== undefined) this.#replies.release(pending.block);
+    if (!this.#aborted) this.#deviceFailed(pending, error);
+    this.#done(pending);
+  };
+
+  #done(pending: PendingRequest): void {
+    this.#park(pending);
+    this.#requestsInFlight--;
+    if (this.#aborted) {
+      if (this.#requestsInFlight === 0) this.#idle?.();
+      return;
+    }
+    // Replies that become ready in one turn of the event loop leave in one write.
+    if (!this.#flushScheduled) {
+      this.#flushScheduled = true;
+      setImmediate(this.#flushLater);
+    }
+  }
+
+  readonly #flushLater = (): void => {
+    this.#flushScheduled = false;
+    if (this.#aborted) return;
+    if (this.#parser.waiting) this.#host.pump();
+    this.endTurn();
+  };
+
+  readonly #roomFreed = (): void => {
+    if (this.#parser.waiting && !this.#aborted) this.#host.pump();
+  };
+
+  readonly #poolFreed = (): void => {
+    if (!this.#aborted) this.#host.pump();
+  };
+
+  #finishWhenIdle(): void {
+    const ending = this.#retiring || this.#parser.stopped;
+    if (!ending || this.#finished || this.#aborted || this.#requestsInFlight > 0) return;
+    this.#finished = true;
+    this.#parser.stop();
+    this.#replies.flush();
+    this.#host.finish();
+  }
+
+  // Replies without data.
+
+  #succeed(request: Cookie & { readonly type: number }): void {
+    const at = this.#replies.reserve(CHUNK_HEADER_BYTES);
+    const { buffer } = this.#replies;
+    // Once structured replies are agreed on, a READ never gets a simple one, not even of no bytes.
+    const structured = request.type === Command.read && this.#session.structuredReplies;
+    this.#replies.commit(
+      structured
+        ? putChunkHeader(buffer, at, request, CHUNK_DONE, ChunkType.none, 0)
+        : putSimpleReply(buffer, at, request, 0),
+    );
+  }
+
+  #fail(request: Cookie, errno: number, text: string): void {
+    if (!this.#session.structuredReplies) {
+      const at = this.#replies.reserve(SIMPLE_REPLY_BYTES);
+      this.#replies.commit(putSimpleReply(this.#replies.buffer, at, request, errno));
+      return;
+    }
+    const bytes = Buffer.from(text.slice(0, ERROR_TEXT_BYTES_MAX / 4));
+    const at = this.#replies.reserve(CHUNK_HEADER_BYTES + 6 + bytes.length);
+    this.#replies.commit(putErrorChunk(this.#replies.buffer, at, request, errno, bytes));
+  }
+
+  #deviceFailed(request: Request, error: unknown): void {
+    const errno = errnoOf(error);
+    this.#fail(request, errno, textOf(error));
+    // Once a connection and kind of error: a guest on a full disk retries thousands of times.
+    const key = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
+    if (errno === NbdErrno.invalid || this.#loggedErrors.has(key)) return;
+    this.#loggedErrors.add(key);
+    const fields = { err: error, exportName: this.handle.exportName, command: request.type, offset: request.offset };
+    this.#host.logger.warn(fields, 'an NBD request failed; further ones of this kind on this connection are not logged');
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * What the NBD server needs (exports, a logger, a clock, limits) and what it is. It knows block devices by
+ * name, not volumes.
+ */
+import type { BlockDevice } from '@pando/block-device';
+import type { Clock } from '@pando/common';
+import type { NbdLimits } from './limits.ts';
+
+/** A device opened for one client. */
+export interface ExportHandle extends BlockDevice {
+  /** The canonical name of the export. */
+  readonly exportName: string;
+  /** Aborted when the client has to go: requests in flight finish, then the connection is closed. */
+  readonly revoked: AbortSignal;
+  /** Called once, when no request on the handle is in flight any more. */
+  close(): Promise<void>;
+}
+
+export interface ExportProvider {
+  /** Names of exports, at most `limit`. */
+  list(limit: number): Promise<readonly string[]>;
+  /**
+   * Opens an export for one client. All handles of one export see each other's acknowledged writes, and
+   * a flush of one covers them all (the server announces multi-conn).
+   * @throws PandoError of kind `missing` for a name that is not an export
+   */
+  open(name: string): Promise<ExportHandle>;
+}
+
+/** Takes what pino and most loggers take. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface NbdServerOptions {
+  readonly exports: ExportProvider;
+  readonly logger?: Logger;
+  readonly clock?: Clock;
+  /** Overrides of DEFAULT_LIMITS. */
+  readonly limits?: Partial<NbdLimits>;
+}
+
+export type NbdAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+export interface NbdServerStats {
+  readonly connections: number;
+  readonly connectionsInHandshake: number;
+  /** Requests whose device operation has not finished. */
+  readonly requestsInFlight: number;
+  /** Bytes of reply and payload buffers in use, of all connections. */
+  readonly bufferBytes: number;
+}
+
+export interface NbdServer {
+  /**
+   * Listens on one more address and resolves to what was bound (port 0 becomes a real port). A Unix
+   * socket that a dead process left behind is replaced; one that answers is not.
+   */
+  listen(address: NbdAddress): Promise<NbdAddress>;
+  /** Where it listens, in the order of the `listen` calls. */
+  address(): readonly NbdAddress[];
+  stats(): NbdServerStats;
+  /**
+   * Stops listening; requests in flight finish and are answered, later ones get ESHUTDOWN, then the
+   * connections are closed; those that are left after `drainMsMax` (default 10,000) are cut. Idempotent.
+   */
+  close(options?: { readonly drainMsMax?: number }): Promise<void>;
+}
