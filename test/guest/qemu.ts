@@ -110,6 +110,11 @@ export class Guest {
     return output;
   }
 
+  /** Resolves when something that was printed since power-on matches. */
+  async waitFor(pattern: RegExp, timeoutMs = COMMAND_MS_MAX): Promise<void> {
+    await this.#expect(pattern, 0, timeoutMs);
+  }
+
   /** Shuts the system down in order (file system read-only, disk flushed) and waits for QEMU to end. */
   async powerOff(): Promise<void> {
     this.#type('/sbin/halt -p');

@@ -1,0 +1,60 @@
+/** The REST API as a client without any library sees it. */
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export interface Answer {
+  readonly status: number;
+  /** The parsed JSON, or the text when it is none. */
+  readonly body: unknown;
+}
+
+export interface JobView {
+  readonly id: string;
+  readonly state: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
+  readonly result?: unknown;
+  readonly error?: { readonly code: string; readonly detail: string };
+}
+
+const JOB_MS_MAX = 300_000;
+const JOB_POLL_MS = 50;
+
+export class Rest {
+  readonly #base: string;
+
+  constructor(url: string) {
+    this.#base = `${url}/api/v1`;
+  }
+
+  /** One request; `path` is below `/api/v1`, its parts encoded by the caller. */
+  async call(method: string, path: string, body?: unknown): Promise<Answer> {
+    const sends = method !== 'GET' && method !== 'DELETE';
+    const response = await fetch(`${this.#base}${path}`, {
+      method,
+      ...(sends ? { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body ?? {}) } : {}),
+    });
+    const text = await response.text();
+    const isJson = /\bjson\b/.test(response.headers.get('content-type') ?? '');
+    return { status: response.status, body: isJson ? (JSON.parse(text) as unknown) : text };
+  }
+
+  /** As `call`, for requests that have to work: @throws Error with the answer when the status is no 2xx. */
+  async must(method: string, path: string, body?: unknown): Promise<unknown> {
+    const answer = await this.call(method, path, body);
+    if (answer.status >= 200 && answer.status < 300) return answer.body;
+    throw new Error(`${method} ${path} answered ${answer.status}: ${JSON.stringify(answer.body)}`);
+  }
+
+  /** Starts a job with a POST and resolves to its result. @throws Error when it does not end well */
+  async job(path: string, body?: unknown): Promise<unknown> {
+    const { id } = (await this.must('POST', path, body)) as JobView;
+    const deadline = performance.now() + JOB_MS_MAX;
+    for (;;) {
+      const job = (await this.must('GET', `/jobs/${id}`)) as JobView;
+      if (job.state === 'done') return job.result;
+      if (job.state === 'failed' || job.state === 'cancelled') {
+        throw new Error(`the job of POST ${path} is ${job.state}: ${JSON.stringify(job.error)}`);
+      }
+      if (performance.now() > deadline) throw new Error(`the job of POST ${path} takes too long`);
+      await sleep(JOB_POLL_MS);
+    }
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * The real server as a child process, for every test that crosses packages: on random ports, with a data directory of
+ * its own, and with the ends that tests need: an orderly stop, kill -9, and a start on what is left.
+ *
+ * The addresses are read from what the server prints when it is ready: the first `http://HOST:PORT` and the first
+ * `nbd://HOST:PORT` on its output.
+ */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Rest } from './rest.ts';
+
+export interface ServerOptions {
+  /** Default: a temporary one, removed by `close`. */
+  readonly dataDirectory?: string;
+  /** More flags, such as `--import-dir DIR`. */
+  readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** A command and its arguments in front of the server's own, such as `prlimit --fsize=…`. */
+  readonly wrapper?: readonly string[];
+}
+
+const MAIN = fileURLToPath(new URL('../../apps/server/src/main.ts', import.meta.url));
+const START_MS_MAX = 60_000;
+const STOP_MS_MAX = 60_000;
+const LOG_CHARACTERS_MAX = 200_000;
+
+export class TestServer {
+  readonly dataDirectory: string;
+  readonly #scratch: string;
+  readonly #options: ServerOptions;
+  #child: ChildProcess | undefined;
+  #log = '';
+  #url = '';
+  #nbdPort = 0;
+
+  private constructor(options: ServerOptions, scratch: string) {
+    this.#options = options;
+    this.#scratch = scratch;
+    this.dataDirectory = options.dataDirectory ?? join(scratch, 'data');
+  }
+
+  /** Starts a server and resolves when it listens. The caller must `close` it. */
+  static async start(options: ServerOptions = {}): Promise<TestServer> {
+    const server = new TestServer(options, await mkdtemp(join(tmpdir(), 'pando-server-')));
+    try {
+      await server.restart();
+      return server;
+    } catch (error) {
+      await server.close();
+      throw error;
+    }
+  }
+
+  /** `http://127.0.0.1:PORT`. Changes with every start, as the NBD port does; the socket's path does not. */
+  get url(): string {
+    return this.#url;
+  }
+
+  get rest(): Rest {
+    return new Rest(this.#url);
+  }
+
+  get nbdPort(): number {
+    return this.#nbdPort;
+  }
+
+  get nbdSocket(): string {
+    return join(this.#scratch, 'nbd.sock');
+  }
+
+  /** Everything that the server printed, over all its starts; the newest part when it is long. */
+  get log(): string {
+    return this.#log;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** The NBD URI of an export: over TCP, or over the Unix socket. */
+  nbdUri(exportName: string, transport: 'tcp' | 'unix' = 'tcp'): string {
+    const path = exportName.split('/').map(encodeURIComponent).join('/');
+    return transport === 'tcp'
+      ? `nbd://127.0.0.1:${this.#nbdPort}/${path}`
+      : `nbd+unix:///${path}?socket=${encodeURIComponent(this.nbdSocket)}`;
+  }
+
+  /** Starts the server on its data directory again, after `stop`, `kill` or a death of its own. */
+  async restart(): Promise<void> {
+    if (this.#isRunning()) throw new Error('the server still runs');
+    const [command, ...args] = [
+      ...(this.#options.wrapper ?? []),
+      ...[process.execPath, MAIN, '--data', this.dataDirectory],
+      ...['--http', '127.0.0.1:0', '--nbd', '127.0.0.1:0', '--nbd-socket', this.nbdSocket],
+      ...(this.#options.args ?? []),
+    ];
+    const child = spawn(command!, args, {
+      env: { ...process.env, ...this.#options.env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.#child = child;
+    const from = this.#log.length;
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new Error(`the server did not start in time:\n${this.#log.slice(from)}`));
+      }, START_MS_MAX);
+      let own = '';
+      const read = (data: Buffer): void => {
+        this.#log = (this.#log + data.toString()).slice(-LOG_CHARACTERS_MAX);
+        if (own.length > LOG_CHARACTERS_MAX) return;
+        own += data.toString();
+        const http = /http:\/\/[\w.[\]:]*?:(\d+)\b/.exec(own);
+        const nbd = /nbd:\/\/[\w.[\]:]*?:(\d+)\b/.exec(own);
+        if (http === null || nbd === null) return;
+        this.#url = `http://127.0.0.1:${http[1]!}`;
+        this.#nbdPort = Number(nbd[1]);
+        clearTimeout(timer);
+        resolve();
+      };
+      child.stdout.on('data', read);
+      child.stderr.on('data', read);
+      child.on('error', reject);
+      child.on('close', (status, signal) => {
+        clearTimeout(timer);
+        reject(new Error(`the server ended with ${signal ?? String(status)}:\n${own}`));
+      });
+    });
+  }
+
+  /** Asks the server to end (SIGTERM) and resolves to its exit status. */
+  async stop(): Promise<number | null> {
+    const child = this.#child;
+    if (child === undefined || !this.#isRunning()) return child?.exitCode ?? null;
+    const closed = once(child, 'close');
+    child.kill('SIGTERM');
+    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS_MAX);
+    await closed;
+    clearTimeout(timer);
+    return child.exitCode;
+  }
+
+  /** kill -9: whatever is not in the page cache by now is lost. */
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || !this.#isRunning()) return;
+    const closed = once(child, 'close');
+    child.kill('SIGKILL');
+    await closed;
+  }
+
+  /** Ends the server and removes its temporary files. Idempotent. */
+  async close(): Promise<void> {
+    await this.kill();
+    await rm(this.#scratch, { recursive: true, force: true });
+  }
+
+  #isRunning(): boolean {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+}
