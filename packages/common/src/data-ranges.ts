@@ -89,6 +89,8 @@ function run(program: string, args: readonly string[], fd: number): Promise<stri
       else parts.push(part);
     });
     child.on('error', () => resolve(undefined));
-    child.on('close', (code) => resolve(code === 0 && bytes <= OUTPUT_BYTES_MAX ? Buffer.concat(parts).toString() : undefined));
+    child.on('close', (code) =>
+      resolve(code === 0 && bytes <= OUTPUT_BYTES_MAX ? Buffer.concat(parts).toString() : undefined),
+    );
   });
 }

@@ -17,12 +17,26 @@ test.each([
   expect(parseSize(text)).toBe(bytes);
 });
 
-test.each(['', ' ', 'G', '-1', '-1G', '+5', '1e3', '0x10', '20Q', '20Gi', '1.3', '1.0001K', '1..5G', '20G20', '9999999P', 'NaN'])(
-  'refuses %j',
-  (text) => {
-    expect(() => parseSize(text)).toThrow(expect.objectContaining({ code: 'size-invalid' }));
-  },
-);
+test.each([
+  '',
+  ' ',
+  'G',
+  '-1',
+  '-1G',
+  '+5',
+  '1e3',
+  '0x10',
+  '20Q',
+  '20Gi',
+  '1.3',
+  '1.0001K',
+  '1..5G',
+  '20G20',
+  '9999999P',
+  'NaN',
+])('refuses %j', (text) => {
+  expect(() => parseSize(text)).toThrow(expect.objectContaining({ code: 'size-invalid' }));
+});
 
 test.each([
   [0, '0 B'],

@@ -2,7 +2,7 @@
 import { PandoError } from './errors.ts';
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
-const POWERS: Record<string, number> = { '': 0, K: 1, M: 2, G: 3, T: 4, P: 5 };
+const POWERS: Record<string, number> = { '': 0, 'K': 1, 'M': 2, 'G': 3, 'T': 4, 'P': 5 };
 
 /**
  * Reads `512`, `512B`, `4K`, `20G`, `1.5T`, `64MiB`, `20 GB` (case does not matter). All units are binary: K
@@ -12,12 +12,18 @@ const POWERS: Record<string, number> = { '': 0, K: 1, M: 2, G: 3, T: 4, P: 5 };
 export function parseSize(text: string): number {
   const match = /^\s*(\d+(?:\.\d+)?)\s*(?:([KMGTP])(?:i?B)?|B)?\s*$/i.exec(text);
   if (match === null) {
-    throw new PandoError('size-invalid', `${JSON.stringify(text.slice(0, 40))} is not a size; write 20G or 512M`);
+    throw new PandoError(
+      'size-invalid',
+      `${JSON.stringify(text.slice(0, 40))} is not a size; write 20G or 512M`,
+    );
   }
   const power = POWERS[(match[2] ?? '').toUpperCase()]!;
   const bytes = Number(match[1]) * 1024 ** power;
   if (!Number.isSafeInteger(bytes)) {
-    throw new PandoError('size-invalid', `${text.trim().slice(0, 40)} is not a whole number of bytes, or too many`);
+    throw new PandoError(
+      'size-invalid',
+      `${text.trim().slice(0, 40)} is not a whole number of bytes, or too many`,
+    );
   }
   return bytes;
 }

@@ -29,7 +29,9 @@ export async function openSparseFile(path: string): Promise<SparseFile> {
   try {
     handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
-    throw new PandoError('import-not-a-file', `cannot open ${path}: ${(error as Error).message}`, { cause: error });
+    throw new PandoError('import-not-a-file', `cannot open ${path}: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   try {
     const stat = await handle.stat();
@@ -63,7 +65,8 @@ async function* readParts(
       signal?.throwIfAborted();
       const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, end - at));
       const { bytesRead } = await handle.read(piece, 0, piece.byteLength, at);
-      if (bytesRead === 0) throw new PandoError('import-interrupted', `the file ended at byte ${at} of ${sizeBytes}`);
+      if (bytesRead === 0)
+        throw new PandoError('import-interrupted', `the file ended at byte ${at} of ${sizeBytes}`);
       yield* splitZeros(piece.subarray(0, bytesRead));
       at += bytesRead;
     }

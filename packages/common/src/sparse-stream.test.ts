@@ -12,7 +12,8 @@ async function* each<T>(items: Iterable<T>): AsyncGenerator<T> {
 
 async function gather(parts: AsyncIterable<DiskPart>): Promise<Buffer> {
   const all: Buffer[] = [];
-  for await (const part of parts) all.push(part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes));
+  for await (const part of parts)
+    all.push(part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes));
   return Buffer.concat(all);
 }
 
@@ -24,21 +25,40 @@ async function bytesOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
 
 describe('the sparse stream', () => {
   const data = Buffer.alloc(2_500_001, 7);
-  const parts: DiskPart[] = [{ holeBytes: 5 }, data, { holeBytes: 10_000_000 }, Buffer.from('x'), { holeBytes: 3 }];
-  const disk = Buffer.concat(parts.map((part) => (part instanceof Uint8Array ? part : Buffer.alloc(part.holeBytes))));
+  const parts: DiskPart[] = [
+    { holeBytes: 5 },
+    data,
+    { holeBytes: 10_000_000 },
+    Buffer.from('x'),
+    { holeBytes: 3 },
+  ];
+  const disk = Buffer.concat(
+    parts.map((part) => (part instanceof Uint8Array ? part : Buffer.alloc(part.holeBytes))),
+  );
 
-  test.each([1, 7, 12, 13, 65_536, 1 << 24])('comes back whole when it arrives in pieces of %d bytes', async (step) => {
-    const small: DiskPart[] = [{ holeBytes: 5 }, Buffer.from('hello'), { holeBytes: 70 }, Buffer.from('!'), { holeBytes: 1 }];
-    const using = step < 100 ? small : parts;
-    const stream = await bytesOf(encodeSparse(each(using)));
-    const pieces: Buffer[] = [];
-    for (let at = 0; at < stream.byteLength; at += step) pieces.push(stream.subarray(at, at + step));
-    const whole = await gather(decodeSparse(each(pieces)));
-    expect(whole.equals(step < 100 ? await gather(each(small)) : disk)).toBe(true);
-  });
+  test.each([1, 7, 12, 13, 65_536, 1 << 24])(
+    'comes back whole when it arrives in pieces of %d bytes',
+    async (step) => {
+      const small: DiskPart[] = [
+        { holeBytes: 5 },
+        Buffer.from('hello'),
+        { holeBytes: 70 },
+        Buffer.from('!'),
+        { holeBytes: 1 },
+      ];
+      const using = step < 100 ? small : parts;
+      const stream = await bytesOf(encodeSparse(each(using)));
+      const pieces: Buffer[] = [];
+      for (let at = 0; at < stream.byteLength; at += step) pieces.push(stream.subarray(at, at + step));
+      const whole = await gather(decodeSparse(each(pieces)));
+      expect(whole.equals(step < 100 ? await gather(each(small)) : disk)).toBe(true);
+    },
+  );
 
   test('costs twelve bytes a frame and nothing for holes', async () => {
-    const stream = await bytesOf(encodeSparse(each<DiskPart>([{ holeBytes: 2 ** 40 }, Buffer.from('abc'), { holeBytes: 2 ** 40 }])));
+    const stream = await bytesOf(
+      encodeSparse(each<DiskPart>([{ holeBytes: 2 ** 40 }, Buffer.from('abc'), { holeBytes: 2 ** 40 }])),
+    );
     expect(stream.byteLength).toBe(12 + 3 + 12);
     expect(stream.readBigUInt64BE(15)).toBe(2n ** 41n + 3n);
   });
@@ -68,19 +88,37 @@ describe('the sparse stream', () => {
   });
 });
 
-test.each([0, 1, 65_535, 65_536, 65_537, 200_000])('zeros of %d bytes between data are split off only when they are long', (zeros) => {
-  const piece = Buffer.concat([Buffer.alloc(65_536, 1), Buffer.alloc(zeros), Buffer.alloc(1000, 2)]);
-  const parts = [...splitZeros(piece)];
-  const whole = Buffer.concat(parts.map((part) => (part instanceof Uint8Array ? part : Buffer.alloc(part.holeBytes))));
-  expect(whole.equals(piece)).toBe(true);
-  expect(parts.some((part) => !(part instanceof Uint8Array))).toBe(zeros >= 65_536);
-});
+test.each([0, 1, 65_535, 65_536, 65_537, 200_000])(
+  'zeros of %d bytes between data are split off only when they are long',
+  (zeros) => {
+    const piece = Buffer.concat([Buffer.alloc(65_536, 1), Buffer.alloc(zeros), Buffer.alloc(1000, 2)]);
+    const parts = [...splitZeros(piece)];
+    const whole = Buffer.concat(
+      parts.map((part) => (part instanceof Uint8Array ? part : Buffer.alloc(part.holeBytes))),
+    );
+    expect(whole.equals(piece)).toBe(true);
+    expect(parts.some((part) => !(part instanceof Uint8Array))).toBe(zeros >= 65_536);
+  },
+);
 
 test('an answer that is incomplete or out of order is no map', () => {
-  expect(parseRanges('0 4096\n8192 12288\nend\n', 20_000)).toEqual([[0, 4096], [8192, 12_288]]);
+  expect(parseRanges('0 4096\n8192 12288\nend\n', 20_000)).toEqual([
+    [0, 4096],
+    [8192, 12_288],
+  ]);
   expect(parseRanges('end\n', 20_000)).toEqual([]);
-  expect(parseRanges('0 4096\n8192 99999\nend', 20_000)).toEqual([[0, 4096], [8192, 20_000]]);
-  for (const wrong of ['', '0 4096\n', '0 4096\nfailed\n', '8192 9000\n0 4096\nend\n', 'x\nend\n', '5 5\nend\n']) {
+  expect(parseRanges('0 4096\n8192 99999\nend', 20_000)).toEqual([
+    [0, 4096],
+    [8192, 20_000],
+  ]);
+  for (const wrong of [
+    '',
+    '0 4096\n',
+    '0 4096\nfailed\n',
+    '8192 9000\n0 4096\nend\n',
+    'x\nend\n',
+    '5 5\nend\n',
+  ]) {
     expect(parseRanges(wrong, 20_000)).toBeUndefined();
   }
 });

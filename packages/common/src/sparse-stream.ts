@@ -28,7 +28,9 @@ function header(offset: number, length: number): Uint8Array {
 }
 
 /** Turns parts into the stream. The parts' buffers are handed on, not copied. */
-export async function* encodeSparse(parts: AsyncIterable<DiskPart>): AsyncGenerator<Uint8Array, void, undefined> {
+export async function* encodeSparse(
+  parts: AsyncIterable<DiskPart>,
+): AsyncGenerator<Uint8Array, void, undefined> {
   let offset = 0;
   for await (const part of parts) {
     if (!(part instanceof Uint8Array)) {
@@ -49,7 +51,9 @@ export async function* encodeSparse(parts: AsyncIterable<DiskPart>): AsyncGenera
  * Turns the stream back into parts as they arrive: data as views of the incoming buffers, so nothing is gathered.
  * @throws PandoError `stream-invalid` for a stream against the rules, `import-interrupted` for one without an end
  */
-export async function* decodeSparse(stream: AsyncIterable<Uint8Array>): AsyncGenerator<DiskPart, void, undefined> {
+export async function* decodeSparse(
+  stream: AsyncIterable<Uint8Array>,
+): AsyncGenerator<DiskPart, void, undefined> {
   const head = Buffer.alloc(FRAME_HEADER_BYTES);
   let headBytes = 0;
   let dataLeft = 0;
@@ -76,7 +80,10 @@ export async function* decodeSparse(stream: AsyncIterable<Uint8Array>): AsyncGen
       const offset = Number(head.readBigUInt64BE(0));
       const length = head.readUInt32BE(8);
       if (!Number.isSafeInteger(offset) || offset < position || length > FRAME_BYTES_MAX) {
-        throw new PandoError('stream-invalid', `a frame of ${length} bytes at ${offset} cannot follow byte ${position}`);
+        throw new PandoError(
+          'stream-invalid',
+          `a frame of ${length} bytes at ${offset} cannot follow byte ${position}`,
+        );
       }
       if (offset > position) yield { holeBytes: offset - position };
       position = offset;
@@ -84,5 +91,6 @@ export async function* decodeSparse(stream: AsyncIterable<Uint8Array>): AsyncGen
       ended = length === 0;
     }
   }
-  if (!ended) throw new PandoError('import-interrupted', `the stream ended at byte ${position} without an end frame`);
+  if (!ended)
+    throw new PandoError('import-interrupted', `the stream ended at byte ${position} without an end frame`);
 }

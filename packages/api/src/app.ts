@@ -1,0 +1,79 @@
+/** Builds the HTTP application; whoever built it lets it listen, and closes it. */
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import Fastify, { LogController, type FastifyServerOptions } from 'fastify';
+import { randomUUID } from 'node:crypto';
+import { DEFAULT_LIMITS, type ApiContext, type ApiOptions, type App } from './context.ts';
+import { backups } from './plugins/backups.ts';
+import { content } from './plugins/content.ts';
+import { errors, onClientError, sendProblem, toPandoError } from './plugins/errors.ts';
+import { guard } from './plugins/guard.ts';
+import { health } from './plugins/health.ts';
+import { idempotency } from './plugins/idempotency.ts';
+import { imports } from './plugins/imports.ts';
+import { jobRoutes } from './plugins/jobs.ts';
+import { openapi } from './plugins/openapi.ts';
+import { report } from './plugins/report.ts';
+import { vms } from './plugins/vms.ts';
+import { work } from './plugins/work.ts';
+import { namedSchemas, REFERENCE_CHARACTERS_MAX } from './schemas/index.ts';
+import { validatorCompiler } from './validator.ts';
+
+/** Time for the header of a request. Bodies have deadlines of their own: an upload may take days. */
+const HEADERS_MS_MAX = 20_000;
+
+export async function buildApi(options: ApiOptions): Promise<App> {
+  const context: ApiContext = { ...options, limits: { ...DEFAULT_LIMITS, ...options.limits } };
+  const server: FastifyServerOptions = {
+    ...(options.logger === undefined ? { logger: false } : { loggerInstance: options.logger }),
+    logController: new LogController({ disableRequestLogging: true }),
+    genReqId: () => randomUUID(),
+    requestIdHeader: false,
+    bodyLimit: context.limits.bodyBytes,
+    requestTimeout: 0,
+    connectionTimeout: 0,
+    keepAliveTimeout: 30_000,
+    forceCloseConnections: true,
+    exposeHeadRoutes: false,
+    trustProxy: false,
+    routerOptions: {
+      maxParamLength: REFERENCE_CHARACTERS_MAX,
+      ignoreTrailingSlash: false,
+      caseSensitive: true,
+    },
+    clientErrorHandler: onClientError,
+    frameworkErrors: (error, request, reply) => void sendProblem(request, reply, toPandoError(error)),
+    return503OnClosing: true,
+  };
+  const app = Fastify(server)
+    .withTypeProvider<TypeBoxTypeProvider>()
+    .setValidatorCompiler(validatorCompiler) as App;
+  app.server.headersTimeout = HEADERS_MS_MAX;
+  app.server.maxConnections = context.limits.connections;
+  // With a listener, Node leaves it to the routes when to invite the body.
+  app.server.on('checkContinue', (request, response) => app.routing(request, response));
+
+  for (const schema of namedSchemas) app.addSchema(schema);
+  errors(app);
+  guard(app, context);
+  idempotency(app, context);
+  app.addHook('onResponse', (request, reply, done) => {
+    request.log.debug(
+      { method: request.method, url: request.url, status: reply.statusCode, ms: reply.elapsedTime },
+      'request',
+    );
+    done();
+  });
+  await openapi(app, context);
+  health(app, context);
+  await app.register(
+    async (api) => {
+      const typed = api as unknown as App;
+      for (const routes of [vms, backups, imports, content, work, report, jobRoutes]) {
+        // Each in a scope of its own: what one adds (a body parser, a hook) is not seen by the others.
+        await typed.register(async (scope) => routes(scope as unknown as App, context));
+      }
+    },
+    { prefix: '/api/v1' },
+  );
+  return app;
+}

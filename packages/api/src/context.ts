@@ -1,0 +1,75 @@
+/** What the plugins work with: given to `buildApi` by whoever runs it. */
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { Clock } from '@pando/common';
+import type { Fleet, Work } from '@pando/fleet';
+import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Jobs } from './jobs.ts';
+import type { GcReport, Progress, VerifyReport } from './schemas/index.ts';
+
+export type App = FastifyInstance<
+  RawServerDefault,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>;
+
+/** What the api needs of the engine besides the fleet. */
+export interface Engine {
+  gc(work: Work<Progress>): Promise<GcReport>;
+  verify(work: Work<Progress>): Promise<VerifyReport>;
+  store(): 'ready' | 'full' | 'failed';
+}
+
+export interface ApiLimits {
+  /** Bytes of a JSON body. */
+  readonly bodyBytes: number;
+  /** A JSON body has to arrive within this. */
+  readonly bodyMs: number;
+  /** Longest pause of a client in the middle of an upload. */
+  readonly uploadPauseMs: number;
+  /** After an upload was refused half-way, how long the client may take to notice. */
+  readonly lingerMs: number;
+  /** Connections at the same time. */
+  readonly connections: number;
+  /** Followers of jobs at the same time. */
+  readonly followers: number;
+  /** A comment goes to followers when nothing else did for so long. */
+  readonly heartbeatMs: number;
+  /** Answers kept for `Idempotency-Key`: how many, how big together, and for how long. */
+  readonly idempotencyKeys: number;
+  readonly idempotencyBytes: number;
+  readonly idempotencyMs: number;
+}
+
+export const DEFAULT_LIMITS: ApiLimits = {
+  bodyBytes: 64 * 1024,
+  bodyMs: 30_000,
+  uploadPauseMs: 60_000,
+  lingerMs: 5_000,
+  connections: 1_000,
+  followers: 200,
+  heartbeatMs: 15_000,
+  idempotencyKeys: 10_000,
+  idempotencyBytes: 32 * 1024 * 1024,
+  idempotencyMs: 24 * 60 * 60 * 1000,
+};
+
+export interface ApiOptions {
+  readonly fleet: Fleet;
+  readonly jobs: Jobs;
+  readonly engine: Engine;
+  readonly clock: Clock;
+  readonly version: string;
+  readonly logger?: FastifyBaseLogger;
+  /** Where `POST /imports` may read files. Absent: nowhere. */
+  readonly importDirectory?: string;
+  /** Names besides localhost and IP addresses that requests may carry as their host. */
+  readonly hostNames?: readonly string[];
+  readonly limits?: Partial<ApiLimits>;
+}
+
+export interface ApiContext extends Omit<ApiOptions, 'limits'> {
+  readonly limits: ApiLimits;
+}

@@ -1,0 +1,121 @@
+/** Where an import's bytes come from: the body of a request, or a file in the import directory. */
+import { readlink, realpath } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
+import { join, sep } from 'node:path';
+import { decodeSparse, openSparseFile, PandoError, type SparseFile } from '@pando/common';
+import type { ImportSource } from '@pando/fleet';
+
+export interface UploadOptions {
+  readonly body: IncomingMessage;
+  readonly sparse: boolean;
+  /** Size of the disk where the client said it. */
+  readonly sizeBytes: number | undefined;
+  /** Longest wait for the next bytes. */
+  readonly pauseMs: number;
+}
+
+/**
+ * The body of a request as a source. Bytes are taken off the socket only as they are pulled, so an engine
+ * that is busy makes the sender wait, and nothing piles up here.
+ */
+export function uploadSource({ body, sparse, sizeBytes, pauseMs }: UploadOptions): ImportSource {
+  return {
+    ...(sizeBytes === undefined ? {} : { sizeBytes }),
+    async *parts(signal) {
+      let position = 0;
+      const pieces = bodyPieces(body, pauseMs, signal);
+      for await (const part of sparse ? decodeSparse(pieces) : pieces) {
+        position += part instanceof Uint8Array ? part.byteLength : part.holeBytes;
+        if (sizeBytes !== undefined && position > sizeBytes) {
+          throw new PandoError(
+            'size-invalid',
+            `the upload goes past the ${sizeBytes} bytes that were announced`,
+          );
+        }
+        yield part;
+      }
+      if (sizeBytes !== undefined && position !== sizeBytes) {
+        throw new PandoError('import-interrupted', `the upload ended at byte ${position} of ${sizeBytes}`);
+      }
+    },
+  };
+}
+
+async function* bodyPieces(
+  body: IncomingMessage,
+  pauseMs: number,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  // The stream must outlive an early end: the answer goes out on the same socket.
+  const pieces = body.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  const stopped = new Promise<never>((_resolve, reject) => {
+    const stop = (): void => reject(signal.reason as Error);
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop, { once: true });
+  });
+  stopped.catch(() => undefined);
+  let waiting = false;
+  const timer = setTimeout(() => {
+    // Only waits for the client count, not the time that the engine takes.
+    if (waiting) body.destroy(new PandoError('import-interrupted', `no bytes came for ${pauseMs} ms`));
+  }, pauseMs);
+  try {
+    for (;;) {
+      waiting = true;
+      timer.refresh();
+      const next = await Promise.race([pieces.next(), stopped]);
+      waiting = false;
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } catch (error) {
+    if (error instanceof PandoError) throw error;
+    throw new PandoError('import-interrupted', `the upload broke off: ${(error as Error).message}`, {
+      cause: error,
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Opens a file of the import directory. Links may lead around inside the directory, not out of it.
+ * @throws `import-path-refused`, `import-not-a-file`
+ */
+export async function openImportFile(directory: string | undefined, path: string): Promise<SparseFile> {
+  if (directory === undefined) {
+    throw new PandoError('import-path-refused', 'this server was started without an import directory');
+  }
+  if (path.includes('\0')) throw new PandoError('import-path-refused', 'the path holds a zero byte');
+  const root = await realpath(directory);
+  const asked = path.startsWith(sep) ? path : join(root, path);
+  let real: string;
+  try {
+    real = await realpath(asked);
+  } catch (error) {
+    // Outside the directory nobody learns what exists.
+    if (!isInside(root, join(asked))) throw refused(path);
+    throw new PandoError('import-not-a-file', `cannot open ${JSON.stringify(path)}`, { cause: error });
+  }
+  if (!isInside(root, real)) throw refused(path);
+  const file = await openSparseFile(real);
+  // What was opened may not be what was checked, if someone moved folders in between.
+  const opened =
+    process.platform === 'linux' ? await readlink(`/proc/self/fd/${file.handle.fd}`) : await realpath(real);
+  if (!isInside(root, opened)) {
+    await file.close();
+    throw refused(path);
+  }
+  return file;
+}
+
+function isInside(root: string, path: string): boolean {
+  return path.startsWith(root.endsWith(sep) ? root : root + sep);
+}
+
+function refused(path: string): PandoError {
+  return new PandoError(
+    'import-path-refused',
+    `${JSON.stringify(path.slice(0, 200))} is not inside the import directory`,
+  );
+}

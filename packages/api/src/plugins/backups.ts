@@ -1,0 +1,119 @@
+/** Backups: take, list, show, restore, delete. A backup is named by its id or as `vm@name`. */
+import { Type } from '@fastify/type-provider-typebox';
+import type { ApiContext, App } from '../context.ts';
+import {
+  Backup,
+  BackupPage,
+  Name,
+  Nothing,
+  PageQuery,
+  problems,
+  ref,
+  Reference,
+  Vm,
+  withLocation,
+} from '../schemas/index.ts';
+import { vmUrl } from './vms.ts';
+
+const BackupParams = Type.Object({ backup: Reference });
+
+export function backups(app: App, { fleet }: ApiContext): void {
+  const tags = ['backups'];
+
+  app.post(
+    '/vms/:vm/backups',
+    {
+      config: { idempotent: true },
+      schema: {
+        operationId: 'createBackup',
+        summary: 'Take a backup of a VM: all its disks at one instant, also while it runs',
+        tags,
+        params: Type.Object({ vm: Reference }),
+        body: Type.Object({ name: Type.Optional(Name) }, { additionalProperties: false }),
+        response: { 201: withLocation('The new backup', ref(Backup)), ...problems },
+      },
+    },
+    async ({ params, body }, reply) => {
+      const backup = await fleet.createBackup(params.vm, body);
+      reply.code(201).header('location', `/api/v1/backups/${encodeURIComponent(backup.id)}`);
+      return backup;
+    },
+  );
+
+  app.get(
+    '/backups',
+    {
+      schema: {
+        operationId: 'listBackups',
+        summary: 'List backups',
+        tags,
+        querystring: Type.Object(
+          {
+            ...PageQuery,
+            vm: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'only of this VM' })),
+          },
+          { additionalProperties: false },
+        ),
+        response: { 200: ref(BackupPage), ...problems },
+      },
+    },
+    async ({ query }) => fleet.listBackups(query),
+  );
+
+  app.get(
+    '/backups/:backup',
+    {
+      schema: {
+        operationId: 'getBackup',
+        summary: 'Show a backup',
+        tags,
+        params: BackupParams,
+        response: { 200: ref(Backup), ...problems },
+      },
+    },
+    async ({ params }) => fleet.getBackup(params.backup),
+  );
+
+  app.delete(
+    '/backups/:backup',
+    {
+      schema: {
+        operationId: 'deleteBackup',
+        summary: 'Delete a backup; nothing else depends on it',
+        tags,
+        params: BackupParams,
+        response: { 204: Nothing, ...problems },
+      },
+    },
+    async ({ params }, reply) => {
+      await fleet.deleteBackup(params.backup);
+      reply.code(204);
+      return null;
+    },
+  );
+
+  app.post(
+    '/backups/:backup/restore',
+    {
+      config: { idempotent: true },
+      schema: {
+        operationId: 'restoreBackup',
+        summary: 'Restore a backup',
+        description:
+          'With `as` to a new VM (201). Without: in place, onto the VM that it was taken of (200); `force` disconnects its clients first.',
+        tags,
+        params: BackupParams,
+        body: Type.Object(
+          { as: Type.Optional(Name), force: Type.Optional(Type.Boolean()) },
+          { additionalProperties: false },
+        ),
+        response: { 200: ref(Vm), 201: withLocation('The new VM', ref(Vm)), ...problems },
+      },
+    },
+    async ({ params, body }, reply) => {
+      const vm = await fleet.restoreBackup(params.backup, body);
+      if (body.as !== undefined) reply.code(201).header('location', vmUrl(vm.id));
+      return vm;
+    },
+  );
+}

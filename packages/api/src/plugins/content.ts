@@ -1,0 +1,162 @@
+/**
+ * The bytes of disks: of VMs and of backups, whole, by range, or sparse, and the map of what is stored.
+ *
+ * A download of a VM's disk reads what is there when it gets there: who wants one instant takes a backup and downloads that.
+ */
+import { Type } from '@fastify/type-provider-typebox';
+import { encodeSparse, PandoError, SPARSE_MEDIA_TYPE } from '@pando/common';
+import type { Attachment, VmDisk } from '@pando/fleet';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Readable } from 'node:stream';
+import type { ApiContext, App } from '../context.ts';
+import { extents, readAll, readParts } from '../disk-reader.ts';
+import { parseRange } from '../range.ts';
+import { DiskMap, PAGE_ITEMS_DEFAULT, PageQuery, problems, ref, Reference } from '../schemas/index.ts';
+import { sendProblem } from './errors.ts';
+
+const MEDIA_TYPE = 'application/octet-stream';
+
+const binary = (description: string): object => ({
+  description,
+  headers: {
+    'Accept-Ranges': { type: 'string' },
+    'Content-Range': { type: 'string' },
+    'ETag': { type: 'string' },
+  },
+  content: { [MEDIA_TYPE]: { schema: Type.Unknown() }, [SPARSE_MEDIA_TYPE]: { schema: Type.Unknown() } },
+});
+
+interface Opened {
+  readonly disk: Attachment;
+  /** Of what never changes. */
+  readonly tag: string | undefined;
+}
+
+export function content(app: App, { fleet }: ApiContext): void {
+  routes('/vms/:vm/disks/:disk', 'Vm', async ({ vm: reference, disk }) => {
+    const vm = await fleet.getVm(reference!);
+    hasDisk(vm.disks, disk!, `VM ${vm.name}`);
+    return { disk: await fleet.attach(`${vm.id}/${disk!}`), tag: undefined };
+  });
+  routes('/backups/:backup/disks/:disk', 'Backup', async ({ backup: reference, disk }) => {
+    const backup = await fleet.getBackup(reference!);
+    hasDisk(backup.disks, disk!, `backup ${backup.vmName}@${backup.name}`);
+    return {
+      disk: await fleet.attach(`${backup.id}/${disk!}`),
+      tag: `"${backup.id}/${encodeURIComponent(disk!)}"`,
+    };
+  });
+
+  function routes(
+    path: string,
+    owner: 'Vm' | 'Backup',
+    open: (params: Record<string, string>) => Promise<Opened>,
+  ): void {
+    const params = Type.Object({ [owner.toLowerCase()]: Reference, disk: Reference });
+    const tags = [`${owner.toLowerCase()}s`];
+
+    app.route({
+      method: ['GET', 'HEAD'],
+      url: `${path}/content`,
+      schema: {
+        operationId: `read${owner}Disk`,
+        summary: `Download a disk of a ${owner === 'Vm' ? 'VM' : 'backup'} as a raw image`,
+        description: `\`Range\` is honoured for one range. With \`Accept: ${SPARSE_MEDIA_TYPE}\` holes cost nothing (docs/api.md).`,
+        tags,
+        params,
+        response: { 200: binary('The disk'), 206: binary('A range of the disk'), ...problems },
+      },
+      handler: async (request, reply) =>
+        sendContent(request, reply, await open(request.params as Record<string, string>)),
+    });
+
+    app.get(
+      `${path}/map`,
+      {
+        schema: {
+          operationId: `map${owner}Disk`,
+          summary: 'What of a disk is stored, and what is holes',
+          tags,
+          params,
+          querystring: Type.Object(PageQuery, { additionalProperties: false }),
+          response: { 200: ref(DiskMap), ...problems },
+        },
+      },
+      async ({ params: named, query }) => {
+        const { disk } = await open(named);
+        try {
+          return await mapPage(disk, query.cursor, query.limit ?? PAGE_ITEMS_DEFAULT);
+        } finally {
+          await disk.close();
+        }
+      },
+    );
+  }
+}
+
+function hasDisk(disks: readonly VmDisk[], name: string, of: string): void {
+  if (!disks.some((disk) => disk.name === name)) {
+    throw new PandoError('disk-missing', `${of} has no disk ${JSON.stringify(name)}`);
+  }
+}
+
+function sendContent(request: FastifyRequest, reply: FastifyReply, { disk, tag }: Opened): FastifyReply {
+  const close = (): void => {
+    disk.close().catch((error: unknown) => request.log.error({ err: error }, 'closing a disk failed'));
+  };
+  try {
+    void reply.header('accept-ranges', 'bytes').header('cache-control', 'no-store').header('vary', 'accept');
+    if (tag !== undefined) void reply.header('etag', tag);
+    const { size } = disk;
+    if (request.headers.accept?.toLowerCase().includes(SPARSE_MEDIA_TYPE) === true) {
+      void reply.type(SPARSE_MEDIA_TYPE).header('pando-disk-size', size);
+      return send(encodeSparse(readParts(disk)));
+    }
+    // A range of something that has changed since would not fit the rest.
+    const ifRange = request.headers['if-range'];
+    const header = ifRange === undefined || ifRange === tag ? request.headers.range : undefined;
+    const range = parseRange(header, size);
+    if (range === 'unsatisfiable') {
+      close();
+      void reply.header('content-range', `bytes */${size}`);
+      return sendProblem(request, reply, new PandoError('range-invalid', `the disk has ${size} bytes`), 416);
+    }
+    const { start, end } = range ?? { start: 0, end: size };
+    if (range !== undefined)
+      void reply.code(206).header('content-range', `bytes ${start}-${end - 1}/${size}`);
+    void reply.type(MEDIA_TYPE).header('content-length', end - start);
+    return send(readAll(disk, start, end));
+  } catch (error) {
+    close();
+    throw error;
+  }
+
+  function send(pieces: AsyncIterable<Uint8Array>): FastifyReply {
+    if (request.method === 'HEAD') {
+      close();
+      return reply.send();
+    }
+    // The socket asks for the next piece when it has room for it; at most one waits here.
+    const stream = Readable.from(pieces, { objectMode: false, highWaterMark: 1 });
+    stream.once('close', close);
+    stream.once('error', (error) => request.log.warn({ err: error }, 'a download broke off'));
+    return reply.send(stream);
+  }
+}
+
+async function mapPage(disk: Attachment, cursor: string | undefined, limit: number) {
+  const from = cursor === undefined ? 0 : Number(cursor);
+  if (!Number.isSafeInteger(from) || from < 0 || from > disk.size) {
+    throw new PandoError('cursor-invalid', 'the cursor is not one of this map');
+  }
+  const items: { offset: number; length: number; hole: boolean }[] = [];
+  let end = from;
+  for await (const extent of extents(disk, from)) {
+    const last = items.at(-1);
+    if (last?.hole === extent.hole) last.length += extent.length;
+    else if (items.length === limit) break;
+    else items.push(extent);
+    end = extent.offset + extent.length;
+  }
+  return { sizeBytes: disk.size, extents: items, ...(end < disk.size ? { nextCursor: String(end) } : {}) };
+}

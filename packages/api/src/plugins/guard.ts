@@ -1,0 +1,86 @@
+/**
+ * What a request must be before anyone looks at it.
+ *
+ * There are no users yet, so a browser is the danger: a page from elsewhere must not reach the server.
+ * - A name that an attacker owns can be made to point here (DNS rebinding): the Host must be localhost, an IP
+ *   address, or a name from the configuration.
+ * - A page can send simple requests anywhere (CSRF): whatever changes something must carry a media type that browsers
+ *   do not send without asking first, and nobody who asks is told yes.
+ */
+import { PandoError } from '@pando/common';
+import { isIP } from 'node:net';
+import type { ApiContext, App } from '../context.ts';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** The body is a stream that the handler consumes. */
+    upload?: boolean;
+  }
+}
+
+export function guard(app: App, { hostNames, limits }: ApiContext): void {
+  const names = new Set(['localhost', ...(hostNames ?? []).map((name) => name.toLowerCase())]);
+
+  app.addHook('onRequest', async (request) => {
+    const host = hostOf(request.headers.host);
+    if (isIP(host) === 0 && !names.has(host)) {
+      throw new PandoError(
+        'host-refused',
+        `this server does not go by the name ${JSON.stringify(host.slice(0, 100))}`,
+      );
+    }
+    const { method } = request;
+    if (
+      (method === 'POST' || method === 'PATCH' || method === 'PUT') &&
+      request.headers['content-type'] === undefined
+    ) {
+      throw new PandoError(
+        'media-type-unsupported',
+        `${method} needs Content-Type: application/json, also without a body`,
+      );
+    }
+  });
+
+  // A JSON body may also be absent: then it is an empty object.
+  const parse = app.getDefaultJsonParser('error', 'error');
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser(
+    'application/json',
+    { parseAs: 'string', bodyLimit: limits.bodyBytes },
+    (request, body, done) => {
+      if (body === '') done(null, {});
+      else void parse(request, body as string, done);
+    },
+  );
+
+  // A body that trickles in holds memory and a connection: it has a deadline. Uploads have one of their own.
+  app.addHook('preParsing', (request, reply, payload, done) => {
+    if (request.routeOptions.config.upload === true && !isJson(request.headers['content-type'])) {
+      done(null, payload);
+      return;
+    }
+    if (request.headers.expect !== undefined) reply.raw.writeContinue();
+    if (!request.raw.complete && hasBody(request.headers)) {
+      const timer = setTimeout(
+        () => request.raw.destroy(new PandoError('request-timeout', 'the body took too long')),
+        limits.bodyMs,
+      );
+      request.raw.once('close', () => clearTimeout(timer));
+      request.raw.once('end', () => clearTimeout(timer));
+    }
+    done(null, payload);
+  });
+}
+
+function hostOf(header: string | undefined): string {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]]+))(?::\d{1,5})?$/i.exec(header ?? '');
+  return (match?.[1] ?? match?.[2] ?? '').toLowerCase();
+}
+
+function hasBody(headers: Record<string, unknown>): boolean {
+  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+}
+
+export function isJson(contentType: string | undefined): boolean {
+  return /^application\/json\s*(;|$)/i.test(contentType ?? '');
+}

@@ -1,0 +1,103 @@
+/** Jobs: list, show, follow, cancel. */
+import { Type } from '@fastify/type-provider-typebox';
+import { PandoError } from '@pando/common';
+import { Readable } from 'node:stream';
+import type { ApiContext, App } from '../context.ts';
+import type { Jobs } from '../jobs.ts';
+import { Job, JobPage, PAGE_ITEMS_DEFAULT, PageQuery, problems, ref, Reference } from '../schemas/index.ts';
+
+const JobParams = Type.Object({ id: Reference });
+
+export function jobRoutes(app: App, { jobs, limits }: ApiContext): void {
+  const tags = ['jobs'];
+  let followers = 0;
+
+  app.get(
+    '/jobs',
+    {
+      schema: {
+        operationId: 'listJobs',
+        summary: 'List the jobs of this server process, newest first',
+        tags,
+        querystring: Type.Object(PageQuery, { additionalProperties: false }),
+        response: { 200: ref(JobPage), ...problems },
+      },
+    },
+    async ({ query }) => jobs.list({ ...query, limit: query.limit ?? PAGE_ITEMS_DEFAULT }),
+  );
+
+  app.get(
+    '/jobs/:id',
+    {
+      schema: {
+        operationId: 'getJob',
+        summary: 'Show a job',
+        tags,
+        params: JobParams,
+        response: { 200: ref(Job), ...problems },
+      },
+    },
+    async ({ params }) => jobs.get(params.id),
+  );
+
+  app.delete(
+    '/jobs/:id',
+    {
+      schema: {
+        operationId: 'cancelJob',
+        summary: 'Cancel a job',
+        description:
+          'Answers at once with the job as it is; it ends soon after. A job that has ended stays as it is.',
+        tags,
+        params: JobParams,
+        response: { 200: ref(Job), ...problems },
+      },
+    },
+    async ({ params }) => jobs.cancel(params.id),
+  );
+
+  app.get(
+    '/jobs/:id/events',
+    {
+      schema: {
+        operationId: 'followJob',
+        summary: 'Follow a job by server-sent events',
+        description:
+          'Each event `job` carries the whole job as JSON; the stream ends after the one with its end.',
+        tags,
+        params: JobParams,
+        response: {
+          200: {
+            description: 'Events',
+            content: { 'text/event-stream': { schema: Type.Unsafe<Readable>(Type.String()) } },
+          },
+          ...problems,
+        },
+      },
+    },
+    async ({ params }, reply) => {
+      if (followers >= limits.followers)
+        throw new PandoError('too-busy', `${limits.followers} clients follow jobs`);
+      const gone = new AbortController();
+      const states = jobs.watch(params.id, gone.signal, limits.heartbeatMs);
+      followers++;
+      const stream = Readable.from(events(states), { objectMode: false, highWaterMark: 1024 });
+      // A client that leaves ends the response; the stream waits for the next state and would notice late.
+      reply.raw.once('close', () => gone.abort());
+      stream.once('close', () => {
+        followers--;
+        gone.abort();
+      });
+      return reply.type('text/event-stream').header('cache-control', 'no-store').send(stream);
+    },
+  );
+}
+
+async function* events(states: ReturnType<Jobs['watch']>): AsyncGenerator<string> {
+  let event = 0;
+  for await (const job of states) {
+    yield job === undefined
+      ? ': still here\n\n'
+      : `id: ${++event}\nevent: job\ndata: ${JSON.stringify(job)}\n\n`;
+  }
+}

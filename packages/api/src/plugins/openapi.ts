@@ -1,0 +1,39 @@
+/** The OpenAPI document, made from the routes' own schemas, and a page to try it that needs nothing from elsewhere. */
+import swagger from '@fastify/swagger';
+import swaggerUi from '@fastify/swagger-ui';
+import type { ApiContext, App } from '../context.ts';
+
+export async function openapi(app: App, { version }: ApiContext): Promise<void> {
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Pando',
+        version,
+        description:
+          'Virtual machine disks as Merkle trees in one deduplicated store. VMs and backups are named by id or name, a backup also as `vm@name`; ' +
+          'names are percent-encoded in paths. Errors are problem documents with a stable `code`. `Idempotency-Key` is honoured on ' +
+          'every POST. Bodies need `Content-Type: application/json`.',
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      },
+      servers: [{ url: '/' }],
+      tags: [
+        { name: 'vms', description: 'Virtual machines and their disks' },
+        { name: 'backups', description: 'Immutable copies of VMs' },
+        { name: 'store', description: 'The store underneath: garbage, verification, space' },
+        { name: 'jobs', description: 'Long work' },
+        { name: 'health', description: 'Whether the server does its work' },
+      ],
+    },
+    refResolver: {
+      buildLocalReference: (json, _baseUri, _fragment, index) =>
+        typeof json['$id'] === 'string' ? json['$id'] : `schema-${index}`,
+    },
+  });
+  await app.register(swaggerUi, {
+    routePrefix: '/docs',
+    staticCSP: true,
+    uiConfig: { validatorUrl: null, deepLinking: true },
+  });
+  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
+}

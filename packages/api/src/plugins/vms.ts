@@ -1,0 +1,172 @@
+/** VMs: create, list, show, change, clone, delete. */
+import { Type } from '@fastify/type-provider-typebox';
+import { CLONES_MAX, PandoError, VM_DISKS_MAX } from '@pando/common';
+import type { ApiContext, App } from '../context.ts';
+import {
+  Bytes,
+  Name,
+  Nothing,
+  PageQuery,
+  problems,
+  ref,
+  Reference,
+  Vm,
+  VmPage,
+  Vms,
+  withLocation,
+} from '../schemas/index.ts';
+
+const VmParams = Type.Object({ vm: Reference });
+const force = Type.Optional(Type.Boolean({ description: 'disconnect clients first' }));
+
+export function vms(app: App, { fleet }: ApiContext): void {
+  const tags = ['vms'];
+
+  app.post(
+    '/vms',
+    {
+      config: { idempotent: true },
+      schema: {
+        operationId: 'createVm',
+        summary: 'Create a VM with empty disks',
+        tags,
+        body: Type.Object(
+          {
+            name: Name,
+            disks: Type.Array(
+              Type.Object({ name: Name, sizeBytes: Bytes }, { additionalProperties: false }),
+              {
+                minItems: 1,
+                maxItems: VM_DISKS_MAX,
+              },
+            ),
+          },
+          { additionalProperties: false },
+        ),
+        response: { 201: withLocation('The new VM', ref(Vm)), ...problems },
+      },
+    },
+    async (request, reply) => {
+      const vm = await fleet.createVm(request.body);
+      reply.code(201).header('location', vmUrl(vm.id));
+      return vm;
+    },
+  );
+
+  app.get(
+    '/vms',
+    {
+      schema: {
+        operationId: 'listVms',
+        summary: 'List VMs, by name',
+        tags,
+        querystring: Type.Object(
+          {
+            ...PageQuery,
+            prefix: Type.Optional(Type.String({ maxLength: 255, description: 'only names that begin so' })),
+          },
+          { additionalProperties: false },
+        ),
+        response: { 200: ref(VmPage), ...problems },
+      },
+    },
+    async ({ query: { prefix, ...page } }) =>
+      fleet.listVms({ ...page, ...(prefix === undefined ? {} : { namePrefix: prefix }) }),
+  );
+
+  app.get(
+    '/vms/:vm',
+    {
+      schema: {
+        operationId: 'getVm',
+        summary: 'Show a VM',
+        tags,
+        params: VmParams,
+        response: { 200: ref(Vm), ...problems },
+      },
+    },
+    async ({ params }) => fleet.getVm(params.vm),
+  );
+
+  app.patch(
+    '/vms/:vm',
+    {
+      schema: {
+        operationId: 'changeVm',
+        summary: 'Rename a VM, or resize one of its disks',
+        description: 'One change a request. Shrinking throws data away and needs `shrink`.',
+        tags,
+        params: VmParams,
+        body: Type.Object(
+          {
+            name: Type.Optional(Name),
+            disk: Type.Optional(
+              Type.Object(
+                { name: Name, sizeBytes: Bytes, shrink: Type.Optional(Type.Boolean()), force },
+                { additionalProperties: false },
+              ),
+            ),
+          },
+          { additionalProperties: false },
+        ),
+        response: { 200: ref(Vm), ...problems },
+      },
+    },
+    async ({ params, body: { name, disk } }) => {
+      if ((name === undefined) === (disk === undefined)) {
+        throw new PandoError('request-invalid', 'body must have either "name" or "disk"');
+      }
+      if (name !== undefined) return fleet.renameVm(params.vm, name);
+      const { name: diskName, sizeBytes, ...options } = disk!;
+      return fleet.resizeDisk(params.vm, diskName, sizeBytes, options);
+    },
+  );
+
+  app.delete(
+    '/vms/:vm',
+    {
+      schema: {
+        operationId: 'deleteVm',
+        summary: 'Delete a VM; its clones and backups stay',
+        tags,
+        params: VmParams,
+        querystring: Type.Object({ force }, { additionalProperties: false }),
+        response: { 204: Nothing, ...problems },
+      },
+    },
+    async ({ params, query }, reply) => {
+      await fleet.deleteVm(params.vm, query);
+      reply.code(204);
+      return null;
+    },
+  );
+
+  app.post(
+    '/vms/:vm/clone',
+    {
+      config: { idempotent: true },
+      schema: {
+        operationId: 'cloneVm',
+        summary: 'Clone a VM',
+        description:
+          'Without `count` one VM called `name`; with it `name-1` to `name-<count>`, all or none. No data is copied.',
+        tags,
+        params: VmParams,
+        body: Type.Object(
+          { name: Name, count: Type.Optional(Type.Integer({ minimum: 1, maximum: CLONES_MAX })) },
+          { additionalProperties: false },
+        ),
+        response: { 201: ref(Vms), ...problems },
+      },
+    },
+    async ({ params, body }, reply) => {
+      const items = await fleet.cloneVm(params.vm, body);
+      reply.code(201);
+      return { items: [...items] };
+    },
+  );
+}
+
+export function vmUrl(id: string): string {
+  return `/api/v1/vms/${encodeURIComponent(id)}`;
+}

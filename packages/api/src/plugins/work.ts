@@ -1,0 +1,50 @@
+/** Work on the store as a whole: gc and verify, as jobs. */
+import type { FastifyReply } from 'fastify';
+import { Type } from '@fastify/type-provider-typebox';
+import type { ApiContext, App } from '../context.ts';
+import { Job, problems, ref, withLocation, type Job as JobType } from '../schemas/index.ts';
+
+/** Both walk the whole store: one at a time, the next one waits. */
+const LANE = 'store';
+
+const Empty = Type.Object({}, { additionalProperties: false });
+
+export function work(app: App, { engine, jobs }: ApiContext): void {
+  app.post(
+    '/gc',
+    {
+      config: { idempotent: true },
+      schema: {
+        operationId: 'collectGarbage',
+        summary: 'Free what nothing refers to any more',
+        tags: ['store'],
+        body: Empty,
+        response: { 202: withLocation('The job', ref(Job)), ...problems },
+      },
+    },
+    async (_request, reply) =>
+      accepted(reply, jobs.start({ kind: 'gc', lane: LANE }, (given) => engine.gc(given)).job),
+  );
+
+  app.post(
+    '/verify',
+    {
+      config: { idempotent: true },
+      schema: {
+        operationId: 'verify',
+        summary: 'Read and check every chunk in the store',
+        description: 'The job ends as `done` also when damage was found; its result lists it.',
+        tags: ['store'],
+        body: Empty,
+        response: { 202: withLocation('The job', ref(Job)), ...problems },
+      },
+    },
+    async (_request, reply) =>
+      accepted(reply, jobs.start({ kind: 'verify', lane: LANE }, (given) => engine.verify(given)).job),
+  );
+}
+
+export function accepted(reply: FastifyReply, job: JobType): JobType {
+  void reply.code(202).header('location', `/api/v1/jobs/${job.id}`);
+  return job;
+}

@@ -1,0 +1,74 @@
+/** What VMs, backups and their pages look like on the wire. */
+import { Type, type Static } from '@fastify/type-provider-typebox';
+import { Bytes, list, ref } from './common.ts';
+
+const Instant = Type.String({ description: 'RFC 3339, UTC' });
+const nextCursor = Type.Optional(Type.String({ description: 'absent on the last page' }));
+
+export const Disk = Type.Object(
+  { name: Type.String(), sizeBytes: Bytes },
+  { $id: 'Disk', additionalProperties: false },
+);
+
+export const Vm = Type.Object(
+  {
+    id: Type.String(),
+    name: Type.String(),
+    lineage: Type.String({ description: 'shared by all that descends from one import or creation' }),
+    createdAt: Instant,
+    disks: list(ref(Disk)),
+    attachedClients: Type.Integer({ description: 'clients that have one of its disks open now' }),
+  },
+  { $id: 'Vm', additionalProperties: false },
+);
+export type Vm = Static<typeof Vm>;
+
+export const Backup = Type.Object(
+  {
+    id: Type.String(),
+    name: Type.String(),
+    vmId: Type.String(),
+    vmName: Type.String({ description: 'name of the VM when the backup was taken' }),
+    lineage: Type.String(),
+    createdAt: Instant,
+    disks: list(ref(Disk)),
+  },
+  { $id: 'Backup', additionalProperties: false },
+);
+export type Backup = Static<typeof Backup>;
+
+export const VmPage = Type.Object({ items: list(ref(Vm)), nextCursor }, { $id: 'VmPage' });
+export const BackupPage = Type.Object({ items: list(ref(Backup)), nextCursor }, { $id: 'BackupPage' });
+export const Vms = Type.Object({ items: list(ref(Vm)) }, { $id: 'Vms' });
+
+export const ImportResult = Type.Object(
+  {
+    vm: ref(Vm),
+    readBytes: Bytes,
+    newBytes: Bytes,
+    storedBytes: Type.Integer({
+      minimum: 0,
+      description: 'bytes that the import added to the segments, compressed',
+    }),
+    chunks: Bytes,
+    zeroChunks: Bytes,
+    knownChunks: Bytes,
+    newChunks: Bytes,
+  },
+  { $id: 'ImportResult', additionalProperties: false },
+);
+export type ImportResult = Static<typeof ImportResult>;
+
+export const Extent = Type.Object(
+  { offset: Bytes, length: Bytes, hole: Type.Boolean() },
+  { $id: 'Extent', additionalProperties: false },
+);
+
+export const DiskMap = Type.Object(
+  {
+    sizeBytes: Bytes,
+    extents: list(ref(Extent), { description: 'without gaps, from where the page begins' }),
+    nextCursor,
+  },
+  { $id: 'DiskMap', additionalProperties: false },
+);

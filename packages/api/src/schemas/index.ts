@@ -1,0 +1,34 @@
+/** Every named schema, in an order in which each comes after what it refers to. */
+import { Problem } from './common.ts';
+import { Backup, BackupPage, Disk, DiskMap, Extent, ImportResult, Vm, VmPage, Vms } from './fleet.ts';
+import { OwnerSpace, OwnerSpacePage, SpaceRatios, SpaceReport } from './report.ts';
+import { GcReport, Health, Job, JobError, JobPage, Progress, VerifyReport } from './work.ts';
+
+export * from './common.ts';
+export * from './fleet.ts';
+export * from './report.ts';
+export * from './work.ts';
+
+export const namedSchemas = [
+  Problem,
+  Disk,
+  Vm,
+  Backup,
+  VmPage,
+  Vms,
+  BackupPage,
+  ImportResult,
+  Extent,
+  DiskMap,
+  SpaceRatios,
+  SpaceReport,
+  OwnerSpace,
+  OwnerSpacePage,
+  GcReport,
+  VerifyReport,
+  Progress,
+  JobError,
+  Job,
+  JobPage,
+  Health,
+];

@@ -1,0 +1,95 @@
+/** Jobs, and the reports that work ends with. */
+import { Type, type Static } from '@fastify/type-provider-typebox';
+import { Bytes, list, ref } from './common.ts';
+import { ImportResult } from './fleet.ts';
+
+const nextCursor = Type.Optional(Type.String({ description: 'absent on the last page' }));
+const Instant = Type.String({ description: 'RFC 3339, UTC' });
+
+export const GcReport = Type.Object(
+  {
+    roots: Bytes,
+    liveChunks: Bytes,
+    liveBytes: Bytes,
+    deadChunks: Bytes,
+    droppedSegments: Bytes,
+    compactedSegments: Bytes,
+    freedBytes: Type.Integer(),
+  },
+  { $id: 'GcReport', additionalProperties: false },
+);
+export type GcReport = Static<typeof GcReport>;
+
+export const VerifyReport = Type.Object(
+  {
+    chunks: Bytes,
+    bytes: Bytes,
+    damaged: list(
+      Type.Object(
+        { segment: Type.Integer(), offset: Type.Integer(), problem: Type.String() },
+        { additionalProperties: false },
+      ),
+    ),
+  },
+  { $id: 'VerifyReport', additionalProperties: false },
+);
+export type VerifyReport = Static<typeof VerifyReport>;
+
+export const JobKind = Type.Union([Type.Literal('import'), Type.Literal('gc'), Type.Literal('verify')]);
+export type JobKind = Static<typeof JobKind>;
+
+export const JobState = Type.Union([
+  Type.Literal('queued'),
+  Type.Literal('running'),
+  Type.Literal('done'),
+  Type.Literal('failed'),
+  Type.Literal('cancelled'),
+]);
+export type JobState = Static<typeof JobState>;
+
+export const Progress = Type.Object(
+  {
+    phase: Type.Optional(Type.String()),
+    done: Type.Number({ minimum: 0 }),
+    all: Type.Optional(Type.Number({ minimum: 0, description: 'absent while nobody knows' })),
+  },
+  { $id: 'Progress', additionalProperties: false },
+);
+export type Progress = Static<typeof Progress>;
+
+export const JobError = Type.Object(
+  { code: Type.String(), detail: Type.String(), remedy: Type.String() },
+  { $id: 'JobError', additionalProperties: false },
+);
+
+export const Job = Type.Object(
+  {
+    id: Type.String(),
+    kind: JobKind,
+    subject: Type.Optional(Type.String({ description: 'what it works on: the name of a VM' })),
+    state: JobState,
+    createdAt: Instant,
+    startedAt: Type.Optional(Instant),
+    endedAt: Type.Optional(Instant),
+    progress: Type.Optional(ref(Progress)),
+    result: Type.Optional(Type.Union([ref(ImportResult), ref(GcReport), ref(VerifyReport)])),
+    error: Type.Optional(ref(JobError)),
+  },
+  { $id: 'Job', additionalProperties: false },
+);
+export type Job = Static<typeof Job>;
+
+export const JobPage = Type.Object({ items: list(ref(Job)), nextCursor }, { $id: 'JobPage' });
+
+export const Health = Type.Object(
+  {
+    status: Type.Union([Type.Literal('ok'), Type.Literal('degraded'), Type.Literal('failed')]),
+    store: Type.Union([Type.Literal('ready'), Type.Literal('full'), Type.Literal('failed')], {
+      description:
+        'full: reads go on, writes wait for room. failed: a sync failed, restart after checking the disk',
+    }),
+    version: Type.String(),
+    uptimeSeconds: Type.Number(),
+  },
+  { $id: 'Health', additionalProperties: false },
+);

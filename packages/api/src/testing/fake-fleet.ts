@@ -1,0 +1,395 @@
+/** A fleet in memory that does what the contract says to small disks: whole buffers, copied on clone. For tests of the api. */
+import { DISK_BYTES_MAX, NAME_BYTES_MAX, PandoError, SECTOR_BYTES } from '@pando/common';
+import type {
+  Attachment,
+  Backup,
+  Fleet,
+  ImportResult,
+  OwnerSpace,
+  Page,
+  PageRequest,
+  SpaceReport,
+  Vm,
+} from '@pando/fleet';
+
+const BLOCK = 4096;
+
+interface VmState extends Omit<Vm, 'disks' | 'attachedClients'> {
+  disks: Map<string, Buffer>;
+  clients: Set<AbortController>;
+}
+interface BackupState extends Omit<Backup, 'disks'> {
+  disks: Map<string, Buffer>;
+}
+
+export class FakeFleet implements Fleet {
+  readonly vms = new Map<string, VmState>();
+  readonly backups = new Map<string, BackupState>();
+  /** Set by a test: what the next call throws. */
+  failNext: Error | undefined;
+  /** Buffers that imports hold right now, in bytes. */
+  heldBytes = 0;
+  /** Set by a test: an import waits for it before every pull. */
+  gate: (() => Promise<void>) | undefined;
+  #next = 1;
+
+  async createVm({ name, disks }: Parameters<Fleet['createVm']>[0]): Promise<Vm> {
+    this.#fail();
+    this.#free(name);
+    for (const disk of disks) {
+      checkName(disk.name);
+      checkSize(disk.sizeBytes);
+    }
+    return this.#addVm(name, new Map(disks.map((disk) => [disk.name, Buffer.alloc(disk.sizeBytes)])));
+  }
+
+  async importVm(
+    { name, diskName, source }: Parameters<Fleet['importVm']>[0],
+    work: Parameters<Fleet['importVm']>[1] = {},
+  ): Promise<ImportResult> {
+    this.#fail();
+    this.#free(name);
+    if (source.sizeBytes !== undefined) checkSize(source.sizeBytes);
+    const parts: Buffer[] = [];
+    let doneBytes = 0;
+    let readBytes = 0;
+    for await (const part of source.parts(work.signal ?? new AbortController().signal)) {
+      work.signal?.throwIfAborted();
+      const bytes = part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes);
+      if (part instanceof Uint8Array) readBytes += bytes.byteLength;
+      parts.push(bytes);
+      doneBytes += bytes.byteLength;
+      this.heldBytes += bytes.byteLength;
+      work.onProgress?.({
+        doneBytes,
+        ...(source.sizeBytes === undefined ? {} : { allBytes: source.sizeBytes }),
+      });
+      await this.gate?.();
+    }
+    checkSize(doneBytes);
+    this.#free(name);
+    const vm = this.#addVm(name, new Map([[diskName ?? 'disk0', Buffer.concat(parts)]]));
+    const chunks = Math.ceil(doneBytes / BLOCK);
+    return {
+      vm,
+      readBytes,
+      newBytes: readBytes,
+      storedBytes: readBytes,
+      chunks,
+      zeroChunks: 0,
+      knownChunks: 0,
+      newChunks: chunks,
+    };
+  }
+
+  async listVms(request: PageRequest & { namePrefix?: string } = {}): Promise<Page<Vm>> {
+    this.#fail();
+    const names = [...this.vms.values()].filter((vm) => vm.name.startsWith(request.namePrefix ?? ''));
+    return page(names, (vm) => vm.name, request, showVm);
+  }
+
+  async getVm(vm: string): Promise<Vm> {
+    this.#fail();
+    return showVm(this.#vm(vm));
+  }
+
+  async renameVm(vm: string, name: string): Promise<Vm> {
+    const state = this.#vm(vm);
+    this.#free(name);
+    const renamed = { ...state, name };
+    this.vms.set(state.id, renamed);
+    return showVm(renamed);
+  }
+
+  async resizeDisk(
+    vm: string,
+    disk: string,
+    sizeBytes: number,
+    options: { shrink?: boolean; force?: boolean } = {},
+  ): Promise<Vm> {
+    const state = this.#vm(vm);
+    const old = this.#disk(state.disks, disk);
+    checkSize(sizeBytes);
+    if (sizeBytes < old.byteLength) {
+      if (options.shrink !== true) throw new PandoError('shrink-refused', 'smaller');
+      this.#detach(state, options.force);
+    }
+    const bytes = Buffer.alloc(sizeBytes);
+    old.copy(bytes);
+    state.disks.set(disk, bytes);
+    return showVm(state);
+  }
+
+  async deleteVm(vm: string, options: { force?: boolean } = {}): Promise<void> {
+    this.#fail();
+    const state = this.#vm(vm);
+    this.#detach(state, options.force);
+    this.vms.delete(state.id);
+  }
+
+  async cloneVm(vm: string, { name, count }: { name: string; count?: number }): Promise<readonly Vm[]> {
+    this.#fail();
+    const state = this.#vm(vm);
+    const names =
+      count === undefined ? [name] : Array.from({ length: count }, (_, index) => `${name}-${index + 1}`);
+    for (const each of names) this.#free(each);
+    return names.map((each) => this.#addVm(each, copy(state.disks), state.lineage));
+  }
+
+  async createBackup(vm: string, request: { name?: string } = {}): Promise<Backup> {
+    this.#fail();
+    const state = this.#vm(vm);
+    const name = request.name ?? `backup ${this.#next}`;
+    checkName(name);
+    if ([...this.backups.values()].some((backup) => backup.vmId === state.id && backup.name === name)) {
+      throw new PandoError('name-taken', `${name} is taken`);
+    }
+    const backup: BackupState = {
+      id: this.#id(),
+      name,
+      vmId: state.id,
+      vmName: state.name,
+      lineage: state.lineage,
+      createdAt: NOW,
+      disks: copy(state.disks),
+    };
+    this.backups.set(backup.id, backup);
+    return showBackup(backup);
+  }
+
+  async listBackups(request: PageRequest & { vm?: string } = {}): Promise<Page<Backup>> {
+    const vm = request.vm === undefined ? undefined : this.#vm(request.vm);
+    const chosen = [...this.backups.values()].filter((backup) => vm === undefined || backup.vmId === vm.id);
+    return page(chosen, (backup) => backup.id, request, showBackup);
+  }
+
+  async getBackup(backup: string): Promise<Backup> {
+    return showBackup(this.#backup(backup));
+  }
+
+  async deleteBackup(backup: string): Promise<void> {
+    this.backups.delete(this.#backup(backup).id);
+  }
+
+  async restoreBackup(backup: string, request: { as?: string; force?: boolean } = {}): Promise<Vm> {
+    const state = this.#backup(backup);
+    if (request.as !== undefined) {
+      this.#free(request.as);
+      return this.#addVm(request.as, copy(state.disks), state.lineage);
+    }
+    const vm = this.#vm(state.vmId);
+    this.#detach(vm, request.force);
+    vm.disks = copy(state.disks);
+    return showVm(vm);
+  }
+
+  async attach(exportName: string): Promise<Attachment> {
+    const slash = exportName.lastIndexOf('/');
+    const [owner, diskName] = [exportName.slice(0, slash), exportName.slice(slash + 1)];
+    const isBackup = this.backups.has(owner) || owner.includes('@');
+    const vm = isBackup ? undefined : this.#vm(owner);
+    const bytes = this.#disk(vm === undefined ? this.#backup(owner).disks : vm.disks, diskName);
+    const revoke = new AbortController();
+    vm?.clients.add(revoke);
+    return {
+      exportName,
+      size: bytes.byteLength,
+      readOnly: isBackup,
+      blockBytes: BLOCK,
+      revoked: revoke.signal,
+      read: (offset, length, target, targetOffset) => {
+        target.set(bytes.subarray(offset, offset + length), targetOffset);
+        return undefined;
+      },
+      write: (offset, data) => {
+        bytes.set(data, offset);
+        return undefined;
+      },
+      zero: (offset, length) => {
+        bytes.fill(0, offset, offset + length);
+        return undefined;
+      },
+      flush: () => Promise.resolve(),
+      prefetch: () => Promise.resolve(),
+      allocation: (offset, length, extentsMax) =>
+        Promise.resolve(extentsOf(bytes.subarray(0, offset + length), offset, extentsMax)),
+      close: () => {
+        vm?.clients.delete(revoke);
+        return Promise.resolve();
+      },
+    };
+  }
+
+  async listExports(limit: number): Promise<readonly string[]> {
+    return [...this.vms.values()]
+      .flatMap((vm) => [...vm.disks.keys()].map((disk) => `${vm.name}/${disk}`))
+      .slice(0, limit);
+  }
+
+  async space(): Promise<SpaceReport> {
+    this.#fail();
+    let logicalBytes = 0;
+    for (const vm of this.vms.values()) for (const disk of vm.disks.values()) logicalBytes += disk.byteLength;
+    const ratios = { thin: 1, lineage: 1, dedupe: 1, compression: 1, total: 1 };
+    return {
+      logicalBytes,
+      allocatedBytes: logicalBytes,
+      uniqueBytes: logicalBytes,
+      dataStoredBytes: logicalBytes,
+      metadataBytes: 0,
+      garbageBytes: 0,
+      indexBytes: 0,
+      logBytes: 0,
+      catalogBytes: 0,
+      storedBytes: logicalBytes,
+      ratios,
+      ratiosWithoutBackups: ratios,
+      vms: this.vms.size,
+      backups: this.backups.size,
+    };
+  }
+
+  async ownerSpaces(request: PageRequest & { kind?: 'vm' | 'backup' } = {}): Promise<Page<OwnerSpace>> {
+    const owner =
+      (kind: 'vm' | 'backup') =>
+      (state: VmState | BackupState): OwnerSpace => {
+        const bytes = [...state.disks.values()].reduce((sum, disk) => sum + disk.byteLength, 0);
+        return {
+          kind,
+          id: state.id,
+          name: state.name,
+          logicalBytes: bytes,
+          allocatedBytes: bytes,
+          exclusiveBytes: bytes,
+        };
+      };
+    const owners = [
+      ...[...this.vms.values()].map(owner('vm')),
+      ...[...this.backups.values()].map(owner('backup')),
+    ];
+    return page(
+      owners.filter(({ kind }) => request.kind === undefined || kind === request.kind),
+      ({ id }) => id,
+      request,
+      (each) => each,
+    );
+  }
+
+  #addVm(name: string, disks: Map<string, Buffer>, lineage = this.#id()): Vm {
+    const vm: VmState = { id: this.#id(), name, lineage, createdAt: NOW, disks, clients: new Set() };
+    this.vms.set(vm.id, vm);
+    return showVm(vm);
+  }
+
+  #vm(reference: string): VmState {
+    const found = this.vms.get(reference) ?? [...this.vms.values()].find((vm) => vm.name === reference);
+    if (found === undefined) throw new PandoError('vm-missing', `no VM ${reference}`);
+    return found;
+  }
+
+  #backup(reference: string): BackupState {
+    const found =
+      this.backups.get(reference) ??
+      [...this.backups.values()].find((backup) => `${backup.vmName}@${backup.name}` === reference);
+    if (found === undefined) throw new PandoError('backup-missing', `no backup ${reference}`);
+    return found;
+  }
+
+  #disk(disks: Map<string, Buffer>, name: string): Buffer {
+    const disk = disks.get(name);
+    if (disk === undefined) throw new PandoError('disk-missing', `no disk ${name}`);
+    return disk;
+  }
+
+  #detach(vm: VmState, force = false): void {
+    if (vm.clients.size > 0 && !force)
+      throw new PandoError('vm-attached', `${vm.name} has ${vm.clients.size} clients`);
+    for (const client of vm.clients) client.abort();
+    vm.clients.clear();
+  }
+
+  #free(name: string): void {
+    checkName(name);
+    if ([...this.vms.values()].some((vm) => vm.name === name))
+      throw new PandoError('name-taken', `${name} is taken`);
+  }
+
+  #id(): string {
+    return `id-${String(this.#next++).padStart(6, '0')}`;
+  }
+
+  #fail(): void {
+    const error = this.failNext;
+    this.failNext = undefined;
+    if (error !== undefined) throw error;
+  }
+}
+
+const NOW = '2026-11-20T10:00:00.000Z';
+
+function copy(disks: Map<string, Buffer>): Map<string, Buffer> {
+  return new Map([...disks].map(([name, bytes]) => [name, Buffer.from(bytes)]));
+}
+
+function showVm({ clients, disks, ...vm }: VmState): Vm {
+  return {
+    ...vm,
+    disks: [...disks].map(([name, bytes]) => ({ name, sizeBytes: bytes.byteLength })),
+    attachedClients: clients.size,
+  };
+}
+
+function showBackup({ disks, ...backup }: BackupState): Backup {
+  return { ...backup, disks: [...disks].map(([name, bytes]) => ({ name, sizeBytes: bytes.byteLength })) };
+}
+
+function page<S, T>(
+  all: S[],
+  key: (state: S) => string,
+  { cursor, limit = 100 }: PageRequest,
+  show: (state: S) => T,
+): Page<T> {
+  if (cursor === 'nonsense') throw new PandoError('cursor-invalid', 'nonsense');
+  const sorted = all
+    .sort((a, b) => (key(a) < key(b) ? -1 : 1))
+    .filter((state) => cursor === undefined || key(state) > cursor);
+  const items = sorted.slice(0, limit);
+  return {
+    items: items.map(show),
+    ...(items.length < sorted.length ? { nextCursor: key(items.at(-1)!) } : {}),
+  };
+}
+
+function extentsOf(
+  bytes: Buffer,
+  offset: number,
+  extentsMax: number,
+): { lengths: number[]; holes: boolean[] } {
+  const lengths: number[] = [];
+  const holes: boolean[] = [];
+  for (let at = offset; at < bytes.byteLength;) {
+    const end = Math.min(bytes.byteLength, (Math.floor(at / BLOCK) + 1) * BLOCK);
+    const hole = bytes.subarray(at, end).every((byte) => byte === 0);
+    if (holes.at(-1) === hole) lengths[lengths.length - 1]! += end - at;
+    else if (lengths.length === extentsMax) break;
+    else {
+      lengths.push(end - at);
+      holes.push(hole);
+    }
+    at = end;
+  }
+  return { lengths, holes };
+}
+
+function checkName(name: string): void {
+  const bytes = Buffer.byteLength(name);
+  if (bytes === 0 || bytes > NAME_BYTES_MAX || /[/@\u0000-\u001f\u007f]/.test(name)) {
+    throw new PandoError('name-invalid', `${JSON.stringify(name)} is no name`);
+  }
+}
+
+function checkSize(bytes: number): void {
+  if (bytes < SECTOR_BYTES || bytes > DISK_BYTES_MAX || bytes % SECTOR_BYTES !== 0) {
+    throw new PandoError('size-invalid', `${bytes} is no size`);
+  }
+}

@@ -1,0 +1,63 @@
+/** An api over a fake fleet, for tests. */
+import { systemClock } from '@pando/common';
+import { buildApi, Jobs, type ApiOptions, type App, type Engine } from '../index.ts';
+import type { GcReport } from '../schemas/index.ts';
+import { FakeFleet } from './fake-fleet.ts';
+
+export const GC_REPORT: GcReport = {
+  roots: 3,
+  liveChunks: 10,
+  liveBytes: 40_960,
+  deadChunks: 2,
+  droppedSegments: 1,
+  compactedSegments: 0,
+  freedBytes: 8192,
+};
+
+export interface Harness {
+  readonly app: App;
+  readonly fleet: FakeFleet;
+  readonly jobs: Jobs;
+  readonly engine: { -readonly [K in keyof Engine]: Engine[K] };
+  readonly internalErrors: unknown[];
+  close(): Promise<void>;
+}
+
+export async function harness(options: Partial<ApiOptions> = {}): Promise<Harness> {
+  const fleet = new FakeFleet();
+  const internalErrors: unknown[] = [];
+  const jobs = new Jobs({ clock: systemClock, onInternalError: (_job, error) => internalErrors.push(error) });
+  const engine: Harness['engine'] = {
+    gc: () => Promise.resolve(GC_REPORT),
+    verify: () => Promise.resolve({ chunks: 5, bytes: 20_480, damaged: [] }),
+    store: () => 'ready',
+  };
+  const app = await buildApi({
+    fleet,
+    jobs,
+    engine: {
+      gc: (work) => engine.gc(work),
+      verify: (work) => engine.verify(work),
+      store: () => engine.store(),
+    },
+    clock: systemClock,
+    version: '1.2.3',
+    ...options,
+  });
+  return {
+    app,
+    fleet,
+    jobs,
+    engine,
+    internalErrors,
+    close: async () => {
+      await jobs.close();
+      await app.close();
+    },
+  };
+}
+
+/** Waits until `check` says so; the test's own time limit is the bound. */
+export async function until(check: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await check())) await new Promise((resolve) => setTimeout(resolve, 5));
+}
