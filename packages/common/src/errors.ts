@@ -80,6 +80,7 @@ export const ERROR_CODES = {
   'vm-missing': { kind: 'missing', remedy: 'Check the name or id; `pando vm ls` lists VMs.' },
   'disk-missing': { kind: 'missing', remedy: 'Check the disk name; `pando vm show` lists the disks of a VM.' },
   'backup-missing': { kind: 'missing', remedy: 'Check the name or id; `pando backup ls` lists backups.' },
+  'store-missing': { kind: 'missing', remedy: 'Name a data directory that Pando made, with `--data`.' },
   'job-missing': { kind: 'missing', remedy: 'Jobs are kept for a while only; `GET /api/v1/jobs` lists them.' },
   'route-missing': { kind: 'missing', remedy: 'See `/openapi.json` for the routes that exist.' },
   'store-full': {
