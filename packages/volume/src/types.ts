@@ -11,6 +11,7 @@
  */
 import type { BlockDevice } from '@pando/block-device';
 import type { CatalogOperation } from '@pando/catalog';
+import type { PandoError } from '@pando/common';
 import type { Root } from '@pando/tree';
 
 export type DiskNumber = number;
@@ -101,10 +102,6 @@ export interface Volumes {
   /** Destages everything that was written before the call, of all disks. */
   settleAll(): Promise<void>;
 
-  /**
-   * Roots that gc must mark besides those of the catalog's disk records (destages whose commit is under
-   * way are pinned by their sessions): none today, but asked for at the instant of a collection.
-   */
   readonly stats: VolumeStats;
 
   /** Destages what fits into the given time, keeps the rest in the log; then closes. */
@@ -118,6 +115,11 @@ export interface VolumeStats {
   /** Bytes that guests wrote, and that were destaged, since start. */
   readonly writtenBytes: number;
   readonly destagedBytes: number;
+  readonly logBytes: number;
   /** True while the disk under the store is full and writes are refused. */
   readonly full: boolean;
+  /** Set for good after a failed sync: no more writes are taken. */
+  readonly failure: PandoError | undefined;
+  /** Disks whose overlays cannot be destaged because of damage; their writes stay in the log. */
+  readonly damaged: readonly DiskNumber[];
 }

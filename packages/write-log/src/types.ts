@@ -52,6 +52,9 @@ export interface WriteLog {
   /** Bytes gathered and not yet written: callers wait for `written` while this is above a bound of theirs. */
   readonly pendingBytes: number;
 
+  /** Bytes of all files of the log; cheap, for back-pressure. */
+  readonly bytes: number;
+
   readonly stats: LogStats;
 
   /** Writes and syncs what is gathered, then closes. */
@@ -59,8 +62,6 @@ export interface WriteLog {
 }
 
 export interface LogStats {
-  /** Bytes of all files of the log. */
-  readonly bytes: number;
   readonly files: number;
   /** Records and bytes appended, groups written and syncs done, since the log was opened. */
   readonly records: number;

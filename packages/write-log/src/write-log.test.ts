@@ -74,7 +74,7 @@ describe('the write log', () => {
     expect(offsets.filter((offset) => offset >= 8)).toEqual([8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]);
     await log.release(log.nextPosition);
     expect(await fs.list('log')).toEqual([]);
-    expect(log.stats.bytes).toBe(0);
+    expect(log.bytes).toBe(0);
     log.appendWrite(1, 0, new Uint8Array(1));
     await log.close();
     expect((await reopen(fs)).records).toHaveLength(1);

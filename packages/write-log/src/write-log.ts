@@ -96,10 +96,14 @@ class FileWriteLog implements WriteLog {
     return this.#pendingBytes;
   }
 
-  get stats(): LogStats {
+  get bytes(): number {
     let bytes = this.#current?.bytes ?? 0;
     for (const file of this.#old) bytes += file.bytes;
-    return { bytes, files: this.#old.length + (this.#current === undefined ? 0 : 1), ...this.#counts };
+    return bytes;
+  }
+
+  get stats(): LogStats {
+    return { files: this.#old.length + (this.#current === undefined ? 0 : 1), ...this.#counts };
   }
 
   appendOpen(overlay: number, disk: number, size: number): LogPosition {

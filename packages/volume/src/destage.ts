@@ -1,0 +1,250 @@
+/**
+ * Destage: from overlays into chunks, nodes and a new root.
+ *
+ * Order of the durable steps: chunks and nodes in segments, synced, indexed (the session's flush) → the
+ * records of all disks that hold the layer name the new root, in one commit → the log lets go. A crash
+ * between any two leaves the log with everything and at most garbage in the segments.
+ *
+ * One layer at a time, oldest overlay first, whoever it belongs to: that is what frees the log.
+ */
+import { PandoError, isPandoError } from '@pando/common';
+import type { WriteSession } from '@pando/chunk-store';
+import { resizeTree, updateTree, type Root } from '@pando/tree';
+import type { Engine } from './engine.ts';
+import { unresolvedOf, type Layer } from './layer.ts';
+import { ZERO } from './overlay.ts';
+
+/** Chunks handed to the store at once, and how many such batches are under way. */
+const BATCH_CHUNKS = 256;
+const BATCHES_IN_FLIGHT = 3;
+/** How long a layer rests after it could not be destaged. */
+const RETRY_FULL_MS = 1_000;
+const RETRY_DAMAGED_MS = 30_000;
+
+/** Overlays are destaged when they are older than this, or memory or log are half full. */
+export const DESTAGE_AFTER_MS = 3_000;
+const LOOK_EVERY_MS = 500;
+
+export class Destager {
+  readonly #engine: Engine;
+  readonly #destageAfterMs: number;
+  readonly #stop = new AbortController();
+  #woken: (() => void) | undefined;
+  #running: Promise<void> | undefined;
+  #waiters: { layer: Layer; resolve: () => void; reject: (error: Error) => void }[] = [];
+
+  constructor(engine: Engine, destageAfterMs: number) {
+    this.#engine = engine;
+    this.#destageAfterMs = destageAfterMs;
+    engine.wake = () => this.#woken?.();
+  }
+
+  start(): void {
+    this.#running = this.#run();
+  }
+
+  /** Resolves when the layer is committed, or nobody needs it any more. Rejects when that cannot be done for now. */
+  settle(layer: Layer): Promise<void> {
+    if (!this.#engine.pending.includes(layer)) return Promise.resolve();
+    if (this.#engine.failure !== undefined) return Promise.reject(this.#engine.failure);
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ layer, resolve, reject });
+      this.#engine.wake();
+    });
+  }
+
+  /** Ends after the layer under way. */
+  async stop(): Promise<void> {
+    this.#stop.abort(new PandoError('shutting-down', 'the volumes are being closed'));
+    this.#woken?.();
+    await this.#running;
+    for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#stop.signal.reason as Error);
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const layer = this.#next();
+      if (layer === undefined) {
+        // A quiet store ends up with an empty log, also when the last release came while a group was written.
+        if (this.#engine.pending.length === 0 && this.#engine.log.bytes > 0) {
+          await this.#engine.releaseLog().catch((error: unknown) => this.#lost(error));
+        }
+        await this.#rest();
+        continue;
+      }
+      try {
+        await this.#destage(layer);
+      } catch (error) {
+        this.#troubled(layer, error);
+      }
+      this.#answer();
+    }
+  }
+
+  /** The oldest layer that should go now. Its parent, being older, is in the tree already. */
+  #next(): Layer | undefined {
+    const engine = this.#engine;
+    if (engine.failure !== undefined) return undefined;
+    const now = engine.clock.monotonic();
+    const tight =
+      engine.pool.usedBytes * 2 > engine.pool.bytesMax || engine.log.bytes * 2 > engine.logBytesMax;
+    // Somebody who waits for a layer waits for all below it; what is older goes first all the same.
+    const wanted = this.#waiters.length === 0 ? 0 : Math.max(...this.#waiters.map((waiter) => waiter.layer.number));
+    for (const layer of engine.pending) {
+      if (layer.parent?.root === undefined) continue;
+      if (layer.trouble !== undefined && layer.trouble.retryAt > now) continue;
+      const due = now - layer.openedAt >= this.#destageAfterMs;
+      return tight || due || layer.number <= wanted ? layer : undefined;
+    }
+    return undefined;
+  }
+
+  async #destage(layer: Layer): Promise<void> {
+    const engine = this.#engine;
+    if (!layer.frozen) for (const disk of layer.disks) disk.freeze();
+    const bytes = layer.overlay!.slots * engine.chunkBytes;
+    const session = engine.store.openSession();
+    let root: Root | undefined;
+    layer.destaging = true;
+    try {
+      root = await buildRoot(engine, layer, session);
+      await session.flush();
+    } finally {
+      layer.destaging = false;
+      if (layer.disks.size === 0) layer.overlay?.dispose();
+      if (root === undefined || layer.disks.size === 0) session.release();
+    }
+    if (layer.disks.size > 0) {
+      // Durable, and pinned by the session: from here on it may be read, forked and recorded. The session
+      // ends when it is recorded, and not before.
+      layer.resolve(root);
+      await this.#record(layer);
+      session.release();
+    }
+    engine.destagedBytes += bytes;
+    layer.trouble = undefined;
+    engine.room.refuse(undefined);
+    for (const disk of [...layer.disks]) {
+      layer.disks.delete(disk);
+      engine.evict(disk);
+    }
+    await engine.releaseLog().catch((error: unknown) => this.#lost(error));
+  }
+
+  /**
+   * Points every disk of the layer at its root. Tried until it works: the root may be in use by now, and only
+   * this session keeps its chunks alive.
+   */
+  async #record(layer: Layer): Promise<void> {
+    const engine = this.#engine;
+    for (;;) {
+      try {
+        await engine.exclusively(async () => {
+          if (layer.disks.size > 0) await engine.commit([...layer.disks].flatMap((disk) => engine.operationsFor(disk)));
+          const at = engine.pending.indexOf(layer);
+          if (at >= 0) engine.pending.splice(at, 1);
+        });
+        return;
+      } catch (error) {
+        if (!isPandoError(error, 'store-full')) {
+          throw isPandoError(error) ? error : new PandoError('store-failed', 'a root could not be recorded', { cause: error });
+        }
+        engine.room.refuse(error);
+        this.#rejectWaiters(undefined, error);
+        await engine.clock.sleep(RETRY_FULL_MS, this.#stop.signal);
+      }
+    }
+  }
+
+  /** A log file that could not be removed costs space, nothing else; the next release tries again. */
+  #lost(error: unknown): void {
+    if (isPandoError(error, 'store-failed') && this.#engine.failure === undefined) this.#engine.releaseTrouble = error;
+  }
+
+  #troubled(layer: Layer, cause: unknown): void {
+    const engine = this.#engine;
+    const error =
+      cause instanceof PandoError ? cause : new PandoError('internal', `destage failed: ${String(cause)}`, { cause });
+    if (error.code === 'shutting-down') return;
+    // A root that is in use and cannot be recorded must stop everything: what follows would build on it.
+    if (error.code === 'store-failed' || layer.root !== undefined) {
+      engine.failure = error;
+      engine.room.refuse(error);
+      this.#rejectWaiters(undefined, error);
+      return;
+    }
+    const full = error.code === 'store-full';
+    layer.trouble = { error, retryAt: engine.clock.monotonic() + (full ? RETRY_FULL_MS : RETRY_DAMAGED_MS) };
+    if (full) engine.room.refuse(error);
+    this.#rejectWaiters(full ? undefined : layer, error);
+  }
+
+  /** Tells those who wait for a layer that needs `layer` (for any layer, without one) that it cannot be done now. */
+  #rejectWaiters(layer: Layer | undefined, error: PandoError): void {
+    this.#waiters = this.#waiters.filter((waiter) => {
+      if (layer !== undefined && !unresolvedOf(waiter.layer).includes(layer)) return true;
+      waiter.reject(error);
+      return false;
+    });
+  }
+
+  #answer(): void {
+    this.#waiters = this.#waiters.filter((waiter) => {
+      if (this.#engine.pending.includes(waiter.layer)) return true;
+      waiter.resolve();
+      return false;
+    });
+  }
+
+  async #rest(): Promise<void> {
+    this.#answer();
+    const woken = new Promise<void>((resolve) => (this.#woken = resolve));
+    const timer = new AbortController();
+    const sleep = this.#engine.clock.sleep(LOOK_EVERY_MS, timer.signal).catch(() => undefined);
+    if (this.#stop.signal.aborted) this.#woken?.();
+    await Promise.race([woken, sleep]);
+    this.#woken = undefined;
+    timer.abort();
+  }
+}
+
+/** Writes what the overlay holds through `session` and returns the root on top of the parent's. */
+async function buildRoot(engine: Engine, layer: Layer, session: WriteSession): Promise<Root> {
+  const { store, pool, chunkBytes } = engine;
+  const overlay = layer.overlay!;
+  const base = await resizeTree(store, session, layer.parent!.root!, layer.size);
+  const indexes = overlay.sortedChunks();
+  const ids = new Uint8Array(indexes.length * 32);
+  const inFlight = new Set<Promise<void>>();
+  let failed: { error: unknown } | undefined;
+  let next = 0;
+  while (next < indexes.length && failed === undefined) {
+    const batch = Buffer.allocUnsafeSlow(BATCH_CHUNKS * chunkBytes);
+    const places: number[] = [];
+    while (next < indexes.length && places.length < BATCH_CHUNKS) {
+      const slot = overlay.find(indexes[next]!);
+      if (slot !== ZERO) {
+        const at = pool.offsetOf(slot);
+        pool.slabOf(slot).copy(batch, places.length * chunkBytes, at, at + chunkBytes);
+        places.push(next);
+      }
+      next++;
+    }
+    if (places.length === 0) break;
+    const written = session
+      .writeChunks(batch.subarray(0, places.length * chunkBytes), places.length)
+      .then((found) => {
+        for (const [index, place] of places.entries()) ids.set(found.subarray(index * 32, index * 32 + 32), place * 32);
+      })
+      .catch((error: unknown) => {
+        failed ??= { error };
+      })
+      .finally(() => inFlight.delete(written));
+    inFlight.add(written);
+    if (inFlight.size >= BATCHES_IN_FLIGHT) await Promise.race(inFlight);
+  }
+  await Promise.all(inFlight);
+  if (failed !== undefined) throw failed.error as Error;
+  return updateTree(store, session, base, { indexes, count: indexes.length, ids, holes: overlay.zeroRanges() });
+}

@@ -1,0 +1,90 @@
+/** A disk in memory: where its chain starts, and who has it open. Loaded when needed, let go when idle. */
+import { PandoError } from '@pando/common';
+import { heightFor } from '@pando/tree';
+import { Layer, bottomOf, unresolvedOf } from './layer.ts';
+import type { DiskNumber, DiskRecord } from './types.ts';
+
+export const DISK_TABLE = 'disk';
+/** Disks whose records list overlays: what recovery has to load. Same keys, empty records. */
+export const PENDING_TABLE = 'disk-pending';
+/** One record: the numbers handed out so far. */
+export const NUMBERS_TABLE = 'volume';
+export const NUMBERS_KEY = 'numbers';
+
+export interface NumbersRecord {
+  readonly version: 1;
+  readonly lastDisk: number;
+  readonly lastOverlay: number;
+}
+
+export class Disk {
+  readonly number: DiskNumber;
+  readonly readOnly: boolean;
+  /** The newest layer: active, frozen or a root. */
+  top: Layer;
+  /** Overlays that the log opens for this disk count only when their number is greater than this. */
+  overlayFloor: number;
+  /** Open handles. */
+  handles = 0;
+  /** Operations under way that must find this object again. */
+  uses = 0;
+  /** While set, nobody may open it. */
+  changing = false;
+  removed = false;
+
+  constructor(number: DiskNumber, readOnly: boolean, top: Layer, overlayFloor: number) {
+    this.number = number;
+    this.readOnly = readOnly;
+    this.top = top;
+    this.overlayFloor = overlayFloor;
+  }
+
+  get size(): number {
+    return this.top.size;
+  }
+
+  /** Closes the active overlay to writes; the next write opens another. */
+  freeze(): void {
+    if (this.top.frozen) return;
+    this.top.frozen = true;
+    this.overlayFloor = Math.max(this.overlayFloor, this.top.number);
+  }
+}
+
+export function diskKey(number: DiskNumber): string {
+  return String(number).padStart(12, '0');
+}
+
+/** The record of a disk whose chain is `top`; an active overlay is not listed, the log opens it. */
+export function recordOf(top: Layer, overlayFloor: number, readOnly: boolean): DiskRecord {
+  const frozen = unresolvedOf(top).filter((layer) => layer.frozen);
+  const root = bottomOf(top).root!;
+  const last = frozen.at(-1);
+  return {
+    version: 1,
+    rootId: root.id,
+    rootHeight: root.height,
+    rootSize: root.size,
+    size: last?.size ?? root.size,
+    overlays: frozen.map((layer) => layer.number),
+    overlayFloor,
+    readOnly,
+  };
+}
+
+/** Checks what the catalog holds before anything relies on it. @throws `catalog-corrupt` */
+export function checkRecord(number: DiskNumber, value: unknown, chunkBytes: number): DiskRecord {
+  const record = value as Partial<DiskRecord>;
+  const whole =
+    record.version === 1 &&
+    record.rootId instanceof Uint8Array &&
+    record.rootId.byteLength === 32 &&
+    typeof record.rootSize === 'number' &&
+    record.rootHeight === heightFor(record.rootSize, chunkBytes) &&
+    typeof record.size === 'number' &&
+    Array.isArray(record.overlays) &&
+    typeof record.overlayFloor === 'number' &&
+    typeof record.readOnly === 'boolean';
+  if (!whole) throw new PandoError('catalog-corrupt', `the record of disk ${number} cannot be read`);
+  return record as DiskRecord;
+}

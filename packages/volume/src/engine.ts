@@ -1,0 +1,146 @@
+/**
+ * What the parts of this room share: the store, the log, the memory, the layers that are not in the tree
+ * yet, and the state that says whether writes are taken.
+ *
+ * Invariants:
+ * - `pending` holds every layer that is not committed, in the order in which their overlays were opened; the log
+ *   is kept from the first of them on.
+ * - Records of disks change in one commit at a time (`exclusively`), built from the layers as they are then.
+ */
+import { PandoError, type Clock } from '@pando/common';
+import type { Catalog, CatalogOperation } from '@pando/catalog';
+import type { ChunkStore } from '@pando/chunk-store';
+import type { WriteLog } from '@pando/write-log';
+import { DISK_TABLE, NUMBERS_KEY, NUMBERS_TABLE, PENDING_TABLE, diskKey, recordOf, type Disk, type NumbersRecord } from './disk.ts';
+import { Layer, unresolvedOf } from './layer.ts';
+import { Overlay } from './overlay.ts';
+import type { SlotPool } from './slot-pool.ts';
+import { EdgeBases } from './layer-write.ts';
+import { Room } from './room.ts';
+
+/** Writers wait while more than this is gathered for the log and not written yet. */
+export const LOG_PENDING_BYTES_MAX = 64 * 1024 * 1024;
+
+export class Engine {
+  readonly store: ChunkStore;
+  readonly catalog: Catalog;
+  readonly clock: Clock;
+  readonly pool: SlotPool;
+  /** Scratch for the edges of writes that need no waiting. */
+  readonly edges: EdgeBases;
+  readonly logBytesMax: number;
+  readonly disks = new Map<number, Disk>();
+  readonly pending: Layer[] = [];
+  /** Room for what destage has to make room for: memory and log. */
+  readonly room: Room;
+  /** Told when a layer was opened or frozen, or memory ran low. */
+  wake: () => void = () => undefined;
+  log!: WriteLog;
+  lastDisk = 0;
+  lastOverlay = 0;
+  writtenBytes = 0;
+  destagedBytes = 0;
+  /** Set for good after a failed sync. */
+  failure: PandoError | undefined;
+  /** Why the log could not be shortened the last time, if so. */
+  releaseTrouble: PandoError | undefined;
+  #queue: Promise<unknown> = Promise.resolve();
+
+  constructor(store: ChunkStore, catalog: Catalog, clock: Clock, pool: SlotPool, logBytesMax: number) {
+    this.store = store;
+    this.catalog = catalog;
+    this.clock = clock;
+    this.pool = pool;
+    this.edges = new EdgeBases(pool.chunkBytes);
+    this.logBytesMax = logBytesMax;
+    this.room = new Room(() => pool.exhausted || this.log.bytes > logBytesMax);
+    pool.onFreed = () => this.room.open();
+  }
+
+  get chunkBytes(): number {
+    return this.pool.chunkBytes;
+  }
+
+  /** Whether a write has to wait before it may be taken. */
+  get congested(): boolean {
+    return this.pool.exhausted || this.log.pendingBytes > LOG_PENDING_BYTES_MAX || this.log.bytes > this.logBytesMax;
+  }
+
+  /** The active layer of a disk; opens one when the newest layer is frozen. */
+  activeLayer(disk: Disk): Layer {
+    return disk.top.frozen ? this.openLayer(disk, disk.size) : disk.top;
+  }
+
+  openLayer(disk: Disk, size: number): Layer {
+    const number = ++this.lastOverlay;
+    const layer = Layer.onTopOf(disk.top, number, size, this.chunkBytes, new Overlay(this.pool));
+    layer.firstPosition = this.log.appendOpen(number, disk.number, size);
+    layer.openedAt = this.clock.monotonic();
+    layer.disks.add(disk);
+    disk.top = layer;
+    this.pending.push(layer);
+    return layer;
+  }
+
+  /** Runs one change of records after another. */
+  exclusively<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(run, run);
+    this.#queue = result.catch(() => undefined);
+    return result;
+  }
+
+  /** The operations that make a disk's record say what its layers are now. */
+  operationsFor(disk: Disk, top: Layer = disk.top, floor: number = disk.overlayFloor): CatalogOperation[] {
+    const key = diskKey(disk.number);
+    const record = recordOf(top, floor, disk.readOnly);
+    const pending: CatalogOperation =
+      record.overlays.length > 0
+        ? { type: 'put', table: PENDING_TABLE, key, value: { version: 1 } }
+        : { type: 'delete', table: PENDING_TABLE, key };
+    return [{ type: 'put', table: DISK_TABLE, key, value: record }, pending];
+  }
+
+  /** Only inside `exclusively`. */
+  async commit(operations: readonly CatalogOperation[]): Promise<void> {
+    const numbers: NumbersRecord = { version: 1, lastDisk: this.lastDisk, lastOverlay: this.lastOverlay };
+    await this.catalog.commit([
+      ...operations,
+      { type: 'put', table: NUMBERS_TABLE, key: NUMBERS_KEY, value: numbers },
+    ]);
+  }
+
+  /** Makes `disk` one of those whose record has to follow when the layers of its chain are destaged. */
+  hold(disk: Disk, layers: readonly Layer[] = unresolvedOf(disk.top)): void {
+    for (const layer of layers) layer.disks.add(disk);
+  }
+
+  /** `disk` no longer reads through these layers; those that nobody reads through any more are let go. */
+  unhold(disk: Disk, layers: readonly Layer[]): void {
+    for (const layer of layers) layer.disks.delete(disk);
+    this.dropUnused();
+  }
+
+  /** Takes layers without disks out of `pending`; their memory goes unless destage is reading it. */
+  dropUnused(): void {
+    for (let i = this.pending.length - 1; i >= 0; i--) {
+      const layer = this.pending[i]!;
+      if (layer.disks.size > 0) continue;
+      this.pending.splice(i, 1);
+      if (!layer.destaging) layer.overlay?.dispose();
+    }
+  }
+
+  /** Lets the log go up to the first record that is still needed. */
+  async releaseLog(): Promise<void> {
+    const first = this.pending[0];
+    await this.log.release(first === undefined ? this.log.nextPosition : first.firstPosition);
+    this.room.open();
+  }
+
+  /** Forgets a disk that is neither open nor in flight; it is loaded again when asked for. */
+  evict(disk: Disk): void {
+    if (disk.handles > 0 || disk.uses > 0 || disk.top.root === undefined) return;
+    if (this.pending.some((layer) => layer.disks.has(disk))) return;
+    if (this.disks.get(disk.number) === disk) this.disks.delete(disk.number);
+  }
+}

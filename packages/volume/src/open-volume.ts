@@ -1,0 +1,180 @@
+/** A disk that somebody has open: the block device on top of layers and log. */
+import { PandoError } from '@pando/common';
+import { WRITE_BYTES_MAX } from '@pando/write-log';
+import { checkRange, type Extents } from '@pando/block-device';
+import type { Disk } from './disk.ts';
+import { LOG_PENDING_BYTES_MAX, type Engine } from './engine.ts';
+import { allocationOfLayers, readLayers, retryOnNewRoot } from './layer-read.ts';
+import { EdgeBases, readEdges, writeToLayer, zeroInLayer } from './layer-write.ts';
+import type { Root } from '@pando/tree';
+import { bottomOf } from './layer.ts';
+import type { OpenVolume } from './types.ts';
+
+/** Prefetch reads in steps of this, and no more than so many bytes a call. */
+const PREFETCH_STEP_BYTES = 1024 * 1024;
+const PREFETCH_BYTES_MAX = 64 * 1024 * 1024;
+
+export class DiskHandle implements OpenVolume {
+  readonly disk: number;
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly blockBytes: number;
+  readonly #engine: Engine;
+  readonly #disk: Disk;
+  /** Writes that wait for room or for the base of a partial chunk. */
+  readonly #waiting = new Set<Promise<void>>();
+  #closed = false;
+
+  constructor(engine: Engine, disk: Disk) {
+    this.#engine = engine;
+    this.#disk = disk;
+    this.disk = disk.number;
+    this.size = disk.size;
+    this.readOnly = disk.readOnly;
+    this.blockBytes = engine.chunkBytes;
+    disk.handles++;
+  }
+
+  read(offset: number, length: number, target: Uint8Array, at: number, holes?: number[]): Promise<void> | undefined {
+    this.#check(offset, length);
+    const { pool, store } = this.#engine;
+    const buffer = asBuffer(target);
+    const top = this.#disk.top;
+    const before = holes?.length ?? 0;
+    const waiting = readLayers(top, offset, length, buffer, at, pool, store, holes);
+    if (waiting === undefined) return undefined;
+    const root = bottomOf(top).root;
+    return waiting.catch((error: unknown) => {
+      // The old root's own chunks may have been collected; once more on the new one.
+      if (bottomOf(this.#disk.top).root === root) throw error;
+      if (holes !== undefined) holes.length = before;
+      return retryOnNewRoot(
+        () => this.#disk.top,
+        async (now) => readLayers(now, offset, length, buffer, at, pool, store, holes),
+      );
+    });
+  }
+
+  write(offset: number, data: Uint8Array): Promise<void> | undefined {
+    this.#checkWrite(offset, data.byteLength);
+    if (data.byteLength === 0) return undefined;
+    const engine = this.#engine;
+    const bytes = asBuffer(data);
+    const waiting = engine.congested ? null : readEdges(this.#disk.top, offset, bytes.byteLength, engine.store, engine.edges);
+    if (waiting === undefined) return this.#write(offset, bytes, engine.edges);
+    waiting?.catch(() => undefined);
+    const copy = Buffer.from(bytes);
+    return this.#later(offset, copy.byteLength, (bases) => this.#write(offset, copy, bases));
+  }
+
+  zero(offset: number, length: number): Promise<void> | undefined {
+    this.#checkWrite(offset, length);
+    if (length === 0) return undefined;
+    const engine = this.#engine;
+    const waiting = engine.congested ? null : readEdges(this.#disk.top, offset, length, engine.store, engine.edges);
+    if (waiting === undefined) return this.#zero(offset, length, engine.edges);
+    waiting?.catch(() => undefined);
+    return this.#later(offset, length, (bases) => this.#zero(offset, length, bases));
+  }
+
+  flush(): Promise<void> {
+    return this.#engine.log.sync();
+  }
+
+  async prefetch(offset: number, length: number): Promise<void> {
+    this.#check(offset, length);
+    const end = offset + Math.min(length, PREFETCH_BYTES_MAX);
+    const scratch = Buffer.allocUnsafe(Math.min(PREFETCH_STEP_BYTES, end - offset));
+    for (let at = offset; at < end; at += PREFETCH_STEP_BYTES) {
+      await this.read(at, Math.min(PREFETCH_STEP_BYTES, end - at), scratch, 0);
+    }
+  }
+
+  allocation(offset: number, length: number, extentsMax: number): Promise<Extents> {
+    this.#check(offset, length);
+    return retryOnNewRoot(
+      () => this.#disk.top,
+      (top) => allocationOfLayers(top, offset, length, extentsMax, this.#engine.store),
+    );
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await Promise.allSettled(this.#waiting);
+    this.#disk.handles--;
+    this.#engine.evict(this.#disk);
+  }
+
+  /** One turn: log and overlay get the data in the same order. */
+  #write(offset: number, data: Buffer, bases: EdgeBases): Promise<void> {
+    const engine = this.#engine;
+    const layer = engine.activeLayer(this.#disk);
+    for (let done = 0; done < data.byteLength; done += WRITE_BYTES_MAX) {
+      engine.log.appendWrite(layer.number, offset + done, data.subarray(done, done + WRITE_BYTES_MAX));
+    }
+    writeToLayer(layer, offset, data, engine.pool, bases);
+    engine.writtenBytes += data.byteLength;
+    if (engine.pool.usedBytes * 2 > engine.pool.bytesMax) engine.wake();
+    return engine.log.written();
+  }
+
+  #zero(offset: number, length: number, bases: EdgeBases): Promise<void> {
+    const engine = this.#engine;
+    const layer = engine.activeLayer(this.#disk);
+    engine.log.appendZero(layer.number, offset, length);
+    zeroInLayer(layer, offset, length, engine.pool, bases);
+    return engine.log.written();
+  }
+
+  /** For a change that has to wait: for room, and for what partial chunks hold around it. */
+  #later(offset: number, length: number, change: (bases: EdgeBases) => Promise<void>): Promise<void> {
+    const run = this.#waitAndChange(offset, length, change).finally(() => this.#waiting.delete(run));
+    this.#waiting.add(run);
+    return run;
+  }
+
+  async #waitAndChange(offset: number, length: number, change: (bases: EdgeBases) => Promise<void>): Promise<void> {
+    const engine = this.#engine;
+    const bases = new EdgeBases(engine.chunkBytes);
+    let root: Root | undefined;
+    do {
+      await makeRoom(engine);
+      await retryOnNewRoot(
+        () => this.#disk.top,
+        async (top) => {
+          root = bottomOf(top).root;
+          await readEdges(top, offset, length, engine.store, bases);
+        },
+      );
+      // What was read from the tree holds while the tree below is the same one: what has come into overlays
+      // meanwhile is found there when the change is made.
+    } while (bottomOf(this.#disk.top).root !== root);
+    await change(bases);
+  }
+
+  #check(offset: number, length: number): void {
+    if (this.#closed) throw new PandoError('shutting-down', 'this handle of the disk is closed');
+    checkRange(this.size, offset, length);
+  }
+
+  #checkWrite(offset: number, length: number): void {
+    if (this.readOnly) throw new PandoError('read-only', `disk ${this.disk} belongs to a backup`);
+    this.#check(offset, length);
+    if (this.#engine.failure !== undefined) throw this.#engine.failure;
+  }
+}
+
+/** Waits until a write may be taken. @throws what keeps destage from making room */
+async function makeRoom(engine: Engine): Promise<void> {
+  while (engine.congested) {
+    engine.wake();
+    await engine.room.wait();
+    if (engine.log.pendingBytes > LOG_PENDING_BYTES_MAX) await engine.log.written();
+  }
+  if (engine.failure !== undefined) throw engine.failure;
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

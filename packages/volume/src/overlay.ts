@@ -1,0 +1,110 @@
+/**
+ * An overlay: what was written to a disk and is not in the tree yet, by chunk, in memory.
+ *
+ * A chunk that was written holds a slot of the pool. A chunk that was zeroed is an entry of its own when
+ * few were, and part of a range when many were: trimming 64 TiB is one range. An entry counts before a
+ * range. Once frozen, an overlay never changes, so it may be shared.
+ */
+import { Ranges } from './ranges.ts';
+import type { SlotPool } from './slot-pool.ts';
+
+/** What `find` answers besides a slot. */
+export const ZERO = -1;
+export const ABSENT = -2;
+
+/** Zeroed runs shorter than this become entries, longer ones ranges. */
+const RANGE_CHUNKS_MIN = 64;
+
+export class Overlay {
+  readonly #pool: SlotPool;
+  readonly #entries = new Map<number, number>();
+  readonly #zeros = new Ranges();
+  #slots = 0;
+
+  constructor(pool: SlotPool) {
+    this.#pool = pool;
+  }
+
+  /** Chunks with a slot. */
+  get slots(): number {
+    return this.#slots;
+  }
+
+  get isEmpty(): boolean {
+    return this.#entries.size === 0 && this.#zeros.count === 0;
+  }
+
+  /** The slot of a chunk, ZERO or ABSENT. */
+  find(chunk: number): number {
+    const entry = this.#entries.get(chunk);
+    if (entry !== undefined) return entry;
+    return this.#zeros.count > 0 && this.#zeros.has(chunk) ? ZERO : ABSENT;
+  }
+
+  /** The slot of a chunk, a new one with undefined contents when it had none. */
+  slotFor(chunk: number): number {
+    const entry = this.#entries.get(chunk);
+    if (entry !== undefined && entry !== ZERO) return entry;
+    const slot = this.#pool.take();
+    this.#entries.set(chunk, slot);
+    this.#slots++;
+    return slot;
+  }
+
+  /** Makes chunks start … end − 1 zero. */
+  zero(start: number, end: number): void {
+    if (end - start < RANGE_CHUNKS_MIN) {
+      for (let chunk = start; chunk < end; chunk++) {
+        this.#drop(chunk);
+        this.#entries.set(chunk, ZERO);
+      }
+      return;
+    }
+    if (end - start < this.#entries.size) {
+      for (let chunk = start; chunk < end; chunk++) this.#drop(chunk);
+    } else {
+      for (const chunk of this.#entries.keys()) if (chunk >= start && chunk < end) this.#drop(chunk);
+    }
+    this.#zeros.add(start, end);
+    this.#pool.settle();
+  }
+
+  /** Numbers of all chunks that have an entry, ascending. */
+  sortedChunks(): Float64Array {
+    return Float64Array.from(this.#entries.keys()).sort();
+  }
+
+  /** Start, end pairs of the zeroed ranges; entries count before them. */
+  zeroRanges(): Float64Array {
+    return this.#zeros.toPairs();
+  }
+
+  /** Adds to `points` where what `find` says may change between start and end (exclusive). */
+  addBoundaries(start: number, end: number, points: number[]): void {
+    if (end - start < this.#entries.size) {
+      for (let chunk = start; chunk < end; chunk++) if (this.#entries.has(chunk)) points.push(chunk, chunk + 1);
+    } else {
+      for (const chunk of this.#entries.keys()) if (chunk >= start && chunk < end) points.push(chunk, chunk + 1);
+    }
+    for (let i = this.#zeros.indexAfter(start); i < this.#zeros.count && this.#zeros.startOf(i) < end; i++) {
+      points.push(Math.max(start, this.#zeros.startOf(i)), Math.min(end, this.#zeros.endOf(i)));
+    }
+  }
+
+  /** Gives all slots back. The overlay must not be used any more. */
+  dispose(): void {
+    for (const slot of this.#entries.values()) if (slot !== ZERO) this.#pool.give(slot);
+    this.#entries.clear();
+    this.#slots = 0;
+    this.#pool.settle();
+  }
+
+  #drop(chunk: number): void {
+    const entry = this.#entries.get(chunk);
+    if (entry === undefined) return;
+    this.#entries.delete(chunk);
+    if (entry === ZERO) return;
+    this.#pool.give(entry);
+    this.#slots--;
+  }
+}

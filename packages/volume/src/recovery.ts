@@ -1,0 +1,132 @@
+/**
+ * Opening disks after a stop of any kind: records from the catalog, then the log on top.
+ *
+ * Only disks whose records list overlays, and those that the log names, are loaded: start-up does not
+ * depend on how many disks there are. An overlay that a record lists must be in the log: forks are
+ * recorded only after the log was synced.
+ */
+import { PandoError, idToHex } from '@pando/common';
+import type { LogRecord } from '@pando/write-log';
+import { DISK_TABLE, Disk, NUMBERS_KEY, NUMBERS_TABLE, PENDING_TABLE, checkRecord, diskKey, type NumbersRecord } from './disk.ts';
+import type { Engine } from './engine.ts';
+import { EdgeBases, readEdges, writeToLayer, zeroInLayer } from './layer-write.ts';
+import { Layer } from './layer.ts';
+import { Overlay } from './overlay.ts';
+import type { DiskRecord } from './types.ts';
+
+const PAGE = 1000;
+
+export class Recovery {
+  readonly #engine: Engine;
+  readonly #layers = new Map<number, Layer>();
+  readonly #opened = new Set<number>();
+  readonly #bases: EdgeBases;
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+    this.#bases = new EdgeBases(engine.chunkBytes);
+  }
+
+  /** Before the log is replayed. */
+  async loadPending(): Promise<void> {
+    const { catalog } = this.#engine;
+    const numbers = (await catalog.get(NUMBERS_TABLE, NUMBERS_KEY)) as NumbersRecord | undefined;
+    this.#engine.lastDisk = numbers?.lastDisk ?? 0;
+    this.#engine.lastOverlay = numbers?.lastOverlay ?? 0;
+    let after: string | undefined;
+    for (;;) {
+      const page = await catalog.list(PENDING_TABLE, { limit: PAGE, ...(after === undefined ? {} : { after }) });
+      for (const entry of page) await this.#load(Number(entry.key));
+      if (page.length < PAGE) return;
+      after = page.at(-1)!.key;
+    }
+  }
+
+  /** One record of the log, in order. */
+  async replay(record: LogRecord): Promise<void> {
+    if (record.type === 'open') return this.#open(record);
+    const layer = this.#layers.get(record.overlay);
+    if (layer === undefined) return;
+    const { engine, length } = { engine: this.#engine, length: record.type === 'zero' ? record.length : record.data.byteLength };
+    await readEdges(layer, record.offset, length, engine.store, this.#bases);
+    if (record.type === 'zero') zeroInLayer(layer, record.offset, length, engine.pool, this.#bases);
+    else {
+      const data = Buffer.from(record.data.buffer, record.data.byteOffset, length);
+      writeToLayer(layer, record.offset, data, engine.pool, this.#bases);
+    }
+  }
+
+  /** After the log was replayed. */
+  finish(): void {
+    const engine = this.#engine;
+    for (const layer of [...this.#layers.values()].sort((a, b) => a.number - b.number)) {
+      if (!this.#opened.has(layer.number)) {
+        const disks = [...layer.disks].map((disk) => disk.number).join(', ');
+        throw new PandoError('log-corrupt', `overlay ${layer.number} of disk ${disks} is not in the write log`);
+      }
+      layer.openedAt = engine.clock.monotonic();
+      engine.pending.push(layer);
+    }
+    for (const disk of [...engine.disks.values()]) {
+      disk.freeze();
+      engine.evict(disk);
+    }
+  }
+
+  async #open(record: LogRecord & { type: 'open' }): Promise<void> {
+    const engine = this.#engine;
+    engine.lastOverlay = Math.max(engine.lastOverlay, record.overlay);
+    let layer = this.#layers.get(record.overlay);
+    if (layer === undefined) {
+      const disk = engine.disks.get(record.disk) ?? (await this.#load(record.disk));
+      // Of a disk that is gone, or destaged already, or from before the disk was replaced.
+      if (disk === undefined || record.overlay <= disk.overlayFloor) return;
+      disk.freeze();
+      layer = Layer.onTopOf(disk.top, record.overlay, record.size, engine.chunkBytes, new Overlay(engine.pool));
+      disk.top = layer;
+      layer.disks.add(disk);
+      this.#layers.set(record.overlay, layer);
+    }
+    layer.setSize(record.size, engine.chunkBytes);
+    layer.firstPosition = record.position;
+    this.#opened.add(record.overlay);
+  }
+
+  async #load(number: number): Promise<Disk | undefined> {
+    const engine = this.#engine;
+    const value = await engine.catalog.get(DISK_TABLE, diskKey(number));
+    if (value === undefined) return undefined;
+    const record = checkRecord(number, value, engine.chunkBytes);
+    const disk = new Disk(number, record.readOnly, this.#chainOf(number, record), record.overlayFloor);
+    engine.disks.set(number, disk);
+    engine.hold(disk);
+    return disk;
+  }
+
+  /** The layers that a record names, shared with the disks that name them too. */
+  #chainOf(number: number, record: DiskRecord): Layer {
+    const { chunkBytes, pool } = this.#engine;
+    let top = Layer.ofRoot(rootOf(record), chunkBytes);
+    for (const overlay of record.overlays) {
+      let layer = this.#layers.get(overlay);
+      if (layer === undefined) {
+        layer = Layer.onTopOf(top, overlay, record.size, chunkBytes, new Overlay(pool));
+        layer.frozen = true;
+        this.#layers.set(overlay, layer);
+      } else if (!sameState(layer.parent!, top)) {
+        throw new PandoError('catalog-corrupt', `disk ${number} and others disagree about what overlay ${overlay} lies on`);
+      }
+      top = layer;
+    }
+    return top;
+  }
+}
+
+export function rootOf(record: DiskRecord): { id: Uint8Array; height: number; size: number } {
+  return { id: new Uint8Array(record.rootId), height: record.rootHeight, size: record.rootSize };
+}
+
+function sameState(a: Layer, b: Layer): boolean {
+  if (a === b) return true;
+  return a.root !== undefined && b.root !== undefined && idToHex(a.root.id) === idToHex(b.root.id) && a.size === b.size;
+}

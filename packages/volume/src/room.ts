@@ -1,0 +1,38 @@
+/** Where writers wait while overlays or log are full, and where they learn why when it will not get better. */
+import type { PandoError } from '@pando/common';
+
+export class Room {
+  readonly #isFull: () => boolean;
+  #waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  #refusal: PandoError | undefined;
+
+  constructor(isFull: () => boolean) {
+    this.#isFull = isFull;
+  }
+
+  /** Why writers that find no room are refused, while they are. */
+  get refusal(): PandoError | undefined {
+    return this.#refusal;
+  }
+
+  /** Resolves when there is room. @throws the refusal */
+  async wait(): Promise<void> {
+    while (this.#isFull()) {
+      if (this.#refusal !== undefined) throw this.#refusal;
+      await new Promise<void>((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    }
+  }
+
+  /** Room may have come up: lets those who wait look again. */
+  open(): void {
+    if (this.#waiting.length === 0 || this.#isFull()) return;
+    for (const waiter of this.#waiting.splice(0)) waiter.resolve();
+  }
+
+  /** While destage cannot go on, those who find no room are told why instead of waiting for ever. */
+  refuse(reason: PandoError | undefined): void {
+    this.#refusal = reason;
+    if (reason === undefined) this.open();
+    else for (const waiter of this.#waiting.splice(0)) waiter.reject(reason);
+  }
+}

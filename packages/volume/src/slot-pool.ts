@@ -1,0 +1,97 @@
+/**
+ * Memory for overlays: slots of one chunk each, in slabs of 1 MiB, and the bound on all of them.
+ *
+ * The bound is what makes writers wait, not a hard limit: a writer that was let in may take what its
+ * request needs, so the pool can pass the bound by the writes in flight, which their senders bound.
+ */
+import { MiB } from '@pando/common';
+
+const SLAB_BYTES = MiB;
+
+export class SlotPool {
+  readonly chunkBytes: number;
+  readonly #bytesMax: number;
+  readonly #slotsPerSlab: number;
+  readonly #slabs: (Buffer | undefined)[] = [];
+  readonly #freeInSlab: number[] = [];
+  readonly #free: number[] = [];
+  #used = 0;
+  /** Called after slots were given back. */
+  onFreed: () => void = () => undefined;
+
+  constructor(chunkBytes: number, bytesMax: number) {
+    this.chunkBytes = chunkBytes;
+    this.#bytesMax = bytesMax;
+    this.#slotsPerSlab = SLAB_BYTES / chunkBytes;
+  }
+
+  get usedBytes(): number {
+    return this.#used * this.chunkBytes;
+  }
+
+  get bytesMax(): number {
+    return this.#bytesMax;
+  }
+
+  /** Whether writers have to wait. */
+  get exhausted(): boolean {
+    return this.usedBytes >= this.#bytesMax;
+  }
+
+  /** A slot with undefined contents. */
+  take(): number {
+    this.#used++;
+    const slot = this.#free.pop() ?? this.#grow();
+    const slab = Math.floor(slot / this.#slotsPerSlab);
+    this.#freeInSlab[slab] = this.#freeInSlab[slab]! - 1;
+    return slot;
+  }
+
+  give(slot: number): void {
+    this.#used--;
+    this.#free.push(slot);
+    const slab = Math.floor(slot / this.#slotsPerSlab);
+    this.#freeInSlab[slab] = this.#freeInSlab[slab]! + 1;
+  }
+
+  /** Call after slots were given back: returns empty slabs to the system and tells who waits for room. */
+  settle(): void {
+    if (this.#used * 4 < this.#free.length) this.#shrink();
+    this.onFreed();
+  }
+
+  /** The slab that holds a slot, to be used with `offsetOf`; plain copies, no view per chunk. */
+  slabOf(slot: number): Buffer {
+    return this.#slabs[Math.floor(slot / this.#slotsPerSlab)]!;
+  }
+
+  offsetOf(slot: number): number {
+    return (slot % this.#slotsPerSlab) * this.chunkBytes;
+  }
+
+  #grow(): number {
+    let slab = this.#slabs.indexOf(undefined);
+    if (slab < 0) slab = this.#slabs.length;
+    this.#slabs[slab] = Buffer.allocUnsafeSlow(SLAB_BYTES);
+    this.#freeInSlab[slab] = this.#slotsPerSlab;
+    const first = slab * this.#slotsPerSlab;
+    for (let slot = first + this.#slotsPerSlab - 1; slot > first; slot--) this.#free.push(slot);
+    return first;
+  }
+
+  /** Drops slabs that are all free. Costs the length of the free list, so it runs only when most is free. */
+  #shrink(): void {
+    const empty = new Set<number>();
+    for (const [slab, free] of this.#freeInSlab.entries()) {
+      if (free === this.#slotsPerSlab && this.#slabs[slab] !== undefined) empty.add(slab);
+    }
+    if (empty.size < 2) return;
+    const kept = this.#free.filter((slot) => !empty.has(Math.floor(slot / this.#slotsPerSlab)));
+    this.#free.length = 0;
+    for (const slot of kept) this.#free.push(slot);
+    for (const slab of empty) {
+      this.#slabs[slab] = undefined;
+      this.#freeInSlab[slab] = 0;
+    }
+  }
+}

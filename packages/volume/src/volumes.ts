@@ -1,0 +1,355 @@
+/**
+ * All disks of a store: made, forked, replaced, resized, removed, opened.
+ *
+ * Every change of records is one commit, made `exclusively`, and takes effect in memory after it is
+ * durable; a commit that fails has changed nothing.
+ */
+import { PandoError, systemClock, type Clock, type FileSystem } from '@pando/common';
+import type { Catalog, CatalogOperation } from '@pando/catalog';
+import type { ChunkStore } from '@pando/chunk-store';
+import { emptyRoot, resizeTree, type Root } from '@pando/tree';
+import { openWriteLog } from '@pando/write-log';
+import { DESTAGE_AFTER_MS, Destager } from './destage.ts';
+import { DISK_TABLE, Disk, PENDING_TABLE, checkRecord, diskKey } from './disk.ts';
+import { Engine } from './engine.ts';
+import { Layer, unresolvedOf } from './layer.ts';
+import { DiskHandle } from './open-volume.ts';
+import { Recovery, rootOf } from './recovery.ts';
+import { SlotPool } from './slot-pool.ts';
+import type { DiskNumber, ForkRequest, OpenVolume, VolumeStats, Volumes } from './types.ts';
+
+const OVERLAY_BYTES_MAX_DEFAULT = 256 * 1024 * 1024;
+const LOG_BYTES_MAX_DEFAULT = 1024 * 1024 * 1024;
+/** How long `close` destages before it leaves the rest to the log. */
+const CLOSE_SETTLE_MS_MAX = 10_000;
+
+export interface VolumesOptions {
+  readonly store: ChunkStore;
+  readonly catalog: Catalog;
+  readonly fs: FileSystem;
+  /** Directory of the write log; it must exist. */
+  readonly logDirectory: string;
+  readonly storeId: Uint8Array;
+  readonly clock?: Clock;
+  /** Guest data held in memory before writers wait. */
+  readonly overlayBytesMax?: number;
+  /** Bytes of log before writers wait. */
+  readonly logBytesMax?: number;
+  readonly logFileBytes?: number;
+  readonly destageAfterMs?: number;
+}
+
+/** Opens the disks of a store: replays the log and starts to destage. @throws log-corrupt, catalog-corrupt, store-newer */
+export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
+  const { store, catalog, fs, logDirectory, storeId } = options;
+  const clock = options.clock ?? systemClock;
+  const pool = new SlotPool(store.chunkBytes, options.overlayBytesMax ?? OVERLAY_BYTES_MAX_DEFAULT);
+  const engine = new Engine(store, catalog, clock, pool, options.logBytesMax ?? LOG_BYTES_MAX_DEFAULT);
+  const recovery = new Recovery(engine);
+  await recovery.loadPending();
+  const fileBytes = options.logFileBytes;
+  engine.log = await openWriteLog(
+    { fs, directory: logDirectory, storeId, ...(fileBytes === undefined ? {} : { fileBytes }) },
+    (record) => recovery.replay(record),
+  );
+  recovery.finish();
+  await engine.releaseLog();
+  const destager = new Destager(engine, options.destageAfterMs ?? DESTAGE_AFTER_MS);
+  destager.start();
+  return new AllVolumes(engine, destager);
+}
+
+class AllVolumes implements Volumes {
+  readonly #engine: Engine;
+  readonly #destager: Destager;
+  readonly #loading = new Map<DiskNumber, Promise<void>>();
+
+  constructor(engine: Engine, destager: Destager) {
+    this.#engine = engine;
+    this.#destager = destager;
+  }
+
+  get chunkBytes(): number {
+    return this.#engine.chunkBytes;
+  }
+
+  get stats(): VolumeStats {
+    const engine = this.#engine;
+    return {
+      overlayBytes: engine.pool.usedBytes,
+      overlays: engine.pending.length,
+      logBytes: engine.log.bytes,
+      writtenBytes: engine.writtenBytes,
+      destagedBytes: engine.destagedBytes,
+      full: engine.room.refusal?.code === 'store-full',
+      failure: engine.failure,
+      damaged: engine.pending.flatMap((layer) =>
+        layer.trouble === undefined ? [] : [...layer.disks].map((disk) => disk.number),
+      ),
+    };
+  }
+
+  async create(
+    from: { readonly size: number } | { readonly root: Root },
+    records: (disk: DiskNumber) => readonly CatalogOperation[],
+  ): Promise<DiskNumber> {
+    const [disk] = await this.createMany([from], (disks) => records(disks[0]!));
+    return disk!;
+  }
+
+  createMany(
+    from: readonly ({ readonly size: number } | { readonly root: Root })[],
+    records: (disks: readonly DiskNumber[]) => readonly CatalogOperation[],
+  ): Promise<readonly DiskNumber[]> {
+    const engine = this.#engine;
+    return engine.exclusively(async () => {
+      const disks = from.map(() => ++engine.lastDisk);
+      const operations = from.flatMap((state, index) => {
+        const root = 'root' in state ? state.root : emptyRoot(state.size, this.chunkBytes);
+        return newDiskOperations(engine, disks[index]!, Layer.ofRoot(root, this.chunkBytes), false);
+      });
+      await engine.commit([...operations, ...records(disks)]);
+      return disks;
+    });
+  }
+
+  fork(request: ForkRequest): Promise<readonly (readonly DiskNumber[])[]> {
+    const engine = this.#engine;
+    return this.#using(request.sources, async (sources) => {
+      // The instant: nothing is awaited between the first disk and the last.
+      for (const disk of sources) disk.freeze();
+      const tops = sources.map((disk) => disk.top);
+      // What the copies will be recorded to hold must be in the log for good before they are recorded.
+      if (tops.some((top) => top.root === undefined)) await engine.log.sync();
+      return engine.exclusively(async () => {
+        for (const disk of sources) this.#checkThere(disk);
+        const held = tops.map((top) => unresolvedOf(top));
+        const disks = Array.from({ length: request.copies }, () => sources.map(() => ++engine.lastDisk));
+        const operations = disks.flatMap((copy) =>
+          copy.flatMap((number, index) => newDiskOperations(engine, number, tops[index]!, request.readOnly)),
+        );
+        const updated = sources.filter((disk) => disk.top.root === undefined);
+        for (const disk of updated) operations.push(...engine.operationsFor(disk));
+        await engine.commit([...operations, ...request.records(disks)]);
+        for (const copy of disks) {
+          for (const [index, number] of copy.entries()) {
+            if (held[index]!.length === 0) continue;
+            const disk = new Disk(number, request.readOnly, tops[index]!, engine.lastOverlay);
+            engine.disks.set(number, disk);
+            engine.hold(disk, held[index]!);
+          }
+        }
+        return disks;
+      });
+    });
+  }
+
+  replace(
+    pairs: readonly { readonly target: DiskNumber; readonly source: DiskNumber }[],
+    records: () => readonly CatalogOperation[],
+  ): Promise<void> {
+    const engine = this.#engine;
+    const numbers = pairs.flatMap((pair) => [pair.target, pair.source]);
+    return this.#using(numbers, (disks) =>
+      engine.exclusively(async () => {
+        const targets = disks.filter((_, index) => index % 2 === 0);
+        const sources = disks.filter((_, index) => index % 2 === 1);
+        for (const disk of disks) this.#checkThere(disk);
+        await this.#changing(targets, async () => {
+          for (const disk of sources) disk.freeze();
+          const tops = sources.map((disk) => disk.top);
+          if (tops.some((top) => top.root === undefined)) await engine.log.sync();
+          const held = tops.map((top) => unresolvedOf(top));
+          // From here on the log opens nothing for the targets that they had before.
+          const floor = engine.lastOverlay;
+          const operations = targets.flatMap((disk, index) => engine.operationsFor(disk, tops[index]!, floor));
+          for (const disk of sources) if (disk.top.root === undefined) operations.push(...engine.operationsFor(disk));
+          await engine.commit([...operations, ...records()]);
+          for (const [index, disk] of targets.entries()) {
+            const before = unresolvedOf(disk.top);
+            disk.top = tops[index]!;
+            disk.overlayFloor = floor;
+            engine.hold(disk, held[index]!);
+            engine.unhold(disk, before.filter((layer) => !held[index]!.includes(layer)));
+          }
+        });
+        await engine.releaseLog();
+      }),
+    );
+  }
+
+  resize(number: DiskNumber, size: number, records: () => readonly CatalogOperation[]): Promise<void> {
+    return this.#using([number], ([disk]) => {
+      if (size < disk!.size) return this.#shrink(disk!, size, records);
+      return this.#grow(disk!, size, records);
+    });
+  }
+
+  remove(numbers: readonly DiskNumber[], records: () => readonly CatalogOperation[]): Promise<void> {
+    const engine = this.#engine;
+    return this.#using(numbers, (disks) =>
+      engine.exclusively(async () => {
+        for (const disk of disks) this.#checkThere(disk);
+        await this.#changing(disks, async () => {
+          const operations = numbers.flatMap((number): CatalogOperation[] => [
+            { type: 'delete', table: DISK_TABLE, key: diskKey(number) },
+            { type: 'delete', table: PENDING_TABLE, key: diskKey(number) },
+          ]);
+          await engine.commit([...operations, ...records()]);
+          for (const disk of disks) {
+            disk.removed = true;
+            engine.disks.delete(disk.number);
+            for (const layer of engine.pending) layer.disks.delete(disk);
+          }
+          engine.dropUnused();
+        });
+        await engine.releaseLog();
+      }),
+    );
+  }
+
+  async open(number: DiskNumber): Promise<OpenVolume> {
+    return this.#using([number], ([disk]) => {
+      if (disk!.changing) throw new PandoError('disk-in-use', `disk ${number} is being changed`);
+      this.#checkThere(disk!);
+      return Promise.resolve(new DiskHandle(this.#engine, disk!));
+    });
+  }
+
+  isOpen(number: DiskNumber): boolean {
+    return (this.#engine.disks.get(number)?.handles ?? 0) > 0;
+  }
+
+  settle(number: DiskNumber): Promise<Root> {
+    return this.#using([number], async ([disk]) => {
+      disk!.freeze();
+      const { top } = disk!;
+      await this.#destager.settle(top);
+      this.#checkThere(disk!);
+      return top.root!;
+    });
+  }
+
+  async settleAll(): Promise<void> {
+    const layers = [...this.#engine.pending];
+    for (const layer of layers) if (!layer.frozen) for (const disk of layer.disks) disk.freeze();
+    await Promise.all(layers.map((layer) => this.#destager.settle(layer)));
+  }
+
+  async close(): Promise<void> {
+    const engine = this.#engine;
+    const timer = new AbortController();
+    const limit = engine.clock.sleep(CLOSE_SETTLE_MS_MAX, timer.signal).catch(() => undefined);
+    // What cannot be destaged now stays in the log.
+    await Promise.race([this.settleAll().catch(() => undefined), limit]);
+    timer.abort();
+    await this.#destager.stop();
+    await engine.exclusively(() => Promise.resolve());
+    await engine.log.close();
+  }
+
+  /** A larger size is a new overlay that says so, so that writes under way need not stop. */
+  #grow(disk: Disk, size: number, records: () => readonly CatalogOperation[]): Promise<void> {
+    const engine = this.#engine;
+    return engine.exclusively(async () => {
+      this.#checkThere(disk);
+      if (size > disk.size) {
+        disk.freeze();
+        engine.openLayer(disk, size);
+        disk.freeze();
+        await engine.log.sync();
+      }
+      await engine.commit([...engine.operationsFor(disk), ...records()]);
+    });
+  }
+
+  /** A smaller size is a new root, so that it happens in the commit or not at all. */
+  async #shrink(disk: Disk, size: number, records: () => readonly CatalogOperation[]): Promise<void> {
+    const engine = this.#engine;
+    await this.#changing([disk], async () => {
+      disk.freeze();
+      await this.#destager.settle(disk.top);
+      const session = engine.store.openSession();
+      try {
+        await engine.exclusively(async () => {
+          this.#checkThere(disk);
+          const root = await resizeTree(engine.store, session, disk.top.root!, size);
+          await session.flush();
+          const top = Layer.ofRoot(root, this.chunkBytes);
+          await engine.commit([...engine.operationsFor(disk, top), ...records()]);
+          disk.top = top;
+        });
+      } finally {
+        session.release();
+      }
+    });
+  }
+
+  /** Runs while nobody can open the disks. @throws `disk-in-use` when somebody has, or something else changes one */
+  async #changing<T>(disks: readonly Disk[], run: () => Promise<T>): Promise<T> {
+    for (const disk of disks) {
+      if (disk.handles > 0 || disk.changing) throw new PandoError('disk-in-use', `disk ${disk.number} is in use`);
+    }
+    for (const disk of disks) disk.changing = true;
+    try {
+      return await run();
+    } finally {
+      for (const disk of disks) disk.changing = false;
+    }
+  }
+
+  #checkThere(disk: Disk): void {
+    if (disk.removed) throw new PandoError('disk-missing', `there is no disk ${disk.number}`);
+  }
+
+  /** Loads disks and keeps them loaded while `run` works with them. */
+  async #using<T>(numbers: readonly DiskNumber[], run: (disks: Disk[]) => Promise<T>): Promise<T> {
+    const disks: Disk[] = [];
+    try {
+      for (const number of numbers) {
+        let disk = this.#engine.disks.get(number);
+        // One object a disk: what was loaded may have been let go again before we got to it.
+        while (disk === undefined) {
+          await this.#load(number);
+          disk = this.#engine.disks.get(number);
+        }
+        disk.uses++;
+        disks.push(disk);
+      }
+      return await run(disks);
+    } finally {
+      for (const disk of disks) {
+        disk.uses--;
+        this.#engine.evict(disk);
+      }
+    }
+  }
+
+  #load(number: DiskNumber): Promise<void> {
+    let loading = this.#loading.get(number);
+    if (loading === undefined) {
+      loading = this.#read(number).finally(() => this.#loading.delete(number));
+      this.#loading.set(number, loading);
+    }
+    return loading;
+  }
+
+  async #read(number: DiskNumber): Promise<void> {
+    const engine = this.#engine;
+    const value = await engine.catalog.get(DISK_TABLE, diskKey(number));
+    if (value === undefined) throw new PandoError('disk-missing', `there is no disk ${number}`);
+    const record = checkRecord(number, value, this.chunkBytes);
+    // A fork whose record can be read already is about to put the disk into memory.
+    if (record.overlays.length > 0) await engine.exclusively(() => Promise.resolve());
+    if (engine.disks.has(number)) return;
+    if (record.overlays.length > 0) {
+      throw new PandoError('internal', `disk ${number} has overlays but is not in memory`);
+    }
+    const top = Layer.ofRoot(rootOf(record), this.chunkBytes);
+    engine.disks.set(number, new Disk(number, record.readOnly, top, record.overlayFloor));
+  }
+}
+
+function newDiskOperations(engine: Engine, number: DiskNumber, top: Layer, readOnly: boolean): CatalogOperation[] {
+  return engine.operationsFor(new Disk(number, readOnly, top, engine.lastOverlay));
+}
