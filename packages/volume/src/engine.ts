@@ -7,7 +7,8 @@
  *   is kept from the first of them on.
  * - Records of disks change in one commit at a time (`exclusively`), built from the layers as they are then.
  */
-import { PandoError, type Clock } from '@pando/common';
+import type { PandoError} from '@pando/common';
+import { type Clock } from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import type { WriteLog } from '@pando/write-log';

@@ -149,10 +149,10 @@ describe('volumes', () => {
   it('forks several disks at one instant, also while they are written to', async () => {
     const disks = [await volumes.create({ size: 8 * CHUNK }, none), await volumes.create({ size: 8 * CHUNK }, none)];
     const [first, second] = [await volumes.open(disks[0]!), await volumes.open(disks[1]!)];
-    let stop = false;
+    const stop = new AbortController();
     // The counter on the first disk is always written before that on the second.
     const writer = (async () => {
-      for (let n = 1; !stop; n++) {
+      for (let n = 1; !stop.signal.aborted; n++) {
         const value = Buffer.alloc(8);
         value.writeUInt32LE(n);
         await first.write(0, value);
@@ -165,7 +165,7 @@ describe('volumes', () => {
       const b = (await contentOf(copy![1]!)).readUInt32LE(4000);
       expect(a === b || a === b + 1).toBe(true);
     }
-    stop = true;
+    stop.abort();
     await writer;
     await first.close();
     await second.close();

@@ -136,7 +136,7 @@ class AllVolumes implements Volumes {
             if (held[index]!.length === 0) continue;
             const disk = new Disk(number, request.readOnly, tops[index]!, engine.lastOverlay);
             engine.disks.set(number, disk);
-            engine.hold(disk, held[index]!);
+            engine.hold(disk, held[index]);
           }
         }
         return disks;
@@ -162,14 +162,14 @@ class AllVolumes implements Volumes {
           const held = tops.map((top) => unresolvedOf(top));
           // From here on the log opens nothing for the targets that they had before.
           const floor = engine.lastOverlay;
-          const operations = targets.flatMap((disk, index) => engine.operationsFor(disk, tops[index]!, floor));
+          const operations = targets.flatMap((disk, index) => engine.operationsFor(disk, tops[index], floor));
           for (const disk of sources) if (disk.top.root === undefined) operations.push(...engine.operationsFor(disk));
           await engine.commit([...operations, ...records()]);
           for (const [index, disk] of targets.entries()) {
             const before = unresolvedOf(disk.top);
             disk.top = tops[index]!;
             disk.overlayFloor = floor;
-            engine.hold(disk, held[index]!);
+            engine.hold(disk, held[index]);
             engine.unhold(disk, before.filter((layer) => !held[index]!.includes(layer)));
           }
         });

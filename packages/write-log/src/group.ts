@@ -91,7 +91,7 @@ export class Group {
   }
 
   parts(): Uint8Array[] {
-    const gathered = this.#buffers.map((buffer, index) => buffer.subarray(0, this.#used[index]!));
+    const gathered = this.#buffers.map((buffer, index) => buffer.subarray(0, this.#used[index]));
     return [...this.#carried.map((open) => open.bytes), ...gathered];
   }
 

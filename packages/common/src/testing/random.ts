@@ -1,4 +1,5 @@
 /** A small seeded generator for tests and simulations: the same seed gives the same run. */
+import { randomInt } from 'node:crypto';
 
 /** sfc32, seeded from one number: a function that returns numbers in [0, 1). */
 export function seededRandom(seed: number): () => number {
@@ -33,5 +34,5 @@ export function fillRandom(random: () => number, target: Uint8Array): Uint8Array
 /** The seed of this run: from the environment (PANDO_SEED, to replay) or fresh; tests print it when they fail. */
 export function runSeed(): number {
   const given = process.env['PANDO_SEED'];
-  return given === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(given);
+  return given === undefined ? randomInt(2 ** 31) : Number(given);
 }
