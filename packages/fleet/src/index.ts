@@ -1,1 +1,4 @@
-export * from './types.ts';
+export { openFleet, type FleetOptions, type OpenFleet } from './fleet.ts';
+export { FLEET_LIMITS, type FleetLimits } from './limits.ts';
+export { checkName } from './names.ts';
+export type * from './types.ts';

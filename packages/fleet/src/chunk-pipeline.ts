@@ -1,0 +1,197 @@
+/**
+ * Bytes in any parts → batches of chunks → ids in disk order → tree. Several batches are on their way through hashing
+ * and compression at once; their ids are appended in the order of the disk.
+ *
+ * It is the session's pin source: an id is pinned from the turn in which the session hands it out until
+ * the tree builder has it (which pins it from then on).
+ */
+import { ID_BYTES, isHole } from '@pando/common';
+import { TreeBuilder, type ChunkWriter, type Root } from '@pando/tree';
+import type { PinSource } from '@pando/chunk-store';
+
+/** Chunks of one batch: 1 MiB of chunks of 4 KiB. */
+const BATCH_CHUNKS = 256;
+
+/** A shorter hole goes through the batch as zeros: cheaper than a batch cut short. */
+const HOLE_CHUNKS_MIN = BATCH_CHUNKS;
+
+/** A step of the tree's making: a batch whose ids come, or a hole. */
+interface Batch {
+  ids: Uint8Array | undefined;
+}
+
+export class ChunkPipeline implements PinSource {
+  readonly #writer: ChunkWriter;
+  readonly #builder: TreeBuilder;
+  readonly #batchesMax: number;
+  readonly #free: Uint8Array[] = [];
+  /** Batches that the builder has not taken over yet. */
+  readonly #underWay = new Set<Batch>();
+  #buffer: Uint8Array;
+  #filled = 0;
+  #position = 0;
+  #dataBytes = 0;
+  #chunks = 0;
+  #zeroChunks = 0;
+  /** Hole before what is in the buffer that is no step yet: however many holes follow one another, they are one step. */
+  #holeChunks = 0;
+  /** The end of the chain of appends. */
+  #tail: Promise<void> = Promise.resolve();
+  #failed = false;
+  #failure: unknown;
+  #wakeUp: (() => void) | undefined;
+
+  constructor(writer: ChunkWriter, batchesMax: number) {
+    this.#writer = writer;
+    this.#builder = new TreeBuilder(writer);
+    this.#batchesMax = batchesMax;
+    this.#buffer = this.#newBuffer();
+  }
+
+  /** Bytes of the disk so far. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Bytes that came as data, not as holes. */
+  get dataBytes(): number {
+    return this.#dataBytes;
+  }
+
+  /** Chunks of the disk, and those of them that are holes; exact once `finish` has resolved. */
+  get chunks(): number {
+    return this.#chunks;
+  }
+
+  get zeroChunks(): number {
+    return this.#zeroChunks;
+  }
+
+  /** Takes the bytes over (copied before it resolves). Waits while enough batches are under way. @throws errors of the writer */
+  async write(data: Uint8Array): Promise<void> {
+    let done = 0;
+    while (done < data.byteLength) {
+      const count = Math.min(data.byteLength - done, this.#buffer.byteLength - this.#filled);
+      this.#buffer.set(count === data.byteLength ? data : data.subarray(done, done + count), this.#filled);
+      this.#filled += count;
+      this.#position += count;
+      this.#dataBytes += count;
+      done += count;
+      if (this.#filled === this.#buffer.byteLength) await this.#sendBatch();
+    }
+  }
+
+  /** So many zeros. */
+  async skip(bytes: number): Promise<void> {
+    const chunkBytes = this.#writer.chunkBytes;
+    let left = bytes;
+    if (left >= HOLE_CHUNKS_MIN * chunkBytes) {
+      left -= await this.#zeros(Math.min(left, (chunkBytes - (this.#filled % chunkBytes)) % chunkBytes));
+      const chunks = Math.floor(left / chunkBytes);
+      await this.#sendBatch();
+      this.#position += chunks * chunkBytes;
+      left -= chunks * chunkBytes;
+      this.#holeChunks += chunks;
+    }
+    while (left > 0) left -= await this.#zeros(left);
+  }
+
+  /** The root of a disk of `size` bytes. */
+  async finish(size: number): Promise<Root> {
+    await this.#zeros((this.#writer.chunkBytes - (this.#filled % this.#writer.chunkBytes)) % this.#writer.chunkBytes, false);
+    await this.#sendBatch();
+    this.#sendHole();
+    await this.#tail;
+    this.#refuseFailed();
+    return this.#builder.finish(size);
+  }
+
+  /** Resolves when nothing is under way any more, failed or not. */
+  async settle(): Promise<void> {
+    await this.#tail;
+  }
+
+  forEachPin(visit: (ids: Uint8Array, offset: number, level: number) => void): void {
+    this.#builder.forEachPin(visit);
+    for (const { ids } of this.#underWay) {
+      if (ids === undefined) continue;
+      for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
+        if (!isHole(ids, at)) visit(ids, at, 0);
+      }
+    }
+  }
+
+  /** Fills zeros up to the end of the batch at most; resolves to how many. */
+  async #zeros(bytes: number, count = true): Promise<number> {
+    const filled = Math.min(bytes, this.#buffer.byteLength - this.#filled);
+    this.#buffer.fill(0, this.#filled, this.#filled + filled);
+    this.#filled += filled;
+    if (count) this.#position += filled;
+    if (this.#filled === this.#buffer.byteLength) await this.#sendBatch();
+    return filled;
+  }
+
+  /** Hands the whole chunks in the buffer to the writer; there is no partial one at the end of it. */
+  async #sendBatch(): Promise<void> {
+    this.#refuseFailed();
+    if (this.#filled === 0) return;
+    this.#sendHole();
+    while (this.#underWay.size >= this.#batchesMax) await this.#oneLess();
+    this.#refuseFailed();
+    const buffer = this.#buffer;
+    const count = this.#filled / this.#writer.chunkBytes;
+    this.#buffer = this.#free.pop() ?? this.#newBuffer();
+    this.#filled = 0;
+    this.#chunks += count;
+    const batch: Batch = { ids: undefined };
+    this.#underWay.add(batch);
+    const written = this.#writer.writeChunks(buffer.subarray(0, count * this.#writer.chunkBytes), count).then((ids) => {
+      batch.ids = ids;
+      this.#free.push(buffer);
+    });
+    written.catch(() => undefined); // reported by the append, in its turn
+    this.#append(async () => {
+      try {
+        await written;
+        const ids = batch.ids!;
+        for (let i = 0; i < count; i++) {
+          if (isHole(ids, i * ID_BYTES)) this.#zeroChunks++;
+        }
+        await this.#builder.append(ids, count);
+      } finally {
+        this.#underWay.delete(batch);
+        this.#wakeUp?.();
+      }
+    });
+  }
+
+  #sendHole(): void {
+    const chunks = this.#holeChunks;
+    if (chunks === 0) return;
+    this.#holeChunks = 0;
+    this.#chunks += chunks;
+    this.#zeroChunks += chunks;
+    this.#append(() => this.#builder.appendHole(chunks));
+  }
+
+  /** Runs the step after all earlier ones. After a failure the steps only wait for what they sent. */
+  #append(step: () => Promise<void>): void {
+    this.#tail = this.#tail.then(step).catch((error: unknown) => {
+      if (this.#failed) return;
+      this.#failed = true;
+      this.#failure = error;
+    });
+  }
+
+  async #oneLess(): Promise<void> {
+    await new Promise<void>((resolve) => (this.#wakeUp = resolve));
+  }
+
+  #refuseFailed(): void {
+    if (this.#failed) throw this.#failure;
+  }
+
+  #newBuffer(): Uint8Array {
+    return new Uint8Array(BATCH_CHUNKS * this.#writer.chunkBytes);
+  }
+}

@@ -1,0 +1,114 @@
+/** Opens the fleet: puts its parts together, and counts what is under way so that it can be closed. */
+import type { Catalog } from '@pando/catalog';
+import type { ChunkStore } from '@pando/chunk-store';
+import { PandoError, type Clock, type Random } from '@pando/common';
+import { account } from '@pando/gc';
+import type { Volumes } from '@pando/volume';
+import { attach, listExports } from './attach.ts';
+import { Attachments } from './attachments.ts';
+import { createBackup, deleteBackup, getBackup, listBackups } from './backups.ts';
+import type { FleetContext } from './context.ts';
+import { idSource } from './ids.ts';
+import { Imports } from './imports.ts';
+import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
+import { Locks, Reservations } from './locks.ts';
+import { finishRemovals, restoreBackup } from './restore.ts';
+import { Space, type SpaceSources } from './space.ts';
+import type { Fleet } from './types.ts';
+import { cloneVm, createVm, deleteVm, getVm, listVms, renameVm, resizeDisk } from './vms.ts';
+
+export interface FleetOptions {
+  readonly catalog: Catalog;
+  readonly store: ChunkStore;
+  readonly volumes: Volumes;
+  readonly clock: Clock;
+  readonly random: Random;
+  /**
+   * Runs an action that walks the store as a collection does, which only one may do at a time: whoever runs gc
+   * runs it through the same gate. Without one, nothing else collects.
+   */
+  readonly gate?: SpaceSources['gate'];
+  readonly limits?: Partial<FleetLimits>;
+}
+
+export interface OpenFleet extends Fleet {
+  /**
+   * Refuses new work, cancels imports and reports, waits for operations under way, throws all clients out.
+   * Catalog, store and volumes are the caller's to close afterwards. Idempotent.
+   */
+  close(): Promise<void>;
+}
+
+/** Opens the fleet over rooms that are open, and finishes what an earlier process was interrupted in. */
+export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
+  const { catalog, store, volumes, clock, random } = options;
+  const limits = { ...FLEET_LIMITS, ...options.limits };
+  const closing = new AbortController();
+  const ctx: FleetContext = {
+    catalog,
+    store,
+    volumes,
+    clock,
+    limits,
+    locks: new Locks(limits.lockWaitersMax),
+    reservations: new Reservations(),
+    attachments: new Attachments(clock, limits),
+    closing: closing.signal,
+    newId: idSource(clock, random),
+  };
+  const imports = new Imports();
+  const space = new Space(ctx, {
+    account,
+    gate: options.gate ?? ((action) => action()),
+  });
+  await finishRemovals(ctx);
+
+  const operations = new Set<Promise<unknown>>();
+  let closed: Promise<void> | undefined;
+
+  /** Every operation goes through here. */
+  const run = async <T>(action: () => Promise<T>): Promise<T> => {
+    if (closing.signal.aborted) throw closing.signal.reason as Error;
+    const operation = action();
+    operations.add(operation);
+    try {
+      return await operation;
+    } finally {
+      operations.delete(operation);
+    }
+  };
+  /** A signal that aborts with the caller's, and when the fleet closes. */
+  const withClosing = <W extends { readonly signal?: AbortSignal }>(work: W | undefined): W & { readonly signal: AbortSignal } => ({
+    ...(work as W),
+    signal: work?.signal === undefined ? closing.signal : AbortSignal.any([work.signal, closing.signal]),
+  });
+
+  return {
+    createVm: (request) => run(() => createVm(ctx, request)),
+    importVm: (request, work = {}) => run(() => imports.run(ctx, request, work)),
+    listVms: (request = {}) => run(() => listVms(ctx, request)),
+    getVm: (vm) => run(() => getVm(ctx, vm)),
+    renameVm: (vm, name) => run(() => renameVm(ctx, vm, name)),
+    resizeDisk: (vm, disk, sizeBytes, how = {}) => run(() => resizeDisk(ctx, vm, disk, sizeBytes, how)),
+    deleteVm: (vm, how = {}) => run(() => deleteVm(ctx, vm, how)),
+    cloneVm: (vm, request) => run(() => cloneVm(ctx, vm, request)),
+    createBackup: (vm, request = {}) => run(() => createBackup(ctx, vm, request)),
+    listBackups: (request = {}) => run(() => listBackups(ctx, request)),
+    getBackup: (backup) => run(() => getBackup(ctx, backup)),
+    deleteBackup: (backup) => run(() => deleteBackup(ctx, backup)),
+    restoreBackup: (backup, request = {}) => run(() => restoreBackup(ctx, backup, request)),
+    attach: (exportName) => run(() => attach(ctx, exportName)),
+    listExports: (limit) => run(() => listExports(ctx, limit)),
+    space: (work) => run(() => space.report(withClosing(work))),
+    ownerSpaces: (request = {}) => run(() => space.owners(request)),
+    close: () =>
+      (closed ??= (async () => {
+        const reason = new PandoError('shutting-down', 'the server is stopping');
+        closing.abort(reason);
+        // Twice: an attach that was under way may have ended in between.
+        await ctx.attachments.disconnectAll(reason);
+        await Promise.allSettled(operations);
+        await ctx.attachments.disconnectAll(reason);
+      })()),
+  };
+}

@@ -1,0 +1,109 @@
+/** Restore: as a new VM, or in place. */
+import { PandoError } from '@pando/common';
+import type { FleetContext } from './context.ts';
+import { holdBackup, withVmNames } from './lookup.ts';
+import { checkName } from './names.ts';
+import { getRecord, put, readAs, remove, type StoredBackup, type StoredDisk, type StoredVm } from './records.ts';
+import type { Vm } from './types.ts';
+import { detachClients, newVm, toVm } from './vms.ts';
+
+export async function restoreBackup(
+  ctx: FleetContext,
+  ref: string,
+  request: { readonly as?: string; readonly force?: boolean },
+): Promise<Vm> {
+  if (request.as === undefined) {
+    return holdBackup(ctx, ref, 'shared', (backup) => restoreInPlace(ctx, backup, request.force === true));
+  }
+  const name = checkName('VM name', request.as);
+  return withVmNames(ctx, [name], () => holdBackup(ctx, ref, 'shared', (backup) => restoreAs(ctx, backup, name)));
+}
+
+async function restoreAs(ctx: FleetContext, { record }: StoredBackup, name: string): Promise<Vm> {
+  const vm = newVm(ctx, { name, lineage: record.lineage });
+  await ctx.volumes.fork({
+    sources: record.disks.map(({ disk }) => disk),
+    copies: 1,
+    readOnly: false,
+    records: ([numbers]) => vm.store(record.disks.map((disk, i) => ({ ...disk, disk: numbers![i]! }))),
+  });
+  return vm.made();
+}
+
+async function restoreInPlace(ctx: FleetContext, backup: StoredBackup, force: boolean): Promise<Vm> {
+  const { vmId, vmName, disks } = backup.record;
+  return ctx.locks.hold(vmId, 'exclusive', async () => {
+    const record = await getRecord(ctx.catalog, 'vm', vmId);
+    if (record === undefined) {
+      throw new PandoError('vm-missing', `the VM ${vmName} of this backup is gone: restore it as a new VM (\`--as\`, \`"as"\`)`);
+    }
+    const vm = { id: vmId, record };
+    await detachClients(ctx, vm, force, 'restored');
+    const targets = disks.map((disk) => record.disks.find(({ name }) => name === disk.name));
+    const same = record.disks.length === disks.length && targets.every((target) => target !== undefined);
+    const restored = same ? await replaceDisks(ctx, vm, backup, targets) : await swapDisks(ctx, vm, backup);
+    return toVm(ctx, restored);
+  });
+}
+
+/** The usual case: the same disks, whose contents and sizes become those of the backup. */
+async function replaceDisks(
+  ctx: FleetContext,
+  vm: StoredVm,
+  backup: StoredBackup,
+  targets: readonly StoredDisk[],
+): Promise<StoredVm> {
+  const pairs = backup.record.disks.map((source, i) => ({ source, target: targets[i]! }));
+  const record = {
+    ...vm.record,
+    disks: pairs.map(({ source, target }) => ({ ...target, size: source.size })),
+  };
+  await ctx.volumes.replace(
+    pairs.map(({ source, target }) => ({ source: source.disk, target: target.disk })),
+    () => [put('vm', vm.id, record)],
+  );
+  return { id: vm.id, record };
+}
+
+/**
+ * The VM has other disks than the backup: it gets forks of all of the backup's in one commit, which also notes
+ * which old ones have to go. They go in a second commit; after a crash in between, when the fleet is opened.
+ */
+async function swapDisks(ctx: FleetContext, vm: StoredVm, backup: StoredBackup): Promise<StoredVm> {
+  const removal = ctx.newId();
+  const old = vm.record.disks.map(({ disk }) => disk);
+  let record = vm.record;
+  await ctx.volumes.fork({
+    sources: backup.record.disks.map(({ disk }) => disk),
+    copies: 1,
+    readOnly: false,
+    records: ([numbers]) => {
+      record = { ...vm.record, disks: backup.record.disks.map((disk, i) => ({ ...disk, disk: numbers![i]! })) };
+      return [put('vm', vm.id, record), put('disk-removal', removal, { disks: old })];
+    },
+  });
+  await removeDisks(ctx, removal, old);
+  return { id: vm.id, record };
+}
+
+/** Removes disks that a restore replaced, also those that an earlier run of the process did not get to. */
+export async function finishRemovals(ctx: FleetContext): Promise<void> {
+  for (;;) {
+    const found = await ctx.catalog.list('disk-removal');
+    for (const { key, value } of found) {
+      if (!(await removeDisks(ctx, key, readAs('disk-removal', key, value).disks))) return;
+    }
+    if (found.length === 0) return;
+  }
+}
+
+/** Resolves to false when it has to be tried again later: the restore itself is done. */
+async function removeDisks(ctx: FleetContext, removal: string, disks: readonly number[]): Promise<boolean> {
+  try {
+    await ctx.volumes.remove(disks, () => [remove('disk-removal', removal)]);
+    return true;
+  } catch (error) {
+    if (error instanceof PandoError && error.kind === 'unavailable') return false;
+    throw error;
+  }
+}

@@ -1,0 +1,201 @@
+/**
+ * Volumes in memory, for tests of the fleet alone: contents in maps of blocks, records in the catalog in the same
+ * commit as the caller's, errors where the contract says so. No log, no overlays, no destage.
+ */
+import { MemoryBlockDevice } from '@pando/block-device';
+import type { Catalog, CatalogOperation } from '@pando/catalog';
+import { PandoError } from '@pando/common';
+import { HOLE_ID } from '@pando/common';
+import { heightFor, readTree, type ChunkReader, type Root } from '@pando/tree';
+import type { DiskNumber, DiskRecord, ForkRequest, OpenVolume, VolumeStats, Volumes } from '@pando/volume';
+import { diskKey } from '../records.ts';
+
+type Blocks = Map<number, Uint8Array>;
+
+interface FakeDisk {
+  root: Root;
+  size: number;
+  blocks: Blocks;
+  readonly readOnly: boolean;
+  handles: number;
+}
+
+type From = { readonly size: number } | { readonly root: Root };
+
+export class FakeVolumes implements Volumes {
+  readonly chunkBytes: number;
+  /** Every call that made a commit, for tests that count them. */
+  readonly calls: string[] = [];
+  /** Runs before each commit; tests make it fail or wait. */
+  beforeCommit: (() => Promise<void>) | undefined;
+  readonly #catalog: Catalog;
+  readonly #reader: ChunkReader;
+  readonly #disks = new Map<DiskNumber, FakeDisk>();
+  #last = 0;
+
+  constructor(catalog: Catalog, reader: ChunkReader) {
+    this.#catalog = catalog;
+    this.#reader = reader;
+    this.chunkBytes = reader.chunkBytes;
+  }
+
+  /** Numbers of all disks that exist. */
+  get disks(): DiskNumber[] {
+    return [...this.#disks.keys()];
+  }
+
+  async create(from: From, records: (disk: DiskNumber) => readonly CatalogOperation[]): Promise<DiskNumber> {
+    return (await this.createMany([from], ([disk]) => records(disk!)))[0]!;
+  }
+
+  async createMany(
+    from: readonly From[],
+    records: (disks: readonly DiskNumber[]) => readonly CatalogOperation[],
+  ): Promise<readonly DiskNumber[]> {
+    const made = await Promise.all(from.map((state) => this.#make(state)));
+    const numbers = made.map(() => ++this.#last);
+    await this.#commit('create', [...made.map((disk, i) => this.#put(numbers[i]!, disk)), ...records(numbers)]);
+    made.forEach((disk, i) => this.#disks.set(numbers[i]!, disk));
+    return numbers;
+  }
+
+  async fork({ sources, copies, readOnly, records }: ForkRequest): Promise<readonly (readonly DiskNumber[])[]> {
+    const frozen = sources.map((number) => this.#find(number)).map((disk) => ({ ...disk, blocks: copy(disk.blocks) }));
+    const made = Array.from({ length: copies }, () =>
+      frozen.map((disk) => ({
+        number: ++this.#last,
+        disk: { ...disk, blocks: copy(disk.blocks), readOnly, handles: 0 } satisfies FakeDisk,
+      })),
+    );
+    const numbers = made.map((ofCopy) => ofCopy.map(({ number }) => number));
+    const all = made.flat();
+    await this.#commit('fork', [...all.map(({ number, disk }) => this.#put(number, disk)), ...records(numbers)]);
+    for (const { number, disk } of all) this.#disks.set(number, disk);
+    return numbers;
+  }
+
+  async replace(
+    pairs: readonly { readonly target: DiskNumber; readonly source: DiskNumber }[],
+    records: () => readonly CatalogOperation[],
+  ): Promise<void> {
+    const changes = pairs.map(({ target, source }) => {
+      this.#refuseOpen(target);
+      const from = this.#find(source);
+      return { target, disk: { ...from, blocks: copy(from.blocks), readOnly: false, handles: 0 } satisfies FakeDisk };
+    });
+    await this.#commit('replace', [...changes.map(({ target, disk }) => this.#put(target, disk)), ...records()]);
+    for (const { target, disk } of changes) this.#disks.set(target, disk);
+  }
+
+  async resize(number: DiskNumber, size: number, records: () => readonly CatalogOperation[]): Promise<void> {
+    const disk = this.#find(number);
+    if (size < disk.size) this.#refuseOpen(number);
+    await this.#commit('resize', [this.#put(number, { ...disk, size }), ...records()]);
+    if (size < disk.size) {
+      new MemoryBlockDevice({ size: disk.size, blockBytes: this.chunkBytes }, disk.blocks).zero(size, disk.size - size);
+    }
+    disk.size = size;
+  }
+
+  async remove(numbers: readonly DiskNumber[], records: () => readonly CatalogOperation[]): Promise<void> {
+    for (const number of numbers) {
+      this.#find(number);
+      this.#refuseOpen(number);
+    }
+    const gone = numbers.map((number) => ({ type: 'delete', table: 'disk', key: diskKey(number) }) as const);
+    await this.#commit('remove', [...gone, ...records()]);
+    for (const number of numbers) this.#disks.delete(number);
+  }
+
+  async open(number: DiskNumber): Promise<OpenVolume> {
+    const disk = this.#find(number);
+    disk.handles++;
+    return new FakeHandle(number, disk, this.chunkBytes, () => disk.handles--);
+  }
+
+  isOpen(number: DiskNumber): boolean {
+    return this.#find(number).handles > 0;
+  }
+
+  async settle(number: DiskNumber): Promise<Root> {
+    return this.#find(number).root;
+  }
+
+  settleAll(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  get stats(): VolumeStats {
+    const zeros = { overlayBytes: 0, overlays: 0, writtenBytes: 0, destagedBytes: 0, logBytes: 12_345 };
+    return { ...zeros, full: false, failure: undefined, damaged: [] };
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async #make(from: From): Promise<FakeDisk> {
+    if ('size' in from) {
+      const root = { id: HOLE_ID, height: heightFor(from.size, this.chunkBytes), size: from.size };
+      return { root, size: from.size, blocks: new Map(), readOnly: false, handles: 0 };
+    }
+    const { root } = from;
+    const blocks: Blocks = new Map();
+    for (let at = 0; at < root.size; at += this.chunkBytes) {
+      const block = new Uint8Array(this.chunkBytes);
+      await readTree(this.#reader, root, at, Math.min(this.chunkBytes, root.size - at), block, 0);
+      if (block.some((byte) => byte !== 0)) blocks.set(at / this.chunkBytes, block);
+    }
+    return { root, size: root.size, blocks, readOnly: false, handles: 0 };
+  }
+
+  #find(number: DiskNumber): FakeDisk {
+    const disk = this.#disks.get(number);
+    if (disk === undefined) throw new PandoError('disk-missing', `no disk ${number}`);
+    return disk;
+  }
+
+  #refuseOpen(number: DiskNumber): void {
+    if (this.#find(number).handles > 0) throw new PandoError('disk-in-use', `disk ${number} is open`);
+  }
+
+  #put(number: DiskNumber, disk: FakeDisk): CatalogOperation {
+    const value: DiskRecord = {
+      version: 1,
+      rootId: disk.root.id,
+      rootHeight: disk.root.height,
+      rootSize: disk.root.size,
+      size: disk.size,
+      overlays: [],
+      overlayFloor: 0,
+      readOnly: disk.readOnly,
+    };
+    return { type: 'put', table: 'disk', key: diskKey(number), value };
+  }
+
+  async #commit(call: string, operations: readonly CatalogOperation[]): Promise<void> {
+    await this.beforeCommit?.();
+    await this.#catalog.commit(operations);
+    this.calls.push(call);
+  }
+}
+
+function copy(blocks: Blocks): Blocks {
+  return new Map([...blocks].map(([index, bytes]) => [index, bytes.slice()]));
+}
+
+class FakeHandle extends MemoryBlockDevice implements OpenVolume {
+  readonly disk: DiskNumber;
+  #onClose: (() => void) | undefined;
+
+  constructor(number: DiskNumber, disk: FakeDisk, blockBytes: number, onClose: () => void) {
+    super({ size: disk.size, blockBytes, readOnly: disk.readOnly }, disk.blocks);
+    this.disk = number;
+    this.#onClose = onClose;
+  }
+
+  async close(): Promise<void> {
+    this.#onClose?.();
+    this.#onClose = undefined;
+  }
+}

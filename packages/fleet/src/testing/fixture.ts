@@ -1,0 +1,105 @@
+/** A fleet over rooms in memory, with a clock that the test moves and ids that follow from a seed. */
+import { MemoryCatalog, type Catalog, type CatalogOperation } from '@pando/catalog';
+import type { Clock, Random } from '@pando/common';
+import { fillRandom, seededRandom } from '@pando/common/testing';
+import { openFleet, type OpenFleet } from '../fleet.ts';
+import type { FleetLimits } from '../limits.ts';
+import type { ImportSource } from '../types.ts';
+import { FakeStore } from './fake-store.ts';
+import { FakeVolumes } from './fake-volumes.ts';
+
+/** 2026-11-20T10:00:00Z */
+export const START_MS = 1_795_168_800_000;
+
+/** Time goes by only when a test says so; sleeps end when it has come. */
+export class TestClock implements Clock {
+  #now = START_MS;
+  #sleeping: { until: number; wake: () => void }[] = [];
+
+  now(): number {
+    return this.#now;
+  }
+
+  monotonic(): number {
+    return this.#now;
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      signal?.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+      this.#sleeping.push({ until: this.#now + ms, wake: resolve });
+    });
+  }
+
+  advance(ms: number): void {
+    this.#now += ms;
+    for (const { until, wake } of this.#sleeping) if (until <= this.#now) wake();
+    this.#sleeping = this.#sleeping.filter(({ until }) => until > this.#now);
+  }
+}
+
+/** Counts commits and reads, so that tests can hold operations to what they may cost. */
+export class CountingCatalog extends MemoryCatalog {
+  commits = 0;
+  reads = 0;
+
+  override get(table: string, key: string): Promise<unknown> {
+    this.reads++;
+    return super.get(table, key);
+  }
+
+  override list(...args: Parameters<Catalog['list']>): ReturnType<Catalog['list']> {
+    this.reads++;
+    return super.list(...args);
+  }
+
+  override commit(operations: readonly CatalogOperation[]): Promise<void> {
+    this.commits++;
+    return super.commit(operations);
+  }
+}
+
+export interface Fixture {
+  readonly catalog: CountingCatalog;
+  readonly store: FakeStore;
+  readonly volumes: FakeVolumes;
+  readonly clock: TestClock;
+  readonly fleet: OpenFleet;
+  /** Another fleet over the same rooms, as after a restart of the process. */
+  restart(): Promise<OpenFleet>;
+}
+
+export async function makeFixture(limits: Partial<FleetLimits> = {}, chunkBytes = 4096): Promise<Fixture> {
+  const catalog = new CountingCatalog();
+  const store = new FakeStore(chunkBytes);
+  const volumes = new FakeVolumes(catalog, store);
+  const clock = new TestClock();
+  let seed = 1;
+  const restart = (): Promise<OpenFleet> => {
+    const random = seededRandom(seed++);
+    const source: Random = { fill: (target) => fillRandom(random, target) };
+    return openFleet({ catalog, store: store.asStore, volumes, clock, random: source, limits });
+  };
+  return { catalog, store, volumes, clock, fleet: await restart(), restart };
+}
+
+/** A source of the given parts. */
+export function sourceOf(
+  parts: readonly (Uint8Array | { holeBytes: number })[],
+  options: { sizeBytes?: number; fail?: Error } = {},
+): ImportSource & { signal?: AbortSignal } {
+  return {
+    ...(options.sizeBytes === undefined ? {} : { sizeBytes: options.sizeBytes }),
+    async *parts(signal) {
+      this.signal = signal;
+      for (const part of parts) yield await Promise.resolve(part);
+      if (options.fail !== undefined) throw options.fail;
+    },
+  };
+}
+
+export const MiB = 1024 * 1024;
+export const oneDisk = (name: string, sizeBytes = MiB): { name: string; disks: { name: string; sizeBytes: number }[] } => ({
+  name,
+  disks: [{ name: 'disk0', sizeBytes }],
+});
