@@ -50,7 +50,10 @@ export interface SegmentStorage {
   list(): Promise<{ segment: number; size: number }[]>;
   /** @throws `internal` when the segment exists */
   create(segment: number): Promise<SegmentWriter>;
-  /** Fills `target` from `position`; resolves to the bytes read (fewer only at the segment's end). */
+  /**
+   * Fills `target` from `position`; resolves to the bytes read (fewer only at the segment's end).
+   * @throws `chunk-missing` when the segment does not exist
+   */
   read(segment: number, target: Uint8Array, position: number): Promise<number>;
   /** As `read`, blocking; for bytes known to be in the page cache. Absent where it makes no sense. */
   readSync?(segment: number, target: Uint8Array, position: number): number;
@@ -83,6 +86,8 @@ export interface ChunkIndex {
   getMark(name: string): Promise<Uint8Array | undefined>;
   /** Ids in the index. May scan; for tests and reports. */
   count(): Promise<number>;
+  /** Bytes on disk, roughly; absent where nobody can tell. */
+  bytes?(): Promise<number>;
   /** Removes everything, marks included. */
   clear(): Promise<void>;
   close(): Promise<void>;

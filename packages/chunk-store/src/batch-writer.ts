@@ -1,0 +1,198 @@
+/**
+ * The write path of all sessions: batches through hashing, look-up, packing and appending.
+ *
+ * A batch that is looked up is answered at once; its new chunks are packed and appended behind the caller's
+ * back, as *in flight*, within the bound of the slabs. What goes wrong there fails every session that
+ * has anything unflushed, because any of them may have been told "known" for a chunk that is now lost.
+ */
+import { ID_BYTES, isHole, PandoError } from '@pando/common';
+import { NODE_BYTES } from '@pando/tree';
+import { FOUND, IN_FLIGHT, type ChunkLocator } from './chunk-locator.ts';
+import type { FreshChunks } from './fresh-chunks.ts';
+import type { NodeCache } from './node-cache.ts';
+import { KIND_DATA, KIND_NODE } from './segment-format.ts';
+import type { SegmentLog } from './segment-log.ts';
+import type { Segment } from './segment-table.ts';
+import { batchChunks, type Slab } from './slab.ts';
+import type { WorkerPool } from './worker-pool.ts';
+
+/** Told of every hit on a chunk that is stored in a candidate of the collection under way. */
+export type OnHit = (
+  segment: number,
+  slot: number,
+  ids: Uint8Array,
+  offset: number,
+  isNode: boolean,
+  level: number,
+) => void;
+
+/** What a session lets the writer know of itself. */
+export interface BatchOwner {
+  /** Called in the turn of the look-up, before anything else can happen: from now on these ids are pinned. */
+  lookedUp(ids: Uint8Array, count: number, nodes: Uint8Array | undefined, level: number): void;
+  /** Outcome of the look-up of a batch. */
+  count(zeros: number, known: number, fresh: number, freshBytes: number): void;
+  stored(bytes: number): void;
+}
+
+export interface ChunkWriterParts {
+  readonly chunkBytes: number;
+  readonly locator: ChunkLocator;
+  readonly fresh: FreshChunks;
+  readonly nodes: NodeCache;
+  readonly log: SegmentLog;
+  readonly pool: WorkerPool;
+  /** Something went wrong behind the callers' backs: every session with unflushed chunks must hear of it. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+export class BatchWriter {
+  readonly #parts: ChunkWriterParts;
+  readonly #inFlight = new Set<Promise<void>>();
+  /** The barrier: set while a collection is under way. */
+  onHit: OnHit | undefined;
+
+  constructor(parts: ChunkWriterParts) {
+    this.#parts = parts;
+  }
+
+  /** Hashes and stores `count` chunks; resolves to their ids once they are looked up. `level` 0: data. */
+  async write(owner: BatchOwner, chunks: Uint8Array, count: number, level: number): Promise<Uint8Array> {
+    const chunkBytes = level === 0 ? this.#parts.chunkBytes : NODE_BYTES;
+    if (chunks.byteLength < count * chunkBytes) {
+      throw new PandoError('internal', `${count} chunks of ${chunkBytes} bytes are not in ${chunks.byteLength} bytes`);
+    }
+    const ids = new Uint8Array(count * ID_BYTES);
+    const batchMax = batchChunks(chunkBytes);
+    const batches: Promise<void>[] = [];
+    for (let first = 0; first < count; first += batchMax) {
+      const slab = this.#parts.pool.acquire();
+      const ready = slab instanceof Promise ? await slab : slab;
+      const inBatch = Math.min(batchMax, count - first);
+      const part = chunks.subarray(first * chunkBytes, (first + inBatch) * chunkBytes);
+      batches.push(this.#batch(owner, ready, part, inBatch, level, ids, first));
+    }
+    // All of them end before a failure is reported: then nobody reads `chunks` any more.
+    for (const end of await Promise.allSettled(batches)) {
+      if (end.status === 'rejected') throw end.reason as Error;
+    }
+    return ids;
+  }
+
+  /** Resolves when every batch that is in flight now has been appended or has failed. */
+  async idle(): Promise<void> {
+    await Promise.all(this.#inFlight);
+  }
+
+  /** Packs and appends chunks that stand in a slab with their ids, as `order` says; resolves to the bytes appended. */
+  async store(slab: Slab, count: number, chunkBytes: number, kind: number): Promise<number> {
+    const runs = await this.#parts.pool.pack(slab, count, chunkBytes, kind);
+    await this.#parts.log.append(slab.output, slab.runs, runs);
+    let bytes = 0;
+    for (let run = 0; run < runs; run++) bytes += slab.runs[run]!;
+    return bytes;
+  }
+
+  async #batch(
+    owner: BatchOwner,
+    slab: Slab,
+    chunks: Uint8Array,
+    count: number,
+    level: number,
+    ids: Uint8Array,
+    first: number,
+  ): Promise<void> {
+    const chunkBytes = level === 0 ? this.#parts.chunkBytes : NODE_BYTES;
+    let fresh = 0;
+    try {
+      slab.input.set(chunks);
+      await this.#parts.pool.hash(slab, count, chunkBytes);
+      // From here to the end of the try block is one turn of the event loop: a collection that begins
+      // sees a batch either not looked up (then its barrier sees the hits) or pinned.
+      owner.lookedUp(slab.ids, count, level === 0 ? undefined : chunks, level);
+      ids.set(slab.ids.subarray(0, count * ID_BYTES), first * ID_BYTES);
+      if (level > 0) this.#keepNodes(slab, count);
+      const { promise: settled, resolve: settle } = Promise.withResolvers<void>();
+      fresh = this.#lookUp(owner, slab, count, level, chunkBytes, settled);
+      if (fresh > 0) this.#storeBehind(owner, slab, fresh, chunkBytes, level, settled, settle);
+    } finally {
+      if (fresh === 0) this.#parts.pool.release(slab);
+    }
+  }
+
+  /** Looks every chunk up, and puts the new ones in flight and into the slab's order. Returns how many. */
+  #lookUp(
+    owner: BatchOwner,
+    slab: Slab,
+    count: number,
+    level: number,
+    chunkBytes: number,
+    settled: Promise<void>,
+  ): number {
+    const { locator, fresh } = this.#parts;
+    let zeros = 0;
+    let known = 0;
+    let added = 0;
+    for (let i = 0; i < count; i++) {
+      const at = i * ID_BYTES;
+      if (isHole(slab.ids, at)) {
+        zeros++;
+        continue;
+      }
+      const found = locator.find(slab.ids, at);
+      if (found === IN_FLIGHT || (found === FOUND && this.#isHit(locator.segment!, locator.slot, slab.ids, at, level))) {
+        known++;
+        continue;
+      }
+      fresh.addInFlight(slab.ids, at, settled);
+      slab.order[added++] = i;
+    }
+    owner.count(zeros, known, added, added * chunkBytes);
+    return added;
+  }
+
+  /** Whether a stored chunk counts as a duplicate; the barrier is told before anybody can rely on it. */
+  #isHit(segment: Segment, slot: number, ids: Uint8Array, offset: number, level: number): boolean {
+    if (segment.condemned) return false;
+    if (segment.candidate) this.onHit?.(segment.number, slot, ids, offset, level > 0, level);
+    return true;
+  }
+
+  #storeBehind(
+    owner: BatchOwner,
+    slab: Slab,
+    count: number,
+    chunkBytes: number,
+    level: number,
+    settled: Promise<void>,
+    settle: () => void,
+  ): void {
+    this.#inFlight.add(settled);
+    this.store(slab, count, chunkBytes, level === 0 ? KIND_DATA : KIND_NODE)
+      .then(
+        (bytes) => owner.stored(bytes),
+        (error: unknown) => this.#failed(slab, count, error),
+      )
+      .finally(() => {
+        this.#parts.pool.release(slab);
+        this.#inFlight.delete(settled);
+        settle();
+      })
+      .catch((error: unknown) => this.#parts.onFailure(error));
+  }
+
+  #failed(slab: Slab, count: number, error: unknown): void {
+    this.#parts.onFailure(error);
+    for (let k = 0; k < count; k++) {
+      this.#parts.fresh.removeInFlight(slab.ids, slab.order[k]! * ID_BYTES);
+    }
+  }
+
+  #keepNodes(slab: Slab, count: number): void {
+    for (let i = 0; i < count; i++) {
+      if (!isHole(slab.ids, i * ID_BYTES)) {
+        this.#parts.nodes.add(slab.ids, i * ID_BYTES, slab.input, i * NODE_BYTES);
+      }
+    }
+  }
+}

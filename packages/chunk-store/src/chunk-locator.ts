@@ -1,0 +1,123 @@
+/**
+ * Finding a chunk by its id: fresh chunks, recent places, index, in this order. Synchronous.
+ *
+ * What it finds is always the copy that counts (see segment-table.ts): recent places of suspect
+ * segments are passed over, and so are those of segments that are gone.
+ */
+import { FreshChunks } from './fresh-chunks.ts';
+import { SEGMENT_LOAD_HITS } from './limits.ts';
+import { readPlace } from './place.ts';
+import { RecentPlaces } from './recent-places.ts';
+import { readDirectory } from './segment-directory.ts';
+import type { Segment, SegmentTable } from './segment-table.ts';
+import type { ChunkIndex, SegmentStorage } from './types.ts';
+
+export const MISSING = 0;
+export const IN_FLIGHT = 1;
+export const FOUND = 2;
+export type Found = typeof MISSING | typeof IN_FLIGHT | typeof FOUND;
+
+/** Segments whose hits are counted at the same time. */
+const COUNTED_SEGMENTS_MAX = 64;
+
+export class ChunkLocator {
+  readonly #fresh: FreshChunks;
+  readonly #recent: RecentPlaces;
+  readonly #index: ChunkIndex;
+  readonly #table: SegmentTable;
+  readonly #storage: SegmentStorage;
+  readonly #hits = new Map<number, number>();
+  #loading: Promise<void> | undefined;
+
+  /** Where the last `find` that returned FOUND found its chunk. */
+  segment: Segment | undefined;
+  runOffset = 0;
+  runBytes = 0;
+  slot = 0;
+  /** After IN_FLIGHT: settles when the chunk has been appended or given up. */
+  settled: Promise<void> | undefined;
+
+  constructor(
+    storage: SegmentStorage,
+    index: ChunkIndex,
+    table: SegmentTable,
+    fresh: FreshChunks,
+    recentPlacesMax: number,
+  ) {
+    this.#storage = storage;
+    this.#index = index;
+    this.#table = table;
+    this.#fresh = fresh;
+    this.#recent = new RecentPlaces(recentPlacesMax);
+  }
+
+  /** The load of a segment's ids under way, if any. Never rejects. */
+  get loading(): Promise<void> | undefined {
+    return this.#loading;
+  }
+
+  /** Looks an id up; the fields then say where the chunk is. Its segment may be condemned. */
+  find(ids: Uint8Array, offset: number): Found {
+    const entry = this.#fresh.indexOf(ids, offset);
+    if (entry >= 0) {
+      const number = this.#fresh.segmentOf(entry);
+      if (number === 0) {
+        this.settled = this.#fresh.settledOf(entry);
+        return IN_FLIGHT;
+      }
+      const place = this.#fresh.placeOf(entry);
+      return this.#found(this.#table.get(number), place.runOffset, place.runBytes, place.slot);
+    }
+    if (this.#recent.find(ids, offset)) {
+      const segment = this.#table.get(this.#recent.segment);
+      if (segment !== undefined && !segment.suspect && !segment.condemned) {
+        return this.#found(segment, this.#recent.runOffset, this.#recent.runBytes, this.#recent.slot);
+      }
+    }
+    const value = this.#index.get(ids, offset);
+    if (value === undefined) return MISSING;
+    const place = readPlace(value);
+    const found = this.#found(this.#table.get(place.segment), place.runOffset, place.runBytes, place.slot);
+    if (found === FOUND) this.#countHit(this.segment!);
+    return found;
+  }
+
+  /** Ends loads under way. */
+  async close(): Promise<void> {
+    await this.#loading;
+  }
+
+  #found(segment: Segment | undefined, runOffset: number, runBytes: number, slot: number): Found {
+    if (segment === undefined) return MISSING;
+    this.segment = segment;
+    this.runOffset = runOffset;
+    this.runBytes = runBytes;
+    this.slot = slot;
+    return FOUND;
+  }
+
+  #countHit(segment: Segment): void {
+    const hits = (this.#hits.get(segment.number) ?? 0) + 1;
+    if (this.#hits.size >= COUNTED_SEGMENTS_MAX && hits === 1) this.#hits.clear();
+    this.#hits.set(segment.number, hits);
+    if (hits < SEGMENT_LOAD_HITS || this.#loading !== undefined) return;
+    this.#hits.delete(segment.number);
+    if (!this.#mayLoad(segment) || this.#recent.has(segment.number)) return;
+    this.#loading = this.#load(segment).finally(() => {
+      this.#loading = undefined;
+    });
+  }
+
+  #mayLoad(segment: Segment): boolean {
+    return segment.state === 'sealed' && !segment.suspect && !segment.condemned && this.#recent.fits(segment.slots);
+  }
+
+  async #load(segment: Segment): Promise<void> {
+    try {
+      const directory = await readDirectory(this.#storage, segment.number, segment.seed, segment.bytes);
+      if (this.#mayLoad(segment)) this.#recent.add(segment.number, directory);
+    } catch {
+      // The ids are an aid: without them look-ups go on in the index. `verify` reports a damaged footer.
+    }
+  }
+}

@@ -1,0 +1,273 @@
+/** Opening a chunk store and putting its parts together: see types.ts for what it promises. */
+import { CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, fromIoError, ID_BYTES, PandoError } from '@pando/common';
+import type { TreeNode } from '@pando/tree';
+import { BatchWriter, type OnHit } from './batch-writer.ts';
+import { ChunkLocator } from './chunk-locator.ts';
+import { ChunkSource } from './chunk-source.ts';
+import { FreshChunks } from './fresh-chunks.ts';
+import { GrowingBytes } from './growing-bytes.ts';
+import { CHUNK_STORE_LIMITS, SEGMENT_BYTES_MAX, type ChunkStoreLimits } from './limits.ts';
+import { recover } from './recovery.ts';
+import { RunReader } from './run-reader.ts';
+import { STORE_ID_BYTES } from './segment-format.ts';
+import { SegmentLog } from './segment-log.ts';
+import { SegmentTable } from './segment-table.ts';
+import { SerialQueue } from './serial-queue.ts';
+import { StoreCollection } from './store-collection.ts';
+import { verifyStore } from './verify-store.ts';
+import { WorkerPool } from './worker-pool.ts';
+import { StoreWriteSession } from './write-session.ts';
+import type {
+  ChunkIndex,
+  ChunkStore,
+  Collection,
+  SegmentStorage,
+  StoreStats,
+  VerifyReport,
+  WriteSession,
+} from './types.ts';
+
+export interface ChunkStoreOptions {
+  readonly storage: SegmentStorage;
+  readonly index: ChunkIndex;
+  /** 16 bytes that name this store; in the header of every segment. */
+  readonly storeId: Uint8Array;
+  /** A power of two from 4 KiB to 64 KiB, the same every time. */
+  readonly chunkBytes: number;
+  readonly limits?: Partial<ChunkStoreLimits>;
+}
+
+/**
+ * Opens a store and recovers it from a crash where there was one. The store owns storage and index from
+ * now on: `close` closes them. When opening fails they are still the caller's.
+ * @throws `store-foreign`, `store-newer`, `store-failed`, `store-full`
+ */
+export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkStore> {
+  const limits: ChunkStoreLimits = { ...CHUNK_STORE_LIMITS, ...options.limits };
+  checkOptions(options, limits);
+  const table = new SegmentTable(options.storeId, options.chunkBytes);
+  try {
+    await recover({ ...options, table });
+  } catch (error) {
+    throw fromIoError(error, 'opening the chunk store', 'store-failed');
+  }
+  return new LocalChunkStore(options, limits, table);
+}
+
+/**
+ * Empties the index and fills it again from the segments alone. The store must not be open.
+ * @throws as openChunkStore
+ */
+export async function rebuildIndex(
+  storage: SegmentStorage,
+  index: ChunkIndex,
+  options: { readonly storeId: Uint8Array; readonly chunkBytes: number },
+): Promise<void> {
+  checkOptions({ ...options, storage, index }, CHUNK_STORE_LIMITS);
+  const { storeId, chunkBytes } = options;
+  try {
+    await index.clear();
+    await recover({ storage, index, storeId, chunkBytes, table: new SegmentTable(storeId, chunkBytes) });
+  } catch (error) {
+    throw fromIoError(error, 'rebuilding the index', 'store-failed');
+  }
+}
+
+function checkOptions(options: ChunkStoreOptions, limits: ChunkStoreLimits): void {
+  const { chunkBytes, storeId } = options;
+  const isPowerOfTwo = Number.isInteger(chunkBytes) && (chunkBytes & (chunkBytes - 1)) === 0;
+  if (!isPowerOfTwo || chunkBytes < CHUNK_BYTES_MIN || chunkBytes > CHUNK_BYTES_MAX) {
+    throw new PandoError('request-invalid', `chunkBytes is a power of two from 4 KiB to 64 KiB, not ${chunkBytes}`);
+  }
+  if (storeId.byteLength !== STORE_ID_BYTES) throw new PandoError('internal', 'a store id has 16 bytes');
+  if (limits.segmentBytesMax > SEGMENT_BYTES_MAX) {
+    throw new PandoError('request-invalid', `segments have at most ${SEGMENT_BYTES_MAX} bytes`);
+  }
+}
+
+class LocalChunkStore implements ChunkStore {
+  readonly chunkBytes: number;
+  readonly #options: ChunkStoreOptions;
+  readonly #limits: ChunkStoreLimits;
+  readonly #table: SegmentTable;
+  readonly #fresh = new FreshChunks();
+  readonly #indexQueue = new SerialQueue();
+  readonly #locator: ChunkLocator;
+  readonly #runs: RunReader;
+  readonly #source: ChunkSource;
+  readonly #pool: WorkerPool;
+  readonly #log: SegmentLog;
+  readonly #writer: BatchWriter;
+  readonly #sessions = new Set<StoreWriteSession>();
+  #collection: Collection | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: ChunkStoreOptions, limits: ChunkStoreLimits, table: SegmentTable) {
+    const { storage, index, chunkBytes, storeId } = options;
+    this.chunkBytes = chunkBytes;
+    this.#options = options;
+    this.#limits = limits;
+    this.#table = table;
+    this.#locator = this.#makeLocator();
+    this.#runs = new RunReader(storage, table, chunkBytes, limits.runCacheBytes, limits.runReadsMax);
+    this.#source = new ChunkSource(
+      chunkBytes,
+      limits.nodeCacheBytes,
+      this.#locator,
+      this.#runs,
+      (segment) => table.get(segment) === undefined,
+    );
+    this.#pool = new WorkerPool(limits.workers, limits.batchesInFlightMax);
+    this.#log = new SegmentLog({
+      storage,
+      index,
+      indexQueue: this.#indexQueue,
+      table,
+      fresh: this.#fresh,
+      storeId: storeId.slice(),
+      chunkBytes,
+      limits,
+      onAppendFailed: (error) => this.#failSessions(error),
+    });
+    this.#writer = new BatchWriter({
+      chunkBytes,
+      locator: this.#locator,
+      fresh: this.#fresh,
+      nodes: this.#source.nodes,
+      log: this.#log,
+      pool: this.#pool,
+      onFailure: (error) => this.#failSessions(fromIoError(error, 'storing chunks', 'internal')),
+    });
+  }
+
+  peekNode(ids: Uint8Array, offset: number): TreeNode | undefined {
+    return this.#source.peekNode(ids, offset);
+  }
+
+  readNode(ids: Uint8Array, offset: number): Promise<TreeNode> {
+    return this.#source.readNode(ids, offset);
+  }
+
+  readChunks(
+    leaf: TreeNode,
+    first: number,
+    count: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): Promise<void> | undefined {
+    return this.#source.readChunks(leaf, first, count, target, targetOffset);
+  }
+
+  readChunk(ids: Uint8Array, offset: number): Promise<Uint8Array> {
+    return this.#source.readChunk(ids, offset);
+  }
+
+  openSession(): WriteSession {
+    this.#throwIfClosing();
+    const session = new StoreWriteSession(this.chunkBytes, this.#writer, this.#log, (released) => {
+      this.#sessions.delete(released);
+    });
+    this.#sessions.add(session);
+    return session;
+  }
+
+  async seal(): Promise<void> {
+    this.#throwIfClosing();
+    await this.#writer.idle();
+    await this.#log.seal();
+  }
+
+  beginCollection(onHit: OnHit): Collection {
+    this.#throwIfClosing();
+    if (this.#collection !== undefined) throw new PandoError('internal', 'a collection is under way already');
+    const candidates = this.#table.all().filter((segment) => segment.state === 'sealed' && !segment.condemned);
+    for (const segment of candidates) segment.candidate = true;
+    this.#writer.onHit = onHit;
+    const collection = new StoreCollection(
+      {
+        chunkBytes: this.chunkBytes,
+        storage: this.#options.storage,
+        index: this.#options.index,
+        indexQueue: this.#indexQueue,
+        table: this.#table,
+        locator: this.#makeLocator(),
+        runs: this.#runs,
+        writer: this.#writer,
+        log: this.#log,
+        pool: this.#pool,
+        onEnd: () => {
+          this.#collection = undefined;
+          this.#writer.onHit = undefined;
+        },
+      },
+      candidates.map((segment) => ({ segment: segment.number, bytes: segment.bytes, slots: segment.slots })),
+      this.#pins(),
+    );
+    this.#collection = collection;
+    return collection;
+  }
+
+  verify(
+    onProgress?: (doneBytes: number, allBytes: number) => void,
+    signal?: AbortSignal,
+  ): Promise<VerifyReport> {
+    return verifyStore({ ...this.#options, table: this.#table }, onProgress, signal);
+  }
+
+  async stats(): Promise<StoreStats> {
+    const segmentBytes = this.#table.all().reduce((sum, segment) => sum + segment.bytes, 0);
+    return {
+      segmentBytes,
+      segments: this.#table.size,
+      indexBytes: (await this.#options.index.bytes?.()) ?? 0,
+      runCacheBytes: this.#runs.cache.bytes,
+      nodeCacheBytes: this.#source.nodes.bytes,
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled([...this.#sessions].map((session) => session.settled()));
+    await this.#writer.idle();
+    for (const session of [...this.#sessions]) session.release();
+    this.#collection?.end();
+    const ends = await Promise.allSettled([this.#log.close(), this.#locator.close()]);
+    await this.#indexQueue.idle();
+    const closed = [this.#pool.close(), this.#options.index.close(), this.#options.storage.close()];
+    ends.push(...(await Promise.allSettled(closed)));
+    for (const end of ends) {
+      if (end.status === 'rejected') throw end.reason as Error;
+    }
+  }
+
+  #makeLocator(): ChunkLocator {
+    const { storage, index } = this.#options;
+    return new ChunkLocator(storage, index, this.#table, this.#fresh, this.#limits.recentPlacesMax);
+  }
+
+  #failSessions(error: PandoError): void {
+    for (const session of this.#sessions) session.failUnflushed(error);
+  }
+
+  #pins(): Collection['pins'] {
+    const ids = new GrowingBytes();
+    const levels = new GrowingBytes();
+    const level = new Uint8Array(1);
+    for (const session of this.#sessions) {
+      session.pins.forEach((source, offset, pinLevel) => {
+        ids.append(source.subarray(offset, offset + ID_BYTES));
+        level[0] = pinLevel;
+        levels.append(level);
+      });
+    }
+    return { ids: ids.bytes, levels: levels.bytes, count: levels.length };
+  }
+
+  #throwIfClosing(): void {
+    if (this.#closing !== undefined) throw new PandoError('shutting-down', 'the chunk store is closed');
+  }
+}

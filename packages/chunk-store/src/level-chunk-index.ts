@@ -1,0 +1,160 @@
+/**
+ * The index in LevelDB, through `level`. Key: the 32 bytes of the id; value: the 18 bytes of the place.
+ * Marks have shorter keys: a zero byte and the name.
+ *
+ * LevelDB syncs only the log file that it writes to. What was written without a sync can lie in the
+ * log before that one, which no later sync of LevelDB touches while its memory table is on the way to
+ * the disk. A mark promises that everything before it is durable, so it first syncs all logs there are.
+ */
+import { open as openFile, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Level } from 'level';
+import { fromIoError, ID_BYTES, MiB, PandoError } from '@pando/common';
+import { PLACE_BYTES, type ChunkIndex } from './types.ts';
+
+/** Longest name of a mark: its key must be shorter than an id. */
+const MARK_NAME_MAX = 16;
+
+export interface LevelChunkIndexOptions {
+  /** Blocks of tables in memory; default 32 MiB. */
+  readonly cacheBytes?: number;
+  /** Memory table, of which there can be two, and log; default 8 MiB. */
+  readonly writeBufferBytes?: number;
+}
+
+export class LevelChunkIndex implements ChunkIndex {
+  readonly #db: Level<Uint8Array, Uint8Array>;
+  readonly #directory: string;
+
+  private constructor(directory: string, db: Level<Uint8Array, Uint8Array>) {
+    this.#directory = directory;
+    this.#db = db;
+  }
+
+  /**
+   * Opens the index in `directory`, which is created when it is not there.
+   * @throws `store-locked` when another process has it open; `segment-corrupt` when LevelDB finds it damaged (rebuild it)
+   */
+  static async open(directory: string, options: LevelChunkIndexOptions = {}): Promise<LevelChunkIndex> {
+    const db = new Level<Uint8Array, Uint8Array>(directory, {
+      keyEncoding: 'view',
+      valueEncoding: 'view',
+      createIfMissing: true,
+      errorIfExists: false,
+      compression: false, // ids are random bytes
+      cacheSize: options.cacheBytes ?? 32 * MiB,
+      writeBufferSize: options.writeBufferBytes ?? 8 * MiB,
+      blockSize: 4096,
+      blockRestartInterval: 16,
+      maxOpenFiles: 512,
+      maxFileSize: 8 * MiB,
+    });
+    try {
+      await db.open();
+    } catch (error) {
+      throw openError(directory, error);
+    }
+    return new LevelChunkIndex(directory, db);
+  }
+
+  get(ids: Uint8Array, offset: number): Uint8Array | undefined {
+    return this.#db.getSync(ids.subarray(offset, offset + ID_BYTES));
+  }
+
+  async write(
+    batch: { ids: Uint8Array; places: Uint8Array; count: number; deletes?: Uint8Array },
+    durable: boolean,
+  ): Promise<void> {
+    // A chained batch, one native call per entry: 1 µs each on this thread; an array of objects takes 1.3–5 µs.
+    const chained = this.#db.batch();
+    try {
+      const deletes = batch.deletes;
+      if (deletes !== undefined) {
+        for (let at = 0; at < deletes.byteLength; at += ID_BYTES) chained.del(deletes.subarray(at, at + ID_BYTES));
+      }
+      for (let i = 0; i < batch.count; i++) {
+        chained.put(
+          batch.ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES),
+          batch.places.subarray(i * PLACE_BYTES, (i + 1) * PLACE_BYTES),
+        );
+      }
+      await chained.write({ sync: durable });
+    } catch (error) {
+      await chained.close();
+      throw fromIoError(error, 'writing the index', 'store-failed');
+    }
+  }
+
+  async setMark(name: string, value: Uint8Array): Promise<void> {
+    try {
+      await this.#syncLogs();
+      await this.#db.put(markKey(name), value, { sync: true });
+    } catch (error) {
+      throw fromIoError(error, 'writing the index', 'store-failed');
+    }
+  }
+
+  getMark(name: string): Promise<Uint8Array | undefined> {
+    return this.#db.get(markKey(name));
+  }
+
+  async count(): Promise<number> {
+    let count = 0;
+    for await (const key of this.#db.keys()) {
+      if (key.byteLength === ID_BYTES) count++;
+    }
+    return count;
+  }
+
+  /** Bytes of tables on disk, as LevelDB estimates them: what is still in its log is not counted. */
+  bytes(): Promise<number> {
+    // The types of `level` leave out what its Node half has beyond the browser's.
+    const db = this.#db as unknown as { approximateSize(start: Uint8Array, end: Uint8Array): Promise<number> };
+    return db.approximateSize(new Uint8Array(1), new Uint8Array(ID_BYTES + 1).fill(255));
+  }
+
+  clear(): Promise<void> {
+    return this.#db.clear();
+  }
+
+  close(): Promise<void> {
+    return this.#db.close();
+  }
+
+  async #syncLogs(): Promise<void> {
+    for (const name of await readdir(this.#directory)) {
+      if (!name.endsWith('.log')) continue;
+      try {
+        const handle = await openFile(join(this.#directory, name), 'r+');
+        try {
+          await handle.datasync();
+        } finally {
+          await handle.close();
+        }
+      } catch (error) {
+        // A log that is gone has become a table, which LevelDB syncs.
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      }
+    }
+  }
+}
+
+function markKey(name: string): Uint8Array {
+  const text = Buffer.from(name, 'utf8');
+  if (text.byteLength === 0 || text.byteLength > MARK_NAME_MAX) {
+    throw new PandoError('internal', `a mark's name has 1 to ${MARK_NAME_MAX} bytes: ${name}`);
+  }
+  return Uint8Array.of(0, ...text);
+}
+
+function openError(directory: string, error: unknown): PandoError {
+  const cause = (error as { cause?: unknown }).cause ?? error;
+  const code = (cause as { code?: string }).code;
+  if (code === 'LEVEL_LOCKED') {
+    return new PandoError('store-locked', `the index in ${directory} is open in another process`, { cause: error });
+  }
+  if (code === 'LEVEL_CORRUPTION') {
+    return new PandoError('segment-corrupt', `the index in ${directory} is damaged; it can be rebuilt`, { cause: error });
+  }
+  return fromIoError(cause, `opening the index in ${directory}`, 'store-failed');
+}

@@ -1,0 +1,97 @@
+/**
+ * Places of whole segments around earlier hits: duplicates come in sequences, so after a few hits in
+ * a segment the rest of it is worth having in memory. A look-up here costs a tenth of one in the index.
+ *
+ * Bounded by two generations: when the younger one is full, the older one is forgotten.
+ */
+import { ID_BYTES, IdSet } from '@pando/common';
+import { runEntryAt, type SegmentDirectory } from './segment-directory.ts';
+import { RUN_ENTRY_BYTES } from './segment-format.ts';
+
+class Generation {
+  readonly ids: IdSet;
+  readonly loaded = new Set<number>();
+  readonly segments: Uint32Array;
+  readonly runOffsets: Uint32Array;
+  readonly runBytes: Uint32Array;
+  readonly slots: Uint32Array;
+
+  constructor(entriesMax: number) {
+    this.ids = new IdSet();
+    this.segments = new Uint32Array(entriesMax);
+    this.runOffsets = new Uint32Array(entriesMax);
+    this.runBytes = new Uint32Array(entriesMax);
+    this.slots = new Uint32Array(entriesMax);
+  }
+
+  clear(): void {
+    this.ids.clear();
+    this.loaded.clear();
+  }
+}
+
+export class RecentPlaces {
+  readonly #entriesMax: number;
+  #young: Generation | undefined;
+  #old: Generation | undefined;
+
+  /** Where the last `find` that returned true found its id. */
+  segment = 0;
+  runOffset = 0;
+  runBytes = 0;
+  slot = 0;
+
+  constructor(entriesMax: number) {
+    this.#entriesMax = Math.max(1, Math.floor(entriesMax / 2));
+  }
+
+  /** Looks an id up; the fields then say where it is. The segment may be gone meanwhile. */
+  find(ids: Uint8Array, offset: number): boolean {
+    return this.#findIn(this.#young, ids, offset) || this.#findIn(this.#old, ids, offset);
+  }
+
+  has(segment: number): boolean {
+    return this.#young?.loaded.has(segment) === true || this.#old?.loaded.has(segment) === true;
+  }
+
+  /** Whether a segment of so many slots fits at all. */
+  fits(slots: number): boolean {
+    return slots <= this.#entriesMax;
+  }
+
+  /** Adds all ids of a segment. */
+  add(segment: number, directory: SegmentDirectory): void {
+    const slots = directory.ids.byteLength / ID_BYTES;
+    if (!this.fits(slots)) return;
+    this.#young ??= new Generation(this.#entriesMax);
+    if (this.#young.ids.size + slots > this.#entriesMax) {
+      const reused = this.#old ?? new Generation(this.#entriesMax);
+      reused.clear();
+      this.#old = this.#young;
+      this.#young = reused;
+    }
+    const young = this.#young;
+    young.loaded.add(segment);
+    const runs = directory.runTable.byteLength / RUN_ENTRY_BYTES;
+    for (let run = 0; run < runs; run++) {
+      const entry = runEntryAt(directory.runTable, run);
+      for (let slot = entry.firstSlot; slot < entry.firstSlot + entry.count; slot++) {
+        const at = young.ids.add(directory.ids, slot * ID_BYTES);
+        young.segments[at] = segment;
+        young.runOffsets[at] = entry.offset;
+        young.runBytes[at] = entry.bytes;
+        young.slots[at] = slot;
+      }
+    }
+  }
+
+  #findIn(generation: Generation | undefined, ids: Uint8Array, offset: number): boolean {
+    const at = generation === undefined ? -1 : generation.ids.indexOf(ids, offset);
+    if (at < 0) return false;
+    this.segment = generation!.segments[at]!;
+    this.runOffset = generation!.runOffsets[at]!;
+    this.runBytes = generation!.runBytes[at]!;
+    this.slot = generation!.slots[at]!;
+    return true;
+  }
+}

@@ -1,0 +1,223 @@
+/**
+ * Opening a store: what segments there are, which of them end torn, and what the index lacks.
+ *
+ * Segments below the checkpoint are sealed and in the index: only their trailers are read. The others are
+ * indexed again, ascending, so that of two copies of a chunk the newer one counts. One that is
+ * not sealed is cut at its last whole run and sealed. Removals that had begun are finished.
+ */
+import { fromIoError, ID_BYTES, PandoError } from '@pando/common';
+import { GrowingBytes } from './growing-bytes.ts';
+import { INDEX_BATCH_ENTRIES, OPEN_CONCURRENCY } from './limits.ts';
+import { readPlace } from './place.ts';
+import { idsOfRun, indexBatches, readDirectory, readTrailer, scanRuns, type SegmentDirectory } from './segment-directory.ts';
+import {
+  decodeFileHeader,
+  encodeFooter,
+  FILE_HEADER_BYTES,
+  FORMAT_VERSION,
+  RUN_ENTRY_BYTES,
+  writeRunEntry,
+} from './segment-format.ts';
+import type { Segment, SegmentTable } from './segment-table.ts';
+import { readCheckpoint, readNumbers, writeCheckpoint, writeNumbers } from './store-marks.ts';
+import { PLACE_BYTES, type ChunkIndex, type SegmentStorage } from './types.ts';
+
+export interface RecoveryContext {
+  readonly storage: SegmentStorage;
+  readonly index: ChunkIndex;
+  readonly table: SegmentTable;
+  readonly storeId: Uint8Array;
+  readonly chunkBytes: number;
+}
+
+/** Fills the segment table and brings the index up to date. @throws `store-foreign`, `store-newer`, `store-failed` */
+export async function recover(context: RecoveryContext): Promise<void> {
+  const { storage, index, table } = context;
+  const found = await storage.list();
+  const checkpoint = await readCheckpoint(index);
+  table.reserveBelow(checkpoint.next);
+  const old = found.filter(({ segment }) => segment < checkpoint.completeBelow);
+  for (let first = 0; first < old.length; first += OPEN_CONCURRENCY) {
+    const group = old.slice(first, first + OPEN_CONCURRENCY);
+    await Promise.all(group.map(({ segment, size }) => registerSealed(context, segment, size)));
+  }
+  for (const number of await readNumbers(index, 'suspects')) {
+    const segment = table.get(number);
+    if (segment !== undefined) segment.suspect = true;
+  }
+  let reindexed = false;
+  for (const { segment, size } of found) {
+    if (segment < checkpoint.completeBelow) continue;
+    const directory = await wholeDirectory(context, segment, size);
+    if (directory === undefined) continue;
+    await reindex(context, table.get(segment)!, directory);
+    reindexed = true;
+  }
+  if (reindexed) await saveSuspects(index, table);
+  await finishRemovals(context);
+  const next = table.nextNumber;
+  if (reindexed || next > checkpoint.next) await writeCheckpoint(index, { completeBelow: next, next });
+}
+
+/** Remembers which segments may hold copies that the index does not name. */
+export function saveSuspects(index: ChunkIndex, table: SegmentTable): Promise<void> {
+  const suspects = table.all().filter((segment) => segment.suspect);
+  return writeNumbers(index, 'suspects', suspects.map((segment) => segment.number));
+}
+
+/**
+ * Deletes the index entries that still point at a segment, durably. What is stored elsewhere meanwhile stays.
+ * Must run inside the queue of index changes.
+ */
+export async function unindex(index: ChunkIndex, segment: number, ids: Uint8Array): Promise<void> {
+  const slots = ids.byteLength / ID_BYTES;
+  const none = new Uint8Array(0);
+  const deletes = new GrowingBytes(Math.min(slots, INDEX_BATCH_ENTRIES) * ID_BYTES);
+  for (let slot = 0; slot < slots; slot++) {
+    const value = index.get(ids, slot * ID_BYTES);
+    if (value !== undefined && readPlace(value).segment === segment) {
+      deletes.append(ids.subarray(slot * ID_BYTES, (slot + 1) * ID_BYTES));
+    }
+    const last = slot === slots - 1;
+    if (last || deletes.length === INDEX_BATCH_ENTRIES * ID_BYTES) {
+      await index.write({ ids: none, places: none, count: 0, deletes: deletes.bytes.slice() }, true);
+      deletes.cut(0);
+    }
+  }
+}
+
+async function registerSealed(context: RecoveryContext, number: number, size: number): Promise<void> {
+  const segment = context.table.add(number, 'sealed', size);
+  const trailer = await readTrailer(context.storage, number, segment.seed, size);
+  if (trailer === undefined) {
+    await checkHeader(context, number);
+    segment.state = 'damaged';
+    return;
+  }
+  segment.slots = trailer.slots;
+}
+
+/** The directory of a segment that may or may not be sealed; afterwards it is. Undefined when it held nothing and is gone. */
+async function wholeDirectory(
+  context: RecoveryContext,
+  number: number,
+  size: number,
+): Promise<SegmentDirectory | undefined> {
+  await checkHeader(context, number);
+  const segment = context.table.add(number, 'sealed', size);
+  const trailer = await readTrailer(context.storage, number, segment.seed, size);
+  if (trailer !== undefined) {
+    const directory = await readDirectory(context.storage, number, segment.seed, size).catch((error: unknown) => {
+      if (error instanceof PandoError && error.code === 'segment-corrupt') return undefined;
+      throw error;
+    });
+    if (directory !== undefined) {
+      segment.slots = trailer.slots;
+      return directory;
+    }
+  }
+  return sealTorn(context, segment, size);
+}
+
+/**
+ * Cuts a segment behind its last whole run and writes the footer that it lacks. A damaged run before that
+ * one (pages that reached the disk out of order, or rot) is left out of the footer.
+ */
+async function sealTorn(
+  context: RecoveryContext,
+  segment: Segment,
+  size: number,
+): Promise<SegmentDirectory | undefined> {
+  const { storage, table } = context;
+  const { directory, end } = await scanDirectory(context, segment, size);
+  segment.slots = directory.ids.byteLength / ID_BYTES;
+  if (segment.slots === 0) {
+    await storage.remove(segment.number);
+    table.remove(segment.number);
+    return undefined;
+  }
+  const footer = encodeFooter(segment.number, segment.seed, end, directory.runTable, directory.ids);
+  try {
+    await storage.truncate(segment.number, end);
+    const writer = await storage.reopen(segment.number);
+    try {
+      await writer.append([footer]);
+      await writer.sync();
+    } finally {
+      await writer.close();
+    }
+  } catch (error) {
+    throw fromIoError(error, `sealing segment ${segment.number}`, 'store-failed');
+  }
+  segment.bytes = end + footer.byteLength;
+  return directory;
+}
+
+/** The directory of a segment as its whole runs tell it, and where they end. */
+export async function scanDirectory(
+  context: RecoveryContext,
+  segment: Segment,
+  size: number,
+): Promise<{ directory: SegmentDirectory; end: number }> {
+  const runTable = new GrowingBytes();
+  const ids = new GrowingBytes();
+  const entry = new Uint8Array(RUN_ENTRY_BYTES);
+  const { number, seed } = segment;
+  const end = await scanRuns(context.storage, number, seed, context.chunkBytes, size, (bytes, at, header, offset) => {
+    writeRunEntry(entry, 0, offset, header);
+    runTable.append(entry);
+    ids.append(new Uint8Array(header.firstSlot * ID_BYTES - ids.length)); // slots of a damaged run before it
+    ids.append(idsOfRun(bytes, at, header));
+  });
+  return { directory: { runTable: runTable.bytes, ids: ids.bytes }, end };
+}
+
+/** A header that says something else than it should is somebody else's; one that says nothing may be torn. */
+async function checkHeader(context: RecoveryContext, number: number): Promise<void> {
+  const bytes = new Uint8Array(FILE_HEADER_BYTES);
+  await context.storage.read(number, bytes, 0);
+  const header = decodeFileHeader(bytes);
+  if (header === undefined) return;
+  if (header.version > FORMAT_VERSION) {
+    throw new PandoError('store-newer', `segment ${number} has format version ${header.version}`);
+  }
+  const same = Buffer.from(header.storeId).equals(context.storeId);
+  if (!same || header.chunkBytes !== context.chunkBytes || header.segment !== number) {
+    throw new PandoError('store-foreign', `segment ${number} belongs to another store`);
+  }
+}
+
+/** Puts all chunks of a segment into the index, over older places; notes who then holds copies that do not count. */
+export async function reindex(context: RecoveryContext, segment: Segment, directory: SegmentDirectory): Promise<void> {
+  const { index, table } = context;
+  const runs = directory.runTable.byteLength / RUN_ENTRY_BYTES;
+  for (const batch of indexBatches(segment.number, directory, 0, runs, INDEX_BATCH_ENTRIES)) {
+    for (let i = 0; i < batch.count; i++) {
+      const value = index.get(batch.ids, i * ID_BYTES);
+      if (value === undefined) continue;
+      const before = readPlace(value);
+      const slot = readPlace(batch.places, i * PLACE_BYTES).slot;
+      if (before.segment === segment.number && before.slot === slot) continue;
+      // A newer one comes in its turn, and counts then.
+      const other = before.segment <= segment.number ? table.get(before.segment) : undefined;
+      if (other !== undefined) other.suspect = true;
+    }
+    await index.write(batch, false);
+  }
+}
+
+async function finishRemovals(context: RecoveryContext): Promise<void> {
+  const { storage, index, table } = context;
+  const numbers = await readNumbers(index, 'removing');
+  for (const number of numbers) {
+    const segment = table.get(number);
+    if (segment === undefined) continue;
+    if (segment.state === 'sealed') {
+      const { ids } = await readDirectory(storage, number, segment.seed, segment.bytes);
+      await unindex(index, number, ids);
+    }
+    table.remove(number);
+    await storage.remove(number);
+  }
+  if (numbers.length > 0) await writeNumbers(index, 'removing', []);
+}

@@ -1,0 +1,83 @@
+/**
+ * Reading runs from storage: each read is checked (header, CRC), decompressed and cached; readers of
+ * the same run at the same time share one read; reads at the same time are bounded.
+ */
+import { PandoError } from '@pando/common';
+import { expandRun } from './codec.ts';
+import { CachedRun, RunCache, runKey } from './run-cache.ts';
+import { idsOfRun } from './segment-directory.ts';
+import { chunkBytesOf, decodeRunHeader, isRunBodyIntact } from './segment-format.ts';
+import type { SegmentTable } from './segment-table.ts';
+import type { SegmentStorage } from './types.ts';
+
+export class RunReader {
+  readonly cache: RunCache;
+  readonly #storage: SegmentStorage;
+  readonly #table: SegmentTable;
+  readonly #chunkBytes: number;
+  readonly #readsMax: number;
+  readonly #loading = new Map<number, Promise<CachedRun>>();
+  readonly #waiting: (() => void)[] = [];
+  #reads = 0;
+
+  constructor(
+    storage: SegmentStorage,
+    table: SegmentTable,
+    chunkBytes: number,
+    cacheBytes: number,
+    readsMax: number,
+  ) {
+    this.#storage = storage;
+    this.#table = table;
+    this.#chunkBytes = chunkBytes;
+    this.#readsMax = Math.max(1, readsMax);
+    this.cache = new RunCache(cacheBytes);
+  }
+
+  /**
+   * The run at a place, from memory or storage.
+   * @throws `chunk-missing` when the segment is gone, `chunk-corrupt`, `store-failed`
+   */
+  load(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
+    const key = runKey(segment, runOffset);
+    const shared = this.#loading.get(key);
+    if (shared !== undefined) return shared;
+    const cached = this.cache.get(key);
+    if (cached !== undefined) return Promise.resolve(cached);
+    const loading = this.#load(key, segment, runOffset, runBytes).finally(() => this.#loading.delete(key));
+    this.#loading.set(key, loading);
+    return loading;
+  }
+
+  /** As `load`, neither from the cache nor into it: for passes over everything. */
+  async read(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
+    const seed = this.#table.get(segment)?.seed;
+    if (seed === undefined) throw new PandoError('chunk-missing', `segment ${segment} does not exist`);
+    const bytes = new Uint8Array(runBytes);
+    const length = await this.#storage.read(segment, bytes, runOffset);
+    const header = decodeRunHeader(bytes.subarray(0, length), 0, seed, this.#chunkBytes);
+    if (header?.runBytes !== runBytes || length < runBytes || !isRunBodyIntact(bytes, 0, header)) {
+      throw new PandoError('chunk-corrupt', `the run at offset ${runOffset} of segment ${segment} is damaged`);
+    }
+    const ids = idsOfRun(bytes, 0, header).slice();
+    const stored = bytes.subarray(runBytes - header.storedBytes);
+    const raw = expandRun(stored, header.codec, header.rawBytes);
+    const chunkBytes = chunkBytesOf(header.kind, this.#chunkBytes);
+    return new CachedRun(runKey(segment, runOffset), raw, ids, header.firstSlot, chunkBytes);
+  }
+
+  async #load(key: number, segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
+    if (this.#reads >= this.#readsMax) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#reads++;
+    try {
+      const run = await this.read(segment, runOffset, runBytes);
+      this.cache.add(run);
+      return this.cache.get(key) ?? run;
+    } finally {
+      // Whoever waits takes over this read's turn.
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#reads--;
+      else next();
+    }
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * A slab: the memory of one batch, shared between the main thread and a worker, and the two pure
+ * functions that work on it: hash, and pack into runs. Both run in a worker or inline, with one result.
+ *
+ * A batch goes through a slab twice. `hashSlab`: chunks in `input` → `ids`. Then the main thread looks the
+ * ids up and writes the numbers of the new chunks to `order`. `packSlab`: those chunks → runs in `output`, one
+ * after another, ready to append but for their place.
+ */
+import { ID_BYTES } from '@pando/common';
+import { compressRun } from './codec.ts';
+import { hashChunk } from './hashing.ts';
+import { BATCH_BYTES, BATCH_CHUNKS_MAX, RUN_RAW_BYTES } from './limits.ts';
+import { CODEC_RAW, CODEC_ZSTD, RUN_HEADER_BYTES, writeRunHeader } from './segment-format.ts';
+
+const IDS_AT = BATCH_BYTES;
+const ORDER_AT = IDS_AT + BATCH_CHUNKS_MAX * ID_BYTES;
+const RUNS_AT = ORDER_AT + BATCH_CHUNKS_MAX * 4;
+const OUTPUT_AT = RUNS_AT + BATCH_CHUNKS_MAX * 4;
+const OUTPUT_BYTES = BATCH_BYTES + BATCH_CHUNKS_MAX * (RUN_HEADER_BYTES + ID_BYTES);
+
+export const SLAB_BYTES = OUTPUT_AT + OUTPUT_BYTES;
+
+export interface Slab {
+  readonly buffer: SharedArrayBuffer;
+  /** Chunks, one after another. */
+  readonly input: Uint8Array;
+  readonly words: Int32Array;
+  /** Their ids; zeros for a chunk of zeros. */
+  readonly ids: Uint8Array;
+  /** Numbers of the chunks to pack, in the order in which they go into runs. */
+  readonly order: Uint32Array;
+  /** Bytes of each run in `output`. */
+  readonly runs: Uint32Array;
+  readonly output: Uint8Array;
+}
+
+export function slabOver(buffer: SharedArrayBuffer): Slab {
+  return {
+    buffer,
+    input: new Uint8Array(buffer, 0, BATCH_BYTES),
+    words: new Int32Array(buffer, 0, BATCH_BYTES / 4),
+    ids: new Uint8Array(buffer, IDS_AT, BATCH_CHUNKS_MAX * ID_BYTES),
+    order: new Uint32Array(buffer, ORDER_AT, BATCH_CHUNKS_MAX),
+    runs: new Uint32Array(buffer, RUNS_AT, BATCH_CHUNKS_MAX),
+    output: new Uint8Array(buffer, OUTPUT_AT, OUTPUT_BYTES),
+  };
+}
+
+/** Chunks of that size in one batch at most. */
+export function batchChunks(chunkBytes: number): number {
+  return Math.min(BATCH_CHUNKS_MAX, BATCH_BYTES / chunkBytes);
+}
+
+/** Chunks of that size in one run at most. */
+export function runChunks(chunkBytes: number): number {
+  return Math.max(1, RUN_RAW_BYTES / chunkBytes);
+}
+
+/** Writes the ids of the first `count` chunks of `input`. */
+export function hashSlab(slab: Slab, count: number, chunkBytes: number): void {
+  const words = chunkBytes / 4;
+  for (let i = 0; i < count; i++) {
+    if (isZero(slab.words, i * words, words)) slab.ids.fill(0, i * ID_BYTES, (i + 1) * ID_BYTES);
+    else slab.ids.set(hashChunk(slab.input.subarray(i * chunkBytes, (i + 1) * chunkBytes)), i * ID_BYTES);
+  }
+}
+
+function isZero(words: Int32Array, from: number, count: number): boolean {
+  for (let i = from; i < from + count; i++) {
+    if (words[i] !== 0) return false;
+  }
+  return true;
+}
+
+/** Packs the first `count` chunks of `order` into runs; returns how many runs `output` then holds. */
+export function packSlab(slab: Slab, count: number, chunkBytes: number, kind: number): number {
+  const perRun = runChunks(chunkBytes);
+  const raw = new Uint8Array(perRun * chunkBytes);
+  let runs = 0;
+  let at = 0;
+  for (let first = 0; first < count; first += perRun) {
+    const inRun = Math.min(perRun, count - first);
+    const idsAt = at + RUN_HEADER_BYTES;
+    for (let k = 0; k < inRun; k++) {
+      const chunk = slab.order[first + k]!;
+      raw.set(slab.input.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes), k * chunkBytes);
+      slab.output.set(slab.ids.subarray(chunk * ID_BYTES, (chunk + 1) * ID_BYTES), idsAt + k * ID_BYTES);
+    }
+    const whole = raw.subarray(0, inRun * chunkBytes);
+    const packed = compressRun(whole);
+    const stored = packed ?? whole;
+    slab.output.set(stored, idsAt + inRun * ID_BYTES);
+    const codec = packed === undefined ? CODEC_RAW : CODEC_ZSTD;
+    writeRunHeader(slab.output, at, codec, kind, inRun, whole.byteLength, stored.byteLength);
+    slab.runs[runs++] = RUN_HEADER_BYTES + inRun * ID_BYTES + stored.byteLength;
+    at += slab.runs[runs - 1]!;
+  }
+  return runs;
+}

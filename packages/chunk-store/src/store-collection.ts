@@ -1,0 +1,269 @@
+/**
+ * One collection's view of the store: candidates, pins and barrier of one instant, and the two ways to get
+ * rid of a segment. Who is live is the caller's knowledge; that nothing live is lost meanwhile is ours.
+ *
+ * The point of no return is one synchronous step: the caller is asked for liveness once more, and in the
+ * same turn the segment is *condemned*: a dedupe hit no longer counts on it. Hits before that step were
+ * reported through the barrier, hits after it do not happen.
+ */
+import { ID_BYTES, idToHex, isHole, PandoError } from '@pando/common';
+import { NODE_BYTES } from '@pando/tree';
+import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator } from './chunk-locator.ts';
+import type { BatchWriter } from './batch-writer.ts';
+import { saveSuspects, unindex } from './recovery.ts';
+import type { RunReader } from './run-reader.ts';
+import { readDirectory, runEntryAt, type SegmentDirectory } from './segment-directory.ts';
+import { KIND_NODE, RUN_ENTRY_BYTES } from './segment-format.ts';
+import type { SegmentLog } from './segment-log.ts';
+import type { Segment, SegmentTable } from './segment-table.ts';
+import type { SerialQueue } from './serial-queue.ts';
+import { batchChunks } from './slab.ts';
+import { writeNumbers } from './store-marks.ts';
+import type { ChunkIndex, Collection, SegmentInfo, SegmentStorage } from './types.ts';
+import type { WorkerPool } from './worker-pool.ts';
+
+/** Rounds of copying what became live meanwhile; each round copies less, and the last one is checked like all others. */
+const COMPACT_ROUNDS_MAX = 1000;
+
+export interface CollectionParts {
+  readonly chunkBytes: number;
+  readonly storage: SegmentStorage;
+  readonly index: ChunkIndex;
+  readonly indexQueue: SerialQueue;
+  readonly table: SegmentTable;
+  /** Of this collection alone: its loads must not push out what sessions use. */
+  readonly locator: ChunkLocator;
+  readonly runs: RunReader;
+  readonly writer: BatchWriter;
+  readonly log: SegmentLog;
+  readonly pool: WorkerPool;
+  readonly onEnd: () => void;
+}
+
+export class StoreCollection implements Collection {
+  readonly candidates: readonly SegmentInfo[];
+  readonly pins: Collection['pins'];
+  readonly #parts: CollectionParts;
+  #ended = false;
+
+  constructor(parts: CollectionParts, candidates: readonly SegmentInfo[], pins: Collection['pins']) {
+    this.#parts = parts;
+    this.candidates = candidates;
+    this.pins = pins;
+  }
+
+  async resolve(ids: Uint8Array, count: number, segments: Float64Array, slots: Uint32Array): Promise<void> {
+    const { locator, log } = this.#parts;
+    for (let i = 0; i < count; i++) {
+      const at = i * ID_BYTES;
+      segments[i] = 0;
+      slots[i] = 0;
+      if (isHole(ids, at)) continue;
+      const found = locator.find(ids, at);
+      if (found === MISSING) {
+        throw new PandoError('chunk-missing', `chunk ${idToHex(ids, at)} is not in the store`);
+      }
+      if (found === IN_FLIGHT) {
+        segments[i] = log.openNumber; // born live, in a segment that is no candidate
+        continue;
+      }
+      segments[i] = locator.segment!.number;
+      slots[i] = locator.slot;
+      // A segment that hits accumulate in is loaded now, so that the next ids find it in memory.
+      const loading = locator.loading;
+      if (loading !== undefined) await loading;
+    }
+  }
+
+  async contents(number: number): ReturnType<Collection['contents']> {
+    const segment = this.#segment(number);
+    const directory = await this.#directory(segment);
+    const slots = directory.ids.byteLength / ID_BYTES;
+    const storedBytes = new Uint32Array(slots);
+    const isNode = new Uint8Array(slots);
+    const runs = directory.runTable.byteLength / RUN_ENTRY_BYTES;
+    let overhead = segment.bytes;
+    for (let run = 0; run < runs; run++) {
+      const entry = runEntryAt(directory.runTable, run);
+      share(storedBytes, entry.firstSlot, entry.count, entry.bytes);
+      isNode.fill(entry.kind === KIND_NODE ? 1 : 0, entry.firstSlot, entry.firstSlot + entry.count);
+      overhead -= entry.bytes;
+    }
+    share(storedBytes, 0, slots, overhead);
+    return { ids: directory.ids.slice(), storedBytes, isNode };
+  }
+
+  async drop(number: number, isLive: (slot: number) => boolean): Promise<boolean> {
+    const segment = this.#candidate(number);
+    const directory = await this.#directory(segment);
+    this.#throwIfEnded();
+    if (anyLive(segment, isLive)) return false;
+    segment.condemned = true;
+    await removeSegment(this.#parts, segment, directory.ids);
+    return true;
+  }
+
+  async compact(number: number, isLive: (slot: number) => boolean): Promise<number> {
+    const segment = this.#candidate(number);
+    const { index, indexQueue, table, log } = this.#parts;
+    const directory = await this.#directory(segment);
+    // From the first copy on, the old one is no longer what the index names; that must survive a crash.
+    segment.suspect = true;
+    await indexQueue.run(() => saveSuspects(index, table));
+    const copied = new Uint8Array(segment.slots);
+    let copiedBytes = 0;
+    for (let round = 0; ; round++) {
+      if (round === COMPACT_ROUNDS_MAX) throw new PandoError('too-busy', `segment ${number} is in constant use`);
+      this.#throwIfEnded();
+      // One turn of the event loop from the last question to the sentence.
+      const slots = this.#slotsToCopy(segment, directory, isLive, copied);
+      if (slots.length === 0) break;
+      copiedBytes += await this.#copy(segment, directory, slots);
+      for (const slot of slots) copied[slot] = 1;
+      await log.flush();
+    }
+    segment.condemned = true;
+    const freed = segment.bytes - copiedBytes;
+    await removeSegment(this.#parts, segment, directory.ids);
+    return freed;
+  }
+
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (const { segment } of this.candidates) {
+      const still = this.#parts.table.get(segment);
+      if (still !== undefined) still.candidate = false;
+    }
+    this.#parts.onEnd();
+  }
+
+  /** Slots that are live, are not copied, and are the copy that counts; ascending. */
+  #slotsToCopy(
+    segment: Segment,
+    directory: SegmentDirectory,
+    isLive: (slot: number) => boolean,
+    copied: Uint8Array,
+  ): number[] {
+    const { locator } = this.#parts;
+    const slots: number[] = [];
+    for (let slot = 0; slot < segment.slots; slot++) {
+      if (copied[slot] === 1 || !isLive(slot)) continue;
+      const found = locator.find(directory.ids, slot * ID_BYTES);
+      if (found === FOUND && locator.segment === segment && locator.slot === slot) slots.push(slot);
+      else copied[slot] = 1; // it counts elsewhere, or (never) nowhere
+    }
+    return slots;
+  }
+
+  /** Appends copies of slots in new runs, nodes and data apart. Resolves to the bytes appended. */
+  async #copy(segment: Segment, directory: SegmentDirectory, slots: readonly number[]): Promise<number> {
+    const runs = directory.runTable.byteLength / RUN_ENTRY_BYTES;
+    let bytes = 0;
+    for (const kind of [0, KIND_NODE]) {
+      const chunkBytes = kind === KIND_NODE ? NODE_BYTES : this.#parts.chunkBytes;
+      const batchMax = batchChunks(chunkBytes);
+      let batch: { slot: number; run: number }[] = [];
+      let next = 0;
+      for (let run = 0; run < runs; run++) {
+        const entry = runEntryAt(directory.runTable, run);
+        while (next < slots.length && slots[next]! < entry.firstSlot) next++;
+        for (; next < slots.length && slots[next]! < entry.firstSlot + entry.count; next++) {
+          if (entry.kind === kind) batch.push({ slot: slots[next]!, run });
+          if (batch.length < batchMax) continue;
+          bytes += await this.#copyBatch(segment, directory, batch, chunkBytes, kind);
+          batch = [];
+        }
+      }
+      if (batch.length > 0) bytes += await this.#copyBatch(segment, directory, batch, chunkBytes, kind);
+    }
+    return bytes;
+  }
+
+  async #copyBatch(
+    segment: Segment,
+    directory: SegmentDirectory,
+    batch: readonly { readonly slot: number; readonly run: number }[],
+    chunkBytes: number,
+    kind: number,
+  ): Promise<number> {
+    const { pool, runs, writer } = this.#parts;
+    const slab = await pool.acquire();
+    try {
+      let at = -1;
+      let run: Awaited<ReturnType<RunReader['read']>> | undefined;
+      for (let i = 0; i < batch.length; i++) {
+        const item = batch[i]!;
+        if (run === undefined || item.run !== at) {
+          const entry = runEntryAt(directory.runTable, item.run);
+          run = await runs.read(segment.number, entry.offset, entry.bytes);
+          at = item.run;
+        }
+        // Checks the bytes against the id: damage must not be copied under a new CRC.
+        const chunk = run.chunkAt(item.slot, directory.ids, item.slot * ID_BYTES);
+        slab.input.set(run.raw.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes), i * chunkBytes);
+        slab.ids.set(directory.ids.subarray(item.slot * ID_BYTES, (item.slot + 1) * ID_BYTES), i * ID_BYTES);
+        slab.order[i] = i;
+      }
+      return await writer.store(slab, batch.length, chunkBytes, kind);
+    } finally {
+      pool.release(slab);
+    }
+  }
+
+  #directory(segment: Segment): Promise<SegmentDirectory> {
+    const contents = segment.contents;
+    if (contents !== undefined) {
+      return Promise.resolve({ runTable: contents.runTable.bytes.slice(), ids: contents.ids.bytes.slice() });
+    }
+    return readDirectory(this.#parts.storage, segment.number, segment.seed, segment.bytes);
+  }
+
+  #segment(number: number): Segment {
+    const segment = this.#parts.table.get(number);
+    if (segment === undefined) throw new PandoError('internal', `segment ${number} does not exist`);
+    return segment;
+  }
+
+  #candidate(number: number): Segment {
+    this.#throwIfEnded();
+    const segment = this.#segment(number);
+    if (!segment.candidate || segment.condemned) {
+      throw new PandoError('internal', `segment ${number} is no candidate of this collection`);
+    }
+    return segment;
+  }
+
+  #throwIfEnded(): void {
+    if (this.#ended) throw new PandoError('internal', 'this collection has ended');
+  }
+}
+
+/** Order: no more hits (done by the caller) → index entries gone, durably → file gone. */
+async function removeSegment(parts: CollectionParts, segment: Segment, ids: Uint8Array): Promise<void> {
+  const { index, indexQueue, storage, table } = parts;
+  const { number } = segment;
+  await indexQueue.run(async () => {
+    // Should we stop in the middle, opening the store finishes it.
+    table.removing.add(number);
+    await writeNumbers(index, 'removing', [...table.removing]);
+    await unindex(index, number, ids);
+  });
+  table.remove(number);
+  await storage.remove(number);
+  table.removing.delete(number);
+}
+
+function anyLive(segment: Segment, isLive: (slot: number) => boolean): boolean {
+  for (let slot = 0; slot < segment.slots; slot++) {
+    if (isLive(slot)) return true;
+  }
+  return false;
+}
+
+/** Adds `bytes` to the shares of slots, as evenly as whole bytes go. */
+function share(shares: Uint32Array, first: number, count: number, bytes: number): void {
+  const each = Math.floor(bytes / count);
+  const more = bytes - each * count;
+  for (let i = 0; i < count; i++) shares[first + i] = shares[first + i]! + each + (i < more ? 1 : 0);
+}

@@ -1,0 +1,183 @@
+/**
+ * Verification: reads every segment from front to back and compares run headers, CRCs, ids, footers and
+ * the index with each other. Reports, mends nothing.
+ */
+import { ID_BYTES, idsEqual, idToHex, PandoError } from '@pando/common';
+import { expandRun } from './codec.ts';
+import { hashChunk } from './hashing.ts';
+import { readPlace } from './place.ts';
+import { readDirectory, runEntryAt, type SegmentDirectory } from './segment-directory.ts';
+import {
+  chunkBytesOf,
+  decodeFileHeader,
+  decodeRunHeader,
+  FILE_HEADER_BYTES,
+  isRunBodyIntact,
+  RUN_ENTRY_BYTES,
+  RUN_HEADER_BYTES,
+} from './segment-format.ts';
+import { SCAN_BYTES } from './limits.ts';
+import type { Segment, SegmentTable } from './segment-table.ts';
+import type { ChunkIndex, SegmentStorage, VerifyReport } from './types.ts';
+
+/** Problems that a report names; a store with more is damaged enough to be told so. */
+const DAMAGED_MAX = 10_000;
+
+export interface VerifyContext {
+  readonly storage: SegmentStorage;
+  readonly index: ChunkIndex;
+  readonly table: SegmentTable;
+  readonly storeId: Uint8Array;
+  readonly chunkBytes: number;
+}
+
+interface Damage {
+  readonly segment: number;
+  readonly offset: number;
+  readonly problem: string;
+}
+
+/** Verifies all segments that exist when it begins. @throws the signal's reason */
+export async function verifyStore(
+  context: VerifyContext,
+  onProgress?: (doneBytes: number, allBytes: number) => void,
+  signal?: AbortSignal,
+): Promise<VerifyReport> {
+  const segments = context.table.all();
+  const allBytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
+  const damaged: Damage[] = [];
+  let chunks = 0;
+  let bytes = 0;
+  for (const segment of segments) {
+    const check = new SegmentCheck(context, segment, signal, (done) => onProgress?.(bytes + done, allBytes));
+    try {
+      await check.run();
+    } catch (error) {
+      signal?.throwIfAborted();
+      const problem = error instanceof Error ? error.message : String(error);
+      check.damaged.push({ segment: segment.number, offset: 0, problem });
+    }
+    bytes += segment.bytes;
+    onProgress?.(bytes, allBytes);
+    // A collection may have removed it while it was read: then nothing that was found means anything.
+    if (segment.condemned || context.table.get(segment.number) !== segment) continue;
+    chunks += check.chunks;
+    damaged.push(...check.damaged.slice(0, DAMAGED_MAX - damaged.length));
+  }
+  return { chunks, bytes, damaged };
+}
+
+class SegmentCheck {
+  readonly damaged: Damage[] = [];
+  chunks = 0;
+  readonly #context: VerifyContext;
+  readonly #segment: Segment;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onProgress: (doneBytes: number) => void;
+
+  constructor(
+    context: VerifyContext,
+    segment: Segment,
+    signal: AbortSignal | undefined,
+    onProgress: (doneBytes: number) => void,
+  ) {
+    this.#context = context;
+    this.#segment = segment;
+    this.#signal = signal;
+    this.#onProgress = onProgress;
+  }
+
+  async run(): Promise<void> {
+    await this.#checkFileHeader();
+    const { contents, number, seed, bytes } = this.#segment;
+    // Of a segment that is not sealed yet, what is in the index: the rest is still being written.
+    const indexedRuns = contents?.indexedRuns;
+    const directory: SegmentDirectory =
+      contents === undefined
+        ? await readDirectory(this.#context.storage, number, seed, bytes)
+        : { runTable: contents.runTable.bytes.slice(), ids: contents.ids.bytes.slice() };
+    const runs = indexedRuns ?? directory.runTable.byteLength / RUN_ENTRY_BYTES;
+    for (let run = 0; run < runs; ) run = await this.#checkPiece(directory, run, runs);
+  }
+
+  async #checkFileHeader(): Promise<void> {
+    const { storage, storeId, chunkBytes } = this.#context;
+    const bytes = new Uint8Array(FILE_HEADER_BYTES);
+    await storage.read(this.#segment.number, bytes, 0);
+    const header = decodeFileHeader(bytes);
+    const whole =
+      header !== undefined &&
+      header.segment === this.#segment.number &&
+      header.chunkBytes === chunkBytes &&
+      Buffer.from(header.storeId).equals(storeId);
+    if (!whole) this.#report(0, 'the file header is damaged');
+  }
+
+  /** Reads as many runs as fit into one piece and checks them; returns the number of the next run. */
+  async #checkPiece(directory: SegmentDirectory, firstRun: number, runs: number): Promise<number> {
+    this.#signal?.throwIfAborted();
+    const start = runEntryAt(directory.runTable, firstRun).offset;
+    let end = start;
+    let next = firstRun;
+    for (; next < runs; next++) {
+      const entry = runEntryAt(directory.runTable, next);
+      if (next > firstRun && entry.offset + entry.bytes - start > SCAN_BYTES) break;
+      end = entry.offset + entry.bytes;
+    }
+    const bytes = new Uint8Array(end - start);
+    const length = await this.#context.storage.read(this.#segment.number, bytes, start);
+    for (let run = firstRun; run < next; run++) {
+      this.#checkRun(directory, run, bytes.subarray(0, length), start);
+    }
+    this.#onProgress(end);
+    // Reading yields already where there is a disk; in memory a promise alone would hold the event loop.
+    await new Promise((resolve) => setImmediate(resolve));
+    return next;
+  }
+
+  #checkRun(directory: SegmentDirectory, run: number, bytes: Uint8Array, start: number): void {
+    const entry = runEntryAt(directory.runTable, run);
+    const at = entry.offset - start;
+    const header = decodeRunHeader(bytes, at, this.#segment.seed, this.#context.chunkBytes);
+    if (header === undefined) return this.#report(entry.offset, 'the header of the run is damaged');
+    const { firstSlot, count, codec, kind, runBytes } = header;
+    const same =
+      firstSlot === entry.firstSlot && count === entry.count && codec === entry.codec && kind === entry.kind;
+    if (!same || runBytes !== entry.bytes) return this.#report(entry.offset, 'the run is not what the footer says');
+    if (at + runBytes > bytes.byteLength) return this.#report(entry.offset, 'the run is cut off');
+    if (!isRunBodyIntact(bytes, at, header)) return this.#report(entry.offset, 'the CRC of the run does not match');
+    let raw: Uint8Array;
+    try {
+      raw = expandRun(bytes.subarray(at + runBytes - header.storedBytes, at + runBytes), codec, header.rawBytes);
+    } catch (error) {
+      if (!(error instanceof PandoError)) throw error;
+      return this.#report(entry.offset, error.message);
+    }
+    const chunkBytes = chunkBytesOf(kind, this.#context.chunkBytes);
+    for (let k = 0; k < count; k++) {
+      this.chunks++;
+      const idAt = at + RUN_HEADER_BYTES + k * ID_BYTES;
+      const id = hashChunk(raw.subarray(k * chunkBytes, (k + 1) * chunkBytes));
+      const hex = idToHex(bytes, idAt);
+      if (!idsEqual(id, 0, bytes, idAt)) this.#report(entry.offset, `chunk ${hex} does not match its id`);
+      else if (!idsEqual(id, 0, directory.ids, (firstSlot + k) * ID_BYTES)) {
+        this.#report(entry.offset, `chunk ${hex} is not what the footer lists in slot ${firstSlot + k}`);
+      } else this.#checkIndex(id, entry.offset, firstSlot + k, hex);
+    }
+  }
+
+  /** The index must name this copy, or another one that exists. */
+  #checkIndex(id: Uint8Array, runOffset: number, slot: number, hex: string): void {
+    const value = this.#context.index.get(id, 0);
+    if (value === undefined) return this.#report(runOffset, `chunk ${hex} is not in the index`);
+    const place = readPlace(value);
+    if (place.segment === this.#segment.number) {
+      if (place.slot === slot && place.runOffset === runOffset) return;
+    } else if (this.#segment.suspect && this.#context.table.get(place.segment) !== undefined) return;
+    this.#report(runOffset, `the index has another place for chunk ${hex}`);
+  }
+
+  #report(offset: number, problem: string): void {
+    if (this.damaged.length < DAMAGED_MAX) this.damaged.push({ segment: this.#segment.number, offset, problem });
+  }
+}
