@@ -104,11 +104,14 @@ export function testBlockDevice(name: string, factory: BlockDeviceFactory, capab
 
     it('has copied the data of a write when the call returns', async () => {
       const device = await factory.create(fit(50_000));
-      const data = new Uint8Array(20_000).fill(1);
-      const written = device.write(100, data);
-      data.fill(2);
-      await written;
-      expect(await bytesOf(device, 100, 20_000)).toEqual(new Uint8Array(20_000).fill(1));
+      // Of a Buffer too, whose `slice` is a view.
+      for (const data of [new Uint8Array(20_000), Buffer.alloc(20_000), Buffer.alloc(30_000).subarray(5_000, 25_000)]) {
+        data.fill(1);
+        const written = device.write(100, data);
+        data.fill(2);
+        await written;
+        expect(await bytesOf(device, 100, 20_000)).toEqual(new Uint8Array(20_000).fill(1));
+      }
     });
 
     it('reads zeros after zeroing, and keeps what lies beside the range', async () => {

@@ -72,7 +72,8 @@ export class DelayDevice extends Wrapper {
   override write(offset: number, data: Uint8Array): Promise<void> | undefined {
     const wait = this.#wait('write');
     if (wait === undefined) return super.write(offset, data);
-    const copy = data.slice();
+    // Not data.slice(): of a Buffer that is a view.
+    const copy = new Uint8Array(data);
     return wait.then(() => super.write(offset, copy));
   }
 

@@ -2,6 +2,8 @@
  * A small seeded generator (mulberry32) for model tests: the same seed replays the same run. Not for
  * anything that has to be unpredictable.
  */
+import { randomInt } from 'node:crypto';
+
 export class SeededRandom {
   #state: number;
 
@@ -34,5 +36,5 @@ export class SeededRandom {
 /** The seed of a run: `PANDO_TEST_SEED` to replay one, else a fresh one. */
 export function testSeed(): number {
   const given = process.env['PANDO_TEST_SEED'];
-  return given === undefined ? Math.floor(Math.random() * 0x1_0000_0000) : Number(given) >>> 0;
+  return given === undefined ? randomInt(0x1_0000_0000) : Number(given) >>> 0;
 }

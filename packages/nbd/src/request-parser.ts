@@ -135,6 +135,8 @@ export class RequestParser {
           handler.execute(request, data);
           continue;
         }
+        // Nothing of the payload is here yet: it may still come in one piece.
+        if (at === end) return end;
         this.#buffer ??= handler.payloadBuffer(request.length);
         if (this.#buffer === undefined) {
           this.#waiting = true;

@@ -1,7 +1,7 @@
 /** The server: listeners, the set of connections and its limits, shutdown. */
 import { PandoError, systemClock } from '@pando/common';
 import type { Clock } from '@pando/common';
-import { unlink } from 'node:fs/promises';
+import { lstat, unlink } from 'node:fs/promises';
 import * as net from 'node:net';
 import { BufferPool } from './buffer-pool.ts';
 import { Connection } from './connection.ts';
@@ -202,8 +202,10 @@ function boundAddress(server: net.Server, asked: NbdAddress): NbdAddress {
 }
 
 /** Whether listening failed on a socket file that no process listens on: what kill -9 leaves behind. */
-function isDeadSocket(path: string, error: unknown): Promise<boolean> {
-  if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') return Promise.resolve(false);
+async function isDeadSocket(path: string, error: unknown): Promise<boolean> {
+  if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') return false;
+  // Connecting to a regular file is refused as well, and that file is someone's.
+  if (!(await lstat(path)).isSocket()) return false;
   return new Promise((resolve) => {
     const probe = net.connect({ path });
     probe.once('connect', () => {

@@ -1,0 +1,103 @@
+import { MemoryBlockDevice } from '@pando/block-device';
+import type { BlockDevice } from '@pando/block-device';
+import { testBlockDevice } from '@pando/block-device/conformance';
+import { DelayDevice, SeededRandom } from '@pando/block-device/testing';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll } from 'vitest';
+import { createNbdServer } from './server.ts';
+import { NbdClient } from './testing/client.ts';
+import { DeviceExports } from './testing/device-exports.ts';
+import type { NbdAddress, NbdServer } from './types.ts';
+
+const exports = new DeviceExports();
+const clients: NbdClient[] = [];
+let folder: string;
+let server: NbdServer;
+let unix: NbdAddress;
+let tcp: NbdAddress;
+let devices = 0;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'pando-nbd-'));
+  server = createNbdServer({ exports });
+  unix = await server.listen({ path: join(folder, 'nbd.sock') });
+  tcp = await server.listen({ host: '127.0.0.1', port: 0 });
+});
+
+afterAll(async () => {
+  await server.close();
+  await rm(folder, { recursive: true });
+});
+
+async function connect(address: NbdAddress, exportName: string, structuredReplies: boolean): Promise<NbdClient> {
+  const client = await NbdClient.connect(address, { exportName, structuredReplies });
+  clients.push(client);
+  return client;
+}
+
+/** Some operations finish at once, some in the next turn, some a few turns later: replies overtake each other. */
+function someLater(seed: number): () => Promise<void> | undefined {
+  const random = new SeededRandom(seed);
+  return () => {
+    let turns = random.below(4);
+    if (turns === 0) return undefined;
+    return new Promise((resolve) => {
+      const step = (): void => {
+        if (turns-- > 0) setImmediate(step);
+        else resolve();
+      };
+      step();
+    });
+  };
+}
+
+interface Variant {
+  readonly name: string;
+  readonly address: () => NbdAddress;
+  readonly structured: boolean;
+  readonly wrap: (device: BlockDevice) => BlockDevice;
+}
+
+const variants: readonly Variant[] = [
+  { name: 'NBD, Unix socket, structured replies', address: () => unix, structured: true, wrap: (device) => device },
+  { name: 'NBD, TCP, structured replies', address: () => tcp, structured: true, wrap: (device) => device },
+  { name: 'NBD, Unix socket, simple replies', address: () => unix, structured: false, wrap: (device) => device },
+  {
+    name: 'NBD, TCP, a device that takes its time',
+    address: () => tcp,
+    structured: true,
+    wrap: (device) => new DelayDevice(device, someLater(11)),
+  },
+  {
+    name: 'NBD, Unix socket, simple replies, a device that takes its time',
+    address: () => unix,
+    structured: false,
+    wrap: (device) => new DelayDevice(device, someLater(12)),
+  },
+];
+
+for (const { name, address, structured, wrap } of variants) {
+  const names = new Map<BlockDevice, string>();
+  const open = async (device: BlockDevice): Promise<NbdClient> => {
+    const exportName = `device-${devices++}`;
+    exports.set(exportName, device);
+    const client = await connect(address(), exportName, structured);
+    names.set(client, exportName);
+    return client;
+  };
+  testBlockDevice(
+    name,
+    {
+      create: (size) => open(wrap(new MemoryBlockDevice({ size }))),
+      createReadOnly: (size) => open(wrap(new MemoryBlockDevice({ size, readOnly: true }))),
+      openAnother: (device) => connect(address(), names.get(device)!, structured),
+      cleanUp: async () => {
+        await Promise.all(clients.splice(0).map((client) => client.close()));
+        names.clear();
+      },
+    },
+    { reportsHoles: structured, modelOperations: 250 },
+  );
+}
