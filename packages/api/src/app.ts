@@ -32,7 +32,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
     requestTimeout: 0,
     connectionTimeout: 0,
     keepAliveTimeout: 30_000,
-    forceCloseConnections: true,
+    forceCloseConnections: 'idle',
     exposeHeadRoutes: false,
     trustProxy: false,
     routerOptions: {

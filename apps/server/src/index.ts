@@ -1,0 +1,13 @@
+export { formatAddress, parseAddress, type Address } from './addresses.ts';
+export {
+  LOG_LEVELS,
+  runOptions,
+  SERVE_FLAGS,
+  type Flag,
+  type RunOptions,
+  type ServeOptions,
+} from './options.ts';
+export { rebuildIndex, verifyOffline, type OfflineWork } from './rebuild-index.ts';
+export { run } from './run.ts';
+export { serve, type Addresses, type Serving } from './serve.ts';
+export { VERSION } from './version.ts';

@@ -1,0 +1,36 @@
+/** `npm start`, and `node apps/server/src/main.ts`: flags from the command line, then a server. */
+import { parseArgs, type ParseArgsConfig } from 'node:util';
+import { isPandoError } from '@pando/common';
+import { runOptions, SERVE_FLAGS, type RunOptions } from './options.ts';
+import { run } from './run.ts';
+
+const flags: NonNullable<ParseArgsConfig['options']> = { help: { type: 'boolean', short: 'h' } };
+for (const { name, value, multiple } of SERVE_FLAGS) {
+  flags[name] = { type: value === undefined ? 'boolean' : 'string', multiple: multiple ?? false };
+}
+
+function help(): string {
+  const rows = SERVE_FLAGS.map(({ name, value, fallback, help }) => {
+    const flag = `--${name}${value === undefined ? '' : ` ${value}`}`;
+    return `  ${flag.padEnd(22)}${help}${fallback === undefined ? '' : ` (${fallback})`}`;
+  });
+  return ['Usage: npm start -- [flags]', '', ...rows, ''].join('\n');
+}
+
+function read(): RunOptions | undefined {
+  try {
+    const { values } = parseArgs({ options: flags, strict: true, allowPositionals: false });
+    if (values['help'] === true) return undefined;
+    return runOptions(values as Parameters<typeof runOptions>[0]);
+  } catch (error) {
+    const isUsage =
+      isPandoError(error) || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS') === true;
+    if (!isUsage) throw error;
+    process.stderr.write(`pando: ${(error as Error).message}\n\n${help()}`);
+    process.exit(2);
+  }
+}
+
+const options = read();
+if (options === undefined) process.stdout.write(help());
+else process.exit(await run(options));

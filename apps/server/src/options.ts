@@ -1,0 +1,93 @@
+/** What a server can be told: the options, and the flags that say them on a command line. */
+import { parseSize, PandoError } from '@pando/common';
+import { parseAddress, type Address } from './addresses.ts';
+
+export interface ServeOptions {
+  readonly dataDirectory: string;
+  readonly http: Address;
+  readonly nbd: Address;
+  readonly nbdSocket?: string;
+  /** Where `POST /imports` may read files. Absent: nowhere. */
+  readonly importDirectory?: string;
+  /** Names besides localhost and IP addresses that requests may carry as their host. */
+  readonly hostNames?: readonly string[];
+  /** Bytes of a chunk, when a new store is made. */
+  readonly chunkBytes?: number;
+  /** How often garbage is collected when there may be some; 0: never by itself. */
+  readonly gcEveryMs?: number;
+}
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface RunOptions extends ServeOptions {
+  readonly logLevel: LogLevel;
+  /** Print one line of JSON instead of a greeting. */
+  readonly json: boolean;
+}
+
+export interface Flag {
+  readonly name: string;
+  /** What its value is called in the help; absent for a switch. */
+  readonly value?: string;
+  readonly multiple?: boolean;
+  readonly fallback?: string;
+  readonly help: string;
+}
+
+/** The flags of `pando serve` and `npm start`. */
+export const SERVE_FLAGS: readonly Flag[] = [
+  { name: 'data', value: 'DIR', fallback: './pando-data', help: 'data directory' },
+  { name: 'http', value: 'HOST:PORT', fallback: '127.0.0.1:7400', help: 'where REST listens' },
+  { name: 'nbd', value: 'HOST:PORT', fallback: '127.0.0.1:10809', help: 'where NBD listens' },
+  { name: 'nbd-socket', value: 'PATH', help: 'Unix socket on which NBD listens too' },
+  { name: 'import-dir', value: 'DIR', help: 'directory whose files can be imported by path' },
+  {
+    name: 'host-name',
+    value: 'NAME',
+    multiple: true,
+    help: 'host name that requests may carry, besides localhost and IP addresses',
+  },
+  { name: 'chunk-bytes', value: 'SIZE', help: 'size of chunks when a new store is made (4K to 64K; 4K)' },
+  {
+    name: 'gc-every',
+    value: 'MINUTES',
+    fallback: '60',
+    help: 'collect garbage so often when there may be some; 0: never',
+  },
+  { name: 'log-level', value: 'LEVEL', fallback: 'info', help: LOG_LEVELS.join(', ') },
+  { name: 'json', help: 'print where it listens as one line of JSON' },
+];
+
+/** Values of flags by their names. @throws `address-invalid`, `size-invalid`, `request-invalid` */
+export function runOptions(
+  values: Readonly<Record<string, string | boolean | readonly string[] | undefined>>,
+): RunOptions {
+  const text = (name: string): string | undefined => {
+    const value = values[name] ?? SERVE_FLAGS.find((flag) => flag.name === name)?.fallback;
+    return typeof value === 'string' ? value : undefined;
+  };
+  const logLevel = LOG_LEVELS.find((level) => level === text('log-level'));
+  if (logLevel === undefined)
+    throw new PandoError('request-invalid', `--log-level is one of ${LOG_LEVELS.join(', ')}`);
+  const minutes = Number(text('gc-every'));
+  if (!(minutes >= 0 && minutes <= 10_000)) {
+    throw new PandoError('request-invalid', '--gc-every is a number of minutes, up to 10000');
+  }
+  const nbdSocket = text('nbd-socket');
+  const importDirectory = text('import-dir');
+  const chunkBytes = text('chunk-bytes');
+  const hostNames = values['host-name'];
+  return {
+    dataDirectory: text('data')!,
+    http: parseAddress(text('http')!),
+    nbd: parseAddress(text('nbd')!),
+    ...(nbdSocket === undefined ? {} : { nbdSocket }),
+    ...(importDirectory === undefined ? {} : { importDirectory }),
+    ...(Array.isArray(hostNames) ? { hostNames: hostNames as string[] } : {}),
+    ...(chunkBytes === undefined ? {} : { chunkBytes: parseSize(chunkBytes) }),
+    gcEveryMs: minutes * 60_000,
+    logLevel,
+    json: values['json'] === true,
+  };
+}

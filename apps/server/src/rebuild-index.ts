@@ -1,0 +1,46 @@
+/** `pando verify --rebuild-index --data DIR`: the index of a store that nobody serves, made anew from its segments. */
+import { rm } from 'node:fs/promises';
+import type { VerifyReport } from '@pando/chunk-store';
+import { nodeFileSystem, systemClock } from '@pando/common';
+import { openDataDirectory, type DataDirectory } from './data-directory.ts';
+import { openChunks } from './store.ts';
+
+export interface OfflineWork {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (doneBytes: number, allBytes: number) => void;
+}
+
+/**
+ * Removes the index, makes it anew, and checks every chunk. Cut short, the next start makes it anew as well.
+ * @throws `store-locked` while a server runs, `store-missing`, `store-foreign`, `store-newer`
+ */
+export async function rebuildIndex(path: string, work: OfflineWork = {}): Promise<VerifyReport> {
+  return offline(path, async (directory) => {
+    await rm(directory.index, { recursive: true, force: true });
+    await nodeFileSystem.makeDirectory(directory.index);
+    return verifyChunks(directory, work);
+  });
+}
+
+/** Checks every chunk of a store that nobody serves. */
+export async function verifyOffline(path: string, work: OfflineWork = {}): Promise<VerifyReport> {
+  return offline(path, (directory) => verifyChunks(directory, work));
+}
+
+async function offline<T>(path: string, action: (directory: DataDirectory) => Promise<T>): Promise<T> {
+  const directory = await openDataDirectory(path, { clock: systemClock, create: false });
+  try {
+    return await action(directory);
+  } finally {
+    await directory.catalog.close();
+  }
+}
+
+async function verifyChunks(directory: DataDirectory, work: OfflineWork): Promise<VerifyReport> {
+  const store = await openChunks(directory);
+  try {
+    return await store.verify(work.onProgress, work.signal);
+  } finally {
+    await store.close();
+  }
+}

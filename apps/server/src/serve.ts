@@ -1,0 +1,184 @@
+/** Starts everything over one data directory, and stops it in the order that loses nothing. */
+import { stat } from 'node:fs/promises';
+import { buildApi, Jobs, type App } from '@pando/api';
+import { PandoError, systemClock } from '@pando/common';
+import { createNbdServer, type NbdServer } from '@pando/nbd';
+import { pino, type Logger } from 'pino';
+import { formatAddress, isLoopback, listenError } from './addresses.ts';
+import { openDataDirectory } from './data-directory.ts';
+import { GC_EVERY_MS_DEFAULT, Housekeeping } from './housekeeping.ts';
+import type { ServeOptions } from './options.ts';
+import { collectGarbage, openStore, type OpenStore } from './store.ts';
+import { VERSION } from './version.ts';
+
+/** How long requests that are under way may take when the server stops. */
+const HTTP_DRAIN_MS = 5_000;
+const NBD_DRAIN_MS = 10_000;
+
+export interface Addresses {
+  /** `http://127.0.0.1:7400` */
+  readonly http: string;
+  /** `nbd://127.0.0.1:10809` */
+  readonly nbd: string;
+  /** Path of the Unix socket, if there is one. */
+  readonly nbdSocket?: string;
+}
+
+export interface Serving {
+  readonly addresses: Addresses;
+  readonly storeId: string;
+  /** Whether the data directory was made just now. */
+  readonly isNew: boolean;
+  /**
+   * Stops listening, drains clients, ends jobs, and closes the store: everything that was acknowledged is on disk.
+   * Takes bounded time. Idempotent.
+   */
+  close(): Promise<void>;
+}
+
+/**
+ * Serves a data directory until it is closed.
+ * @throws what `openDataDirectory` throws; `address-in-use`, `address-invalid`; errors of kind `data` from recovery
+ */
+export async function serve(
+  options: ServeOptions,
+  logger: Logger = pino({ level: 'silent' }),
+): Promise<Serving> {
+  const clock = systemClock;
+  if (options.importDirectory !== undefined) await checkImportDirectory(options.importDirectory);
+
+  // Undone in reverse order, when starting fails as when the server stops.
+  const closers: (() => Promise<void>)[] = [];
+  const closeAll = async (): Promise<void> => {
+    const failures: unknown[] = [];
+    for (const close of closers.reverse()) {
+      await close().catch((error: unknown) => {
+        logger.error({ err: error }, 'a part did not close');
+        failures.push(error);
+      });
+    }
+    if (failures.length > 0) throw failures[0];
+  };
+
+  try {
+    const directory = await openDataDirectory(options.dataDirectory, {
+      clock,
+      create: true,
+      chunkBytes: options.chunkBytes,
+    });
+    closers.push(() => directory.catalog.close());
+    const open = await openStore(directory, clock);
+    closers.push(() => open.store.close());
+    closers.push(() => open.volumes.close());
+
+    const housekeeping = new Housekeeping();
+    const fleet = housekeeping.watch(open.fleet);
+    const jobs = new Jobs({
+      clock,
+      onInternalError: (job, error) =>
+        logger.error({ err: error, job: job.id, kind: job.kind }, 'a job failed'),
+    });
+    // Fleet and jobs end together: an import is both, and each would wait for the other.
+    closers.push(async () => {
+      await Promise.all([open.fleet.close(), jobs.close()]);
+    });
+
+    const nbd = createNbdServer({
+      exports: { list: (limit) => fleet.listExports(limit), open: (name) => fleet.attach(name) },
+      logger,
+      clock,
+    });
+    closers.push(() => nbd.close({ drainMsMax: NBD_DRAIN_MS }));
+    const app = await buildApi({
+      fleet,
+      jobs,
+      engine: {
+        gc: (work) => collectGarbage(open, work),
+        verify: async ({ signal, onProgress }) => {
+          const { damaged, ...report } = await open.store.verify(
+            (done, all) => onProgress?.({ done, all }),
+            signal,
+          );
+          return { ...report, damaged: damaged.map((each) => ({ ...each })) };
+        },
+        store: () => storeState(open),
+      },
+      clock,
+      version: VERSION,
+      logger,
+      hostNames: [options.http.host, ...(options.hostNames ?? [])],
+      ...(options.importDirectory === undefined ? {} : { importDirectory: options.importDirectory }),
+    });
+    closers.push(() => closeHttp(app, open, jobs));
+
+    const addresses = await listen(options, app, nbd);
+    for (const [what, { host }] of [
+      ['REST', options.http],
+      ['NBD', options.nbd],
+    ] as const) {
+      if (!isLoopback(host)) {
+        logger.warn(
+          { host },
+          `${what} listens beyond this machine, and everyone who reaches it may do everything`,
+        );
+      }
+    }
+    housekeeping.start(open, { clock, jobs, logger, gcEveryMs: options.gcEveryMs ?? GC_EVERY_MS_DEFAULT });
+    closers.push(() => housekeeping.close());
+
+    let closing: Promise<void> | undefined;
+    return {
+      addresses,
+      storeId: directory.store.storeId,
+      isNew: directory.isNew,
+      close: () => (closing ??= closeAll()),
+    };
+  } catch (error) {
+    await closeAll().catch(() => undefined);
+    throw error;
+  }
+}
+
+async function listen(
+  { http, nbd, nbdSocket }: ServeOptions,
+  app: App,
+  nbdServer: NbdServer,
+): Promise<Addresses> {
+  const trying = async <T>(where: string, action: () => Promise<T>): Promise<T> => {
+    try {
+      return await action();
+    } catch (error) {
+      throw listenError(error, where);
+    }
+  };
+  const bound = await trying(formatAddress(nbd), () => nbdServer.listen(nbd));
+  if (nbdSocket !== undefined) await trying(nbdSocket, () => nbdServer.listen({ path: nbdSocket }));
+  await trying(formatAddress(http), () => app.listen({ host: http.host, port: http.port }));
+  const address = app.server.address();
+  const httpPort = typeof address === 'object' && address !== null ? address.port : http.port;
+  return {
+    http: `http://${formatAddress({ host: http.host, port: httpPort })}`,
+    nbd: `nbd://${formatAddress({ host: nbd.host, port: 'port' in bound ? bound.port : nbd.port })}`,
+    ...(nbdSocket === undefined ? {} : { nbdSocket }),
+  };
+}
+
+/** Requests under way get a moment; uploads, downloads and followers of jobs end because their work is ended. */
+async function closeHttp(app: App, { fleet }: OpenStore, jobs: Jobs): Promise<void> {
+  const closed = app.close();
+  const timer = setTimeout(() => app.server.closeAllConnections(), HTTP_DRAIN_MS);
+  await Promise.all([fleet.close(), jobs.close()]);
+  await closed;
+  clearTimeout(timer);
+}
+
+function storeState({ volumes }: OpenStore): 'ready' | 'full' | 'failed' {
+  const { failure, full } = volumes.stats;
+  return failure !== undefined ? 'failed' : full ? 'full' : 'ready';
+}
+
+async function checkImportDirectory(path: string): Promise<void> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isDirectory() !== true)
+    throw new PandoError('import-path-refused', `--import-dir ${path} is no directory`);
+}
