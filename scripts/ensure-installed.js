@@ -6,7 +6,7 @@
  * through an install script, and those can be switched off.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -105,6 +105,14 @@ function installPinnedNode() {
   }
 }
 
+/** npm links a package's command only when its file is there at that moment; npm scripts find Node by this link. */
+function linkPinnedNode() {
+  const link = join(root, 'node_modules', '.bin', 'node');
+  if (windows || existsSync(link)) return;
+  rmSync(link, { force: true });
+  symlinkSync(join('..', 'node', 'bin', 'node'), link);
+}
+
 function isAlive(pid) {
   try {
     process.kill(pid, 0);
@@ -141,7 +149,11 @@ function withLock(work) {
 const [major] = process.versions.node.split('.').map(Number);
 if (major < 20) fail(`Pando needs Node 20 or newer to start npm with; this is ${process.version}.`);
 
-if (whyInstall() !== undefined || !pinnedNodeWorks()) {
+if (
+  whyInstall() !== undefined ||
+  !pinnedNodeWorks() ||
+  !existsSync(join(root, 'node_modules', '.bin', 'node'))
+) {
   withLock(() => {
     const why = whyInstall();
     if (why !== undefined) {
@@ -152,5 +164,6 @@ if (whyInstall() !== undefined || !pinnedNodeWorks()) {
       console.log(`pando: installed in ${((Date.now() - started) / 1000).toFixed(1)} s`);
     }
     if (!pinnedNodeWorks()) installPinnedNode();
+    linkPinnedNode();
   });
 }
