@@ -99,17 +99,31 @@ export function testNbdClients(name: string, start: () => Promise<DiskFactory>):
       }
     });
 
-    itWithTools(['nbdinfo'], 'nbdinfo lists the export, and is told when there is none of a name', async () => {
-      const disk = await factory.create(MiB);
-      const list = await mustRun('nbdinfo', ['--list', `nbd+unix:///?socket=${disk.socket}`]);
-      expect(list).toContain(`export="${disk.exportName}"`);
-      const { code } = await runTool('nbdinfo', [`nbd+unix:///no-such-export?socket=${disk.socket}`]);
-      expect(code).not.toBe(0);
-    });
+    itWithTools(
+      ['nbdinfo'],
+      'nbdinfo lists the export, and is told when there is none of a name',
+      async () => {
+        const disk = await factory.create(MiB);
+        const list = await mustRun('nbdinfo', ['--list', `nbd+unix:///?socket=${disk.socket}`]);
+        expect(list).toContain(`export="${disk.exportName}"`);
+        const { code } = await runTool('nbdinfo', [`nbd+unix:///no-such-export?socket=${disk.socket}`]);
+        expect(code).not.toBe(0);
+      },
+    );
 
     itWithTools(['nbdinfo', 'qemu-io'], 'nbdinfo --map shows what is stored where', async () => {
       const disk = await factory.create(64 * MiB);
-      await mustRun('qemu-io', ['-f', 'raw', '-c', 'write -P 1 1M 64k', '-c', 'write -P 2 40M 1M', '-c', 'flush', disk.uri]);
+      await mustRun('qemu-io', [
+        '-f',
+        'raw',
+        '-c',
+        'write -P 1 1M 64k',
+        '-c',
+        'write -P 2 40M 1M',
+        '-c',
+        'flush',
+        disk.uri,
+      ]);
       const map = JSON.parse(await mustRun('nbdinfo', ['--map', '--json', disk.uri])) as {
         offset: number;
         length: number;
@@ -149,37 +163,76 @@ export function testNbdClients(name: string, start: () => Promise<DiskFactory>):
       expect(Buffer.compare(await readFile(out), await readFile(image))).toBe(0);
     });
 
-    itWithTools(['nbdcopy', 'nbdinfo', 'nbdkit', 'qemu-io'], "nbdkit's sparse-random finds every byte as it gave it, and one that changed", async () => {
-      const disk = await factory.create(64 * MiB);
-      const oracle = ['[', 'nbdkit', '--exit-with-parent', 'sparse-random', '64M', 'seed=7', 'percent=40', ']'];
-      await mustRun('nbdcopy', ['--', ...oracle, disk.uri]);
-      await mustRun('nbdcopy', ['--', disk.uri, ...oracle]);
-      const map = await mustRun('nbdinfo', ['--map', '--totals', disk.uri]);
-      expect(map).toMatch(/hole,zero/);
-      await mustRun('qemu-io', ['-f', 'raw', '-c', 'write -z 0 64M', disk.uri]);
-      expect((await runTool('nbdcopy', ['--', disk.uri, ...oracle])).code).not.toBe(0);
-    });
+    itWithTools(
+      ['nbdcopy', 'nbdinfo', 'nbdkit', 'qemu-io'],
+      "nbdkit's sparse-random finds every byte as it gave it, and one that changed",
+      async () => {
+        const disk = await factory.create(64 * MiB);
+        const oracle = [
+          '[',
+          'nbdkit',
+          '--exit-with-parent',
+          'sparse-random',
+          '64M',
+          'seed=7',
+          'percent=40',
+          ']',
+        ];
+        await mustRun('nbdcopy', ['--', ...oracle, disk.uri]);
+        await mustRun('nbdcopy', ['--', disk.uri, ...oracle]);
+        const map = await mustRun('nbdinfo', ['--map', '--totals', disk.uri]);
+        expect(map).toMatch(/hole,zero/);
+        await mustRun('qemu-io', ['-f', 'raw', '-c', 'write -z 0 64M', disk.uri]);
+        expect((await runTool('nbdcopy', ['--', disk.uri, ...oracle])).code).not.toBe(0);
+      },
+    );
 
-    itWithTools(['nbdkit', 'nbdinfo', 'nbdcopy'], "nbdkit's nbd plugin passes a disk on to other clients", async () => {
-      const bytes = 8 * MiB;
-      const disk = await factory.create(bytes);
-      const image = await imageFile(bytes);
-      await mustRun('nbdcopy', [image, disk.uri]);
-      const out = join(folder, 'through-nbdkit.raw');
-      const run = `nbdinfo --size "$uri" && nbdcopy --connections=4 "$uri" "${out}"`;
-      const printed = await mustRun('nbdkit', ['-U', '-', 'nbd', `uri=${disk.uri}`, '--run', run]);
-      expect(printed.trim()).toBe(String(bytes));
-      expect(Buffer.compare(await readFile(out), await readFile(image))).toBe(0);
-      // The checkwrite filter fails every write that would change a byte: copying the same image changes none.
-      await mustRun('nbdkit', ['-U', '-', '--filter=checkwrite', 'nbd', `uri=${disk.uri}`, '--run', `nbdcopy "${image}" "$uri"`]);
-    });
+    itWithTools(
+      ['nbdkit', 'nbdinfo', 'nbdcopy'],
+      "nbdkit's nbd plugin passes a disk on to other clients",
+      async () => {
+        const bytes = 8 * MiB;
+        const disk = await factory.create(bytes);
+        const image = await imageFile(bytes);
+        await mustRun('nbdcopy', [image, disk.uri]);
+        const out = join(folder, 'through-nbdkit.raw');
+        const run = `nbdinfo --size "$uri" && nbdcopy --connections=4 "$uri" "${out}"`;
+        const printed = await mustRun('nbdkit', ['-U', '-', 'nbd', `uri=${disk.uri}`, '--run', run]);
+        expect(printed.trim()).toBe(String(bytes));
+        expect(Buffer.compare(await readFile(out), await readFile(image))).toBe(0);
+        // The checkwrite filter fails every write that would change a byte: copying the same image changes none.
+        await mustRun('nbdkit', [
+          '-U',
+          '-',
+          '--filter=checkwrite',
+          'nbd',
+          `uri=${disk.uri}`,
+          '--run',
+          `nbdcopy "${image}" "$uri"`,
+        ]);
+      },
+    );
 
     itWithTools(['qemu-img'], 'qemu-img describes, maps, compares and converts', async () => {
       const bytes = 24 * MiB + 512;
       const disk = await factory.create(bytes);
       const image = await imageFile(bytes);
-      await mustRun('qemu-img', ['convert', '-n', '-W', '-m', '8', '-f', 'raw', '-O', 'raw', image, disk.uri]);
-      const info = JSON.parse(await mustRun('qemu-img', ['info', '--output=json', '-f', 'raw', disk.uri])) as object;
+      await mustRun('qemu-img', [
+        'convert',
+        '-n',
+        '-W',
+        '-m',
+        '8',
+        '-f',
+        'raw',
+        '-O',
+        'raw',
+        image,
+        disk.uri,
+      ]);
+      const info = JSON.parse(
+        await mustRun('qemu-img', ['info', '--output=json', '-f', 'raw', disk.uri]),
+      ) as object;
       expect(info).toMatchObject({ 'virtual-size': bytes, 'format': 'raw' });
       const map = JSON.parse(await mustRun('qemu-img', ['map', '--output=json', '-f', 'raw', disk.uri])) as {
         zero: boolean;
@@ -192,46 +245,83 @@ export function testNbdClients(name: string, start: () => Promise<DiskFactory>):
       await mustRun('qemu-img', ['convert', '-m', '8', '-f', 'raw', '-O', 'qcow2', disk.tcpUri, qcow]);
       await mustRun('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', image, qcow]);
       await mustRun('qemu-io', ['-f', 'raw', '-c', `write -P 9 ${bytes - 1} 1`, disk.uri]);
-      expect((await runTool('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', image, disk.uri])).code).toBe(1);
+      expect((await runTool('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', image, disk.uri])).code).toBe(
+        1,
+      );
     });
 
     itWithTools(['qemu-img'], 'qemu-img bench reads and writes with many requests in flight', async () => {
       const disk = await factory.create(64 * MiB);
-      await mustRun('qemu-img', ['bench', '-c', '1000', '-d', '32', '-s', '4096', '-f', 'raw', '-t', 'none', disk.uri]);
-      const write = ['bench', '-w', '-c', '300', '-d', '16', '-s', '65536', '--flush-interval=50', '-f', 'raw', disk.uri];
+      await mustRun('qemu-img', [
+        'bench',
+        '-c',
+        '1000',
+        '-d',
+        '32',
+        '-s',
+        '4096',
+        '-f',
+        'raw',
+        '-t',
+        'none',
+        disk.uri,
+      ]);
+      const write = [
+        'bench',
+        '-w',
+        '-c',
+        '300',
+        '-d',
+        '16',
+        '-s',
+        '65536',
+        '--flush-interval=50',
+        '-f',
+        'raw',
+        disk.uri,
+      ];
       await mustRun('qemu-img', write);
     });
 
-    itWithTools(['qemu-io'], 'qemu-io finds the patterns that it wrote: FUA, zeros, discard, unaligned', async () => {
-      const disk = await factory.create(16 * MiB);
-      const commands = [
-        'write -P 0x5a 0 1M',
-        'read -P 0x5a 0 1M',
-        'write -f -P 7 511 1025',
-        'read -P 7 511 1025',
-        'read -P 0x5a 0 511',
-        'read -P 0x5a 1536 4096',
-        'write -z -u 65536 65536',
-        'read -P 0 65536 65536',
-        'write -z -f 3 5',
-        'read -P 0 3 5',
-        'discard 131072 131072',
-        'read -P 0 131072 131072',
-        'read -P 0x5a 262144 4096',
-        'write -P 3 16777215 1',
-        'read -P 3 16777215 1',
-        'write -P 4 4095 2',
-        'read -P 4 4095 2',
-        'aio_write -P 8 4M 2M',
-        'aio_flush',
-        'read -P 8 4M 2M',
-        'flush',
-      ];
-      const printed = await mustRun('qemu-io', ['-f', 'raw', ...commands.flatMap((command) => ['-c', command]), disk.uri]);
-      expect(printed).not.toMatch(/failed|error/i);
-      const past = await runTool('qemu-io', ['-f', 'raw', '-c', 'write 16M 512', disk.uri]);
-      expect(past.code).not.toBe(0);
-    });
+    itWithTools(
+      ['qemu-io'],
+      'qemu-io finds the patterns that it wrote: FUA, zeros, discard, unaligned',
+      async () => {
+        const disk = await factory.create(16 * MiB);
+        const commands = [
+          'write -P 0x5a 0 1M',
+          'read -P 0x5a 0 1M',
+          'write -f -P 7 511 1025',
+          'read -P 7 511 1025',
+          'read -P 0x5a 0 511',
+          'read -P 0x5a 1536 4096',
+          'write -z -u 65536 65536',
+          'read -P 0 65536 65536',
+          'write -z -f 3 5',
+          'read -P 0 3 5',
+          'discard 131072 131072',
+          'read -P 0 131072 131072',
+          'read -P 0x5a 262144 4096',
+          'write -P 3 16777215 1',
+          'read -P 3 16777215 1',
+          'write -P 4 4095 2',
+          'read -P 4 4095 2',
+          'aio_write -P 8 4M 2M',
+          'aio_flush',
+          'read -P 8 4M 2M',
+          'flush',
+        ];
+        const printed = await mustRun('qemu-io', [
+          '-f',
+          'raw',
+          ...commands.flatMap((command) => ['-c', command]),
+          disk.uri,
+        ]);
+        expect(printed).not.toMatch(/failed|error/i);
+        const past = await runTool('qemu-io', ['-f', 'raw', '-c', 'write 16M 512', disk.uri]);
+        expect(past.code).not.toBe(0);
+      },
+    );
 
     itWithTools(['qemu-nbd'], 'qemu-nbd -L understands flags, block sizes and contexts', async () => {
       const disk = await factory.create(4 * MiB);
@@ -257,7 +347,15 @@ export function testNbdClients(name: string, start: () => Promise<DiskFactory>):
         const disk = await factory.create(32 * MiB);
         const verify = ['--verify=crc32c', '--verify_fatal=1', '--verify_dump=0', '--randseed=1', '--thread'];
         const size = ['--size=32M', '--io_size=16M'];
-        const args = ['--name=v', '--ioengine=nbd', `--uri=${disk.uri}`, `--rw=${pattern}`, ...extra, ...size, ...verify];
+        const args = [
+          '--name=v',
+          '--ioengine=nbd',
+          `--uri=${disk.uri}`,
+          `--rw=${pattern}`,
+          ...extra,
+          ...size,
+          ...verify,
+        ];
         const printed = await mustRun('fio', [...args, '--output-format=json'], { cwd: folder });
         const result = JSON.parse(printed.slice(printed.indexOf('{'))) as {
           jobs: { error: number; read: { total_ios: number }; write: { total_ios: number } }[];

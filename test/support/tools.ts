@@ -57,7 +57,11 @@ export interface ToolOptions {
 }
 
 /** Runs a program to its end, without a shell, and resolves whatever its exit code. */
-export function runTool(tool: string, args: readonly string[], options: ToolOptions = {}): Promise<ToolResult> {
+export function runTool(
+  tool: string,
+  args: readonly string[],
+  options: ToolOptions = {},
+): Promise<ToolResult> {
   const env = { ...process.env, LC_ALL: 'C', ...options.env };
   const limits = { timeout: RUN_MS_MAX, maxBuffer: OUTPUT_BYTES_MAX, killSignal: 'SIGKILL' as const };
   const cwd = options.cwd === undefined ? {} : { cwd: options.cwd };
@@ -65,13 +69,22 @@ export function runTool(tool: string, args: readonly string[], options: ToolOpti
     execFile(tool, args, { ...limits, ...cwd, env }, (error, stdout, stderr) => {
       if (error === null) resolve({ code: 0, stdout, stderr });
       else if (typeof error.code === 'number') resolve({ code: error.code, stdout, stderr });
-      else reject(new Error(`${tool} ${args.join(' ')} did not end by itself: ${error.message}\n${stderr}`, { cause: error }));
+      else
+        reject(
+          new Error(`${tool} ${args.join(' ')} did not end by itself: ${error.message}\n${stderr}`, {
+            cause: error,
+          }),
+        );
     });
   });
 }
 
 /** As `runTool`, for programs that have to succeed; resolves to what they print. */
-export async function mustRun(tool: string, args: readonly string[], options: ToolOptions = {}): Promise<string> {
+export async function mustRun(
+  tool: string,
+  args: readonly string[],
+  options: ToolOptions = {},
+): Promise<string> {
   const { code, stdout, stderr } = await runTool(tool, args, options);
   if (code === 0) return stdout;
   throw new Error(`${tool} ${args.join(' ')} ended with ${code}\n${stdout}\n${stderr}`);

@@ -30,7 +30,11 @@ export interface BlockDeviceCapabilities {
   readonly modelOperations?: number;
 }
 
-export function testBlockDevice(name: string, factory: BlockDeviceFactory, capabilities: BlockDeviceCapabilities): void {
+export function testBlockDevice(
+  name: string,
+  factory: BlockDeviceFactory,
+  capabilities: BlockDeviceCapabilities,
+): void {
   const { reportsHoles, sizeMultiple = 1, modelOperations = 400 } = capabilities;
   const fit = (size: number): number => Math.ceil(size / sizeMultiple) * sizeMultiple;
 
@@ -105,7 +109,11 @@ export function testBlockDevice(name: string, factory: BlockDeviceFactory, capab
     it('has copied the data of a write when the call returns', async () => {
       const device = await factory.create(fit(50_000));
       // Of a Buffer too, whose `slice` is a view.
-      for (const data of [new Uint8Array(20_000), Buffer.alloc(20_000), Buffer.alloc(30_000).subarray(5_000, 25_000)]) {
+      for (const data of [
+        new Uint8Array(20_000),
+        Buffer.alloc(20_000),
+        Buffer.alloc(30_000).subarray(5_000, 25_000),
+      ]) {
         data.fill(1);
         const written = device.write(100, data);
         data.fill(2);
@@ -179,7 +187,12 @@ export function testBlockDevice(name: string, factory: BlockDeviceFactory, capab
       const device = await factory.create(fit(1_000_000));
       const grain = device.blockBytes;
       for (const index of [0, 2, 3, 9]) await device.write(index * grain + 1, Uint8Array.of(index + 1));
-      for (const [offset, length] of [[0, device.size], [1, 1], [grain - 1, 3 * grain + 2], [device.size - 1, 1]] as const) {
+      for (const [offset, length] of [
+        [0, device.size],
+        [1, 1],
+        [grain - 1, 3 * grain + 2],
+        [device.size - 1, 1],
+      ] as const) {
         for (const extentsMax of [1, 2, 1000]) await checkExtents(device, offset, length, extentsMax);
       }
       if (reportsHoles) {
@@ -212,9 +225,19 @@ export function testBlockDevice(name: string, factory: BlockDeviceFactory, capab
     it('refuses every operation that leaves the device, with range-invalid and no effect', async () => {
       const device = await factory.create(fit(10_000));
       const size = device.size;
-      const ranges = [[size, 1], [size - 1, 2], [size + 1, 0], [-1, 1], [0, size + 1], [2 ** 52, 10], [0.5, 1]] as const;
+      const ranges = [
+        [size, 1],
+        [size - 1, 2],
+        [size + 1, 0],
+        [-1, 1],
+        [0, size + 1],
+        [2 ** 52, 10],
+        [0.5, 1],
+      ] as const;
       for (const [offset, length] of ranges) {
-        await expectCode('range-invalid', () => device.read(offset, length, new Uint8Array(length > size ? size + 1 : length), 0));
+        await expectCode('range-invalid', () =>
+          device.read(offset, length, new Uint8Array(length > size ? size + 1 : length), 0),
+        );
         await expectCode('range-invalid', () => device.write(offset, new Uint8Array(length)));
         await expectCode('range-invalid', () => device.zero(offset, length));
         await expectCode('range-invalid', () => device.prefetch(offset, length));
@@ -231,12 +254,15 @@ export function testBlockDevice(name: string, factory: BlockDeviceFactory, capab
         length: 1 + random.below(20_000),
         value: index + 1,
       }));
-      await Promise.all(writes.map((w) => device.write(w.offset, new Uint8Array(w.length).fill(w.value))));
+      await Promise.all(
+        writes.map(async (w) => device.write(w.offset, new Uint8Array(w.length).fill(w.value))),
+      );
       const bytes = await bytesOf(device, 0, device.size);
       for (let at = 0; at < bytes.length; at++) {
         const covering = writes.filter((w) => at >= w.offset && at < w.offset + w.length);
         const allowed = covering.length === 0 ? [0] : covering.map((w) => w.value);
-        if (!allowed.includes(bytes[at]!)) expect.fail(`byte ${at} is ${bytes[at]}, none of ${allowed.join()}`);
+        if (!allowed.includes(bytes[at]!))
+          expect.fail(`byte ${at} is ${bytes[at]}, none of ${allowed.join()}`);
       }
     });
 
@@ -245,9 +271,9 @@ export function testBlockDevice(name: string, factory: BlockDeviceFactory, capab
       const random = new SeededRandom(6);
       const data = random.bytes(1_000_000);
       const pieces = Array.from({ length: 200 }, (_, index) => index * 5_000);
-      await Promise.all(pieces.map((at) => device.write(at, data.subarray(at, at + 5_000))));
+      await Promise.all(pieces.map(async (at) => device.write(at, data.subarray(at, at + 5_000))));
       const read = new Uint8Array(1_000_000);
-      await Promise.all(pieces.map((at) => device.read(at, 5_000, read, at)));
+      await Promise.all(pieces.map(async (at) => device.read(at, 5_000, read, at)));
       expect(Buffer.compare(read, data)).toBe(0);
     });
 
@@ -352,7 +378,12 @@ function pairsOf(holes: readonly number[]): { offset: number; length: number }[]
   return pairs;
 }
 
-function checkPairs(pairs: readonly { offset: number; length: number }[], from: number, length: number, bytes: Uint8Array): void {
+function checkPairs(
+  pairs: readonly { offset: number; length: number }[],
+  from: number,
+  length: number,
+  bytes: Uint8Array,
+): void {
   let at = from;
   for (const pair of pairs) {
     expect(pair.offset).toBeGreaterThanOrEqual(at);
@@ -363,7 +394,12 @@ function checkPairs(pairs: readonly { offset: number; length: number }[], from: 
   }
 }
 
-async function checkExtents(device: BlockDevice, offset: number, length: number, extentsMax: number): Promise<void> {
+async function checkExtents(
+  device: BlockDevice,
+  offset: number,
+  length: number,
+  extentsMax: number,
+): Promise<void> {
   const { lengths, holes } = await device.allocation(offset, length, extentsMax);
   expect(lengths.length).toBe(holes.length);
   expect(lengths.length).toBeGreaterThan(0);

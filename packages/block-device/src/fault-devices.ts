@@ -26,7 +26,13 @@ class Wrapper implements BlockDevice {
     return this.inner.blockBytes;
   }
 
-  read(offset: number, length: number, target: Uint8Array, targetOffset: number, holes?: number[]): Promise<void> | undefined {
+  read(
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+    holes?: number[],
+  ): Promise<void> | undefined {
     return this.inner.read(offset, length, target, targetOffset, holes);
   }
 
@@ -63,7 +69,13 @@ export class DelayDevice extends Wrapper {
     this.#wait = wait;
   }
 
-  override read(offset: number, length: number, target: Uint8Array, targetOffset: number, holes?: number[]): Promise<void> | undefined {
+  override read(
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+    holes?: number[],
+  ): Promise<void> | undefined {
     const wait = this.#wait('read');
     if (wait === undefined) return super.read(offset, length, target, targetOffset, holes);
     return wait.then(() => super.read(offset, length, target, targetOffset, holes));
@@ -102,12 +114,21 @@ export class DelayDevice extends Wrapper {
 export class ErrorDevice extends Wrapper {
   readonly #fault: (operation: DeviceOperation, offset: number, length: number) => Error | undefined;
 
-  constructor(inner: BlockDevice, fault: (operation: DeviceOperation, offset: number, length: number) => Error | undefined) {
+  constructor(
+    inner: BlockDevice,
+    fault: (operation: DeviceOperation, offset: number, length: number) => Error | undefined,
+  ) {
     super(inner);
     this.#fault = fault;
   }
 
-  override read(offset: number, length: number, target: Uint8Array, targetOffset: number, holes?: number[]): Promise<void> | undefined {
+  override read(
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+    holes?: number[],
+  ): Promise<void> | undefined {
     this.#check('read', offset, length);
     return super.read(offset, length, target, targetOffset, holes);
   }

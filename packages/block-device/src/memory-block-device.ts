@@ -47,7 +47,13 @@ export class MemoryBlockDevice implements BlockDevice {
     return this.#blocks.size * this.blockBytes;
   }
 
-  read(offset: number, length: number, target: Uint8Array, targetOffset: number, holes?: number[]): undefined {
+  read(
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+    holes?: number[],
+  ): Promise<void> | undefined {
     checkRange(this.size, offset, length);
     const blockBytes = this.blockBytes;
     let at = offset;
@@ -75,7 +81,7 @@ export class MemoryBlockDevice implements BlockDevice {
     return undefined;
   }
 
-  write(offset: number, data: Uint8Array): undefined {
+  write(offset: number, data: Uint8Array): Promise<void> | undefined {
     this.#checkWritable();
     checkRange(this.size, offset, data.byteLength);
     const blockBytes = this.blockBytes;
@@ -96,7 +102,7 @@ export class MemoryBlockDevice implements BlockDevice {
     return undefined;
   }
 
-  zero(offset: number, length: number): undefined {
+  zero(offset: number, length: number): Promise<void> | undefined {
     this.#checkWritable();
     checkRange(this.size, offset, length);
     if (length === 0) return undefined;

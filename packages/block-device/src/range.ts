@@ -17,5 +17,8 @@ export function checkRange(size: number, offset: number, length: number): void {
   ) {
     return;
   }
-  throw new PandoError('range-invalid', `bytes ${offset} + ${length} are not inside a device of ${size} bytes`);
+  throw new PandoError(
+    'range-invalid',
+    `bytes ${offset} + ${length} are not inside a device of ${size} bytes`,
+  );
 }

@@ -7,7 +7,16 @@ const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(reso
 
 describe('buffer pool', () => {
   it('has a class for every size up to the largest payload and its headers', () => {
-    for (const bytes of [0, 1, 4_096, 8_192, 8_193, 2 ** 18 + 4_096, 2 ** 18 + 4_097, PAYLOAD_BYTES_MAX + 28]) {
+    for (const bytes of [
+      0,
+      1,
+      4_096,
+      8_192,
+      8_193,
+      2 ** 18 + 4_096,
+      2 ** 18 + 4_097,
+      PAYLOAD_BYTES_MAX + 28,
+    ]) {
       expect(classBytes(bytes)).toBeGreaterThanOrEqual(bytes);
       expect(classBytes(classBytes(bytes))).toBe(classBytes(bytes));
       const pool = new BufferPool(limits);

@@ -31,7 +31,11 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-async function connect(address: NbdAddress, exportName: string, structuredReplies: boolean): Promise<NbdClient> {
+async function connect(
+  address: NbdAddress,
+  exportName: string,
+  structuredReplies: boolean,
+): Promise<NbdClient> {
   const client = await NbdClient.connect(address, { exportName, structuredReplies });
   clients.push(client);
   return client;
@@ -61,9 +65,19 @@ interface Variant {
 }
 
 const variants: readonly Variant[] = [
-  { name: 'NBD, Unix socket, structured replies', address: () => unix, structured: true, wrap: (device) => device },
+  {
+    name: 'NBD, Unix socket, structured replies',
+    address: () => unix,
+    structured: true,
+    wrap: (device) => device,
+  },
   { name: 'NBD, TCP, structured replies', address: () => tcp, structured: true, wrap: (device) => device },
-  { name: 'NBD, Unix socket, simple replies', address: () => unix, structured: false, wrap: (device) => device },
+  {
+    name: 'NBD, Unix socket, simple replies',
+    address: () => unix,
+    structured: false,
+    wrap: (device) => device,
+  },
   {
     name: 'NBD, TCP, a device that takes its time',
     address: () => tcp,

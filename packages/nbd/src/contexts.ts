@@ -34,7 +34,9 @@ export const META_CONTEXTS: readonly MetaContext[] = [baseAllocation];
 export function listContexts(queries: readonly string[]): MetaContext[] {
   if (queries.length === 0) return [...META_CONTEXTS];
   return META_CONTEXTS.filter((context) =>
-    queries.some((query) => query === context.name || (query.endsWith(':') && context.name.startsWith(query))),
+    queries.some(
+      (query) => query === context.name || (query.endsWith(':') && context.name.startsWith(query)),
+    ),
   );
 }
 

@@ -36,7 +36,7 @@ function damage(bytes: Buffer, random: SeededRandom): Buffer {
 async function send(server: TestServer, bytes: Buffer, random: SeededRandom): Promise<void> {
   const client = server.connect();
   client.socket.resume();
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const end = at + 1 + random.below(random.below(3) === 0 ? 20 : 200_000);
     client.send(bytes.subarray(at, end));
     if (random.below(3) === 0) await new Promise((resolve) => setImmediate(resolve));
@@ -59,7 +59,8 @@ async function expectClean(server: TestServer): Promise<void> {
 
 function someOption(random: SeededRandom): Buffer {
   const option = random.below(4) === 0 ? random.next() : 1 + random.below(11);
-  const name = random.below(3) === 0 ? 'disk' : Buffer.from(random.bytes(random.below(20))).toString('latin1');
+  const name =
+    random.below(3) === 0 ? 'disk' : Buffer.from(random.bytes(random.below(20))).toString('latin1');
   const datas = [
     Buffer.alloc(0),
     infoRequest(name, [random.below(5)]),
@@ -108,7 +109,10 @@ describe('fuzz', () => {
       for (let round = 0; round < ROUNDS; round++) {
         const parts: Buffer[] = [Buffer.from([0, 0, 0, 3])];
         if (random.below(2) === 0) parts.push(optionBytes(8, Buffer.alloc(0)));
-        parts.push(optionBytes(10, contextRequest('disk', ['base:allocation'])), optionBytes(7, infoRequest('disk')));
+        parts.push(
+          optionBytes(10, contextRequest('disk', ['base:allocation'])),
+          optionBytes(7, infoRequest('disk')),
+        );
         for (let i = random.below(30); i > 0; i--) {
           const request = someRequest(random);
           parts.push(random.below(20) === 0 ? damage(request, random) : request);

@@ -37,7 +37,11 @@ describe('handshake', () => {
   });
 
   it('answers EXPORT_NAME with size and flags, and 124 zeros only without NO_ZEROES', async () => {
-    for (const [clientFlags, bytes] of [[3, 10], [1, 134], [0, 134]] as const) {
+    for (const [clientFlags, bytes] of [
+      [3, 10],
+      [1, 134],
+      [0, 134],
+    ] as const) {
       const server = await start();
       const client = server.connect();
       await client.greet(clientFlags);
@@ -74,7 +78,11 @@ describe('handshake', () => {
     const plain = await client.ask(INFO, infoRequest('disk'));
     expect(plain.slice(0, -1).map((answer) => answer.data.readUInt16BE(0))).toEqual([0, 3]);
     const sizes = plain[1]!.data;
-    expect([sizes.readUInt32BE(2), sizes.readUInt32BE(6), sizes.readUInt32BE(10)]).toEqual([1, 4096, 2 ** 25]);
+    expect([sizes.readUInt32BE(2), sizes.readUInt32BE(6), sizes.readUInt32BE(10)]).toEqual([
+      1,
+      4096,
+      2 ** 25,
+    ]);
     const all = await client.ask(INFO, infoRequest('disk', [0, 1, 2, 3, 999]));
     expect(all.slice(0, -1).map((answer) => answer.data.readUInt16BE(0))).toEqual([0, 3, 1, 2]);
     expect(all[2]!.data.toString('utf8', 2)).toBe('disk');
@@ -143,7 +151,15 @@ describe('handshake', () => {
   it('answers unknown options, STARTTLS and EXTENDED_HEADERS with ERR_UNSUP and stays in step', async () => {
     const client = (await start()).connect();
     await client.greet();
-    for (const [option, bytes] of [[4, 0], [5, 0], [11, 0], [12, 1], [0xffff_ffff, 5_000], [99, 65_536], [98, 70_000]] as const) {
+    for (const [option, bytes] of [
+      [4, 0],
+      [5, 0],
+      [11, 0],
+      [12, 1],
+      [0xffff_ffff, 5_000],
+      [99, 65_536],
+      [98, 70_000],
+    ] as const) {
       expect(types(await client.ask(option, Buffer.alloc(bytes, 1)))).toEqual([OptionReply.unsupported]);
     }
     expect(types(await client.ask(GO, infoRequest('disk'))).at(-1)).toBe(OptionReply.ack);
@@ -174,13 +190,25 @@ describe('handshake', () => {
       ['no data on GO', GO, Buffer.alloc(0)],
       ['a name length that leaves the option', GO, Buffer.from('7fffffff0000', 'hex')],
       ['a name length of 2^32 - 1', INFO, Buffer.from('ffffffff6469736b0000', 'hex')],
-      ['fewer infos than announced', GO, Buffer.concat([infoRequest('disk').subarray(0, -2), Buffer.from([0, 2, 0, 1])])],
+      [
+        'fewer infos than announced',
+        GO,
+        Buffer.concat([infoRequest('disk').subarray(0, -2), Buffer.from([0, 2, 0, 1])]),
+      ],
       ['bytes after the infos', GO, Buffer.concat([infoRequest('disk'), Buffer.from('x')])],
       ['a name with a NUL', GO, infoRequest('di\0sk')],
       ['a name that is not UTF-8', GO, Buffer.from('00000002c3280000', 'hex')],
       ['no data on SET_META_CONTEXT', SET_META, Buffer.alloc(0)],
-      ['more queries than there are', SET_META, Buffer.concat([contextRequest('disk', []).subarray(0, -4), Buffer.from('ffffffff', 'hex')])],
-      ['bytes after the queries', SET_META, Buffer.concat([contextRequest('disk', ['base:allocation']), Buffer.from('trailing')])],
+      [
+        'more queries than there are',
+        SET_META,
+        Buffer.concat([contextRequest('disk', []).subarray(0, -4), Buffer.from('ffffffff', 'hex')]),
+      ],
+      [
+        'bytes after the queries',
+        SET_META,
+        Buffer.concat([contextRequest('disk', ['base:allocation']), Buffer.from('trailing')]),
+      ],
       ['contexts before structured replies (LIST)', LIST_META, contextRequest('disk', [])],
       ['contexts before structured replies (SET)', SET_META, contextRequest('disk', ['base:allocation'])],
     ];
@@ -217,7 +245,10 @@ describe('handshake', () => {
     ] as const;
     for (const [code, type] of codes) {
       const failing = createNbdServer({
-        exports: { list: () => Promise.resolve([]), open: () => Promise.reject(new PandoError(code, 'test')) },
+        exports: {
+          list: () => Promise.resolve([]),
+          open: () => Promise.reject(new PandoError(code, 'test')),
+        },
       });
       const client = new RawClient(await failing.listen({ host: '127.0.0.1', port: 0 }));
       await client.greet();
@@ -229,7 +260,10 @@ describe('handshake', () => {
 
   it('survives a provider that throws what nobody expects', async () => {
     const failing = createNbdServer({
-      exports: { list: () => Promise.reject(new Error('boom')), open: () => Promise.reject(new TypeError('boom')) },
+      exports: {
+        list: () => Promise.reject(new Error('boom')),
+        open: () => Promise.reject(new TypeError('boom')),
+      },
     });
     const address = await failing.listen({ host: '127.0.0.1', port: 0 });
     for (const option of [LIST, GO]) {
@@ -248,7 +282,9 @@ describe('handshake', () => {
     const names = async (option: number, queries: readonly string[]): Promise<string[]> => {
       const answers = await client.ask(option, contextRequest('disk', queries));
       expect(answers.at(-1)!.type).toBe(OptionReply.ack);
-      return answers.slice(0, -1).map((answer) => `${answer.data.readUInt32BE(0)} ${answer.data.toString('utf8', 4)}`);
+      return answers
+        .slice(0, -1)
+        .map((answer) => `${answer.data.readUInt32BE(0)} ${answer.data.toString('utf8', 4)}`);
     };
     expect(await names(LIST_META, [])).toEqual(['0 base:allocation']);
     expect(await names(LIST_META, ['base:'])).toEqual(['0 base:allocation']);
@@ -272,11 +308,15 @@ describe('handshake', () => {
     };
     const good = contextRequest('disk', ['base:allocation']);
     expect(await statusOf((client) => client.ask(SET_META, good))).toBe(0);
-    expect(await statusOf((client) => client.ask(SET_META, contextRequest('other', ['base:allocation'])))).toBe(22);
+    expect(
+      await statusOf((client) => client.ask(SET_META, contextRequest('other', ['base:allocation']))),
+    ).toBe(22);
     expect(
       await statusOf(async (client) => {
         await client.ask(SET_META, good);
-        expect(types(await client.ask(SET_META, Buffer.concat([good, Buffer.from('!')])))).toEqual([OptionReply.invalid]);
+        expect(types(await client.ask(SET_META, Buffer.concat([good, Buffer.from('!')])))).toEqual([
+          OptionReply.invalid,
+        ]);
       }),
     ).toBe(22);
   });

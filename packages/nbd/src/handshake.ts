@@ -182,9 +182,10 @@ export class Handshake {
       }
       this.#fail(error.tooBig ? OptionReply.tooBig : OptionReply.invalid, error.message);
     }
+    if (this.#state === 'ended') return;
     // A client that asks and does not read must not make answers pile up.
     if (this.#host.socket.writableLength > 0) await this.#host.drained();
-    if (this.#state === 'data' || this.#state === 'skip') this.#expect('header', OPTION_HEADER_BYTES);
+    this.#expect('header', OPTION_HEADER_BYTES);
   }
 
   #refuseLong(): void {
@@ -200,28 +201,35 @@ export class Handshake {
     }
   }
 
-  #handle(option: number, data: Buffer): Promise<void> | void {
+  async #handle(option: number, data: Buffer): Promise<void> {
     switch (option) {
       case Option.exportName:
-        return this.#exportName(data);
+        await this.#exportName(data);
+        return;
       case Option.abort:
         this.#reply(OptionReply.ack);
-        return this.#end();
+        this.#end();
+        return;
       case Option.list:
-        return this.#list(data);
+        await this.#list(data);
+        return;
       case Option.info:
       case Option.go:
-        return this.#infoOrGo(option, data);
+        await this.#infoOrGo(option, data);
+        return;
       case Option.structuredReply:
         if (data.length > 0) throw new OptionDataError('STRUCTURED_REPLY has no data');
         this.#negotiation.structuredReplies = true;
-        return this.#reply(OptionReply.ack);
+        this.#reply(OptionReply.ack);
+        return;
       case Option.listMetaContext:
-        return this.#listContexts(data);
+        this.#listContexts(data);
+        return;
       case Option.setMetaContext:
-        return this.#setContexts(data);
+        this.#setContexts(data);
+        return;
       default:
-        return this.#fail(OptionReply.unsupported, 'unknown option');
+        this.#fail(OptionReply.unsupported, 'unknown option');
     }
   }
 
@@ -294,7 +302,8 @@ export class Handshake {
 
   #listContexts(data: Buffer): void {
     const { queries } = parseContextRequest(data);
-    if (!this.#negotiation.structuredReplies) throw new OptionDataError('contexts need STRUCTURED_REPLY first');
+    if (!this.#negotiation.structuredReplies)
+      throw new OptionDataError('contexts need STRUCTURED_REPLY first');
     this.#sendContexts(listContexts(queries), false);
   }
 
@@ -302,7 +311,8 @@ export class Handshake {
     // Replaces the earlier set even when it fails.
     this.#negotiation.contexts = [];
     const { name, queries } = parseContextRequest(data);
-    if (!this.#negotiation.structuredReplies) throw new OptionDataError('contexts need STRUCTURED_REPLY first');
+    if (!this.#negotiation.structuredReplies)
+      throw new OptionDataError('contexts need STRUCTURED_REPLY first');
     this.#negotiation.contexts = selectContexts(queries);
     this.#negotiation.contextsFor = name;
     this.#sendContexts(this.#negotiation.contexts, true);
@@ -338,9 +348,11 @@ export class Handshake {
   #refuse(name: string, error: PandoError): void {
     this.#host.logger.info({ exportName: name, code: error.code }, 'NBD export refused');
     // A name that can be no export's is unknown, not a malformed option.
-    if (error.kind === 'missing' || error.kind === 'invalid') this.#fail(OptionReply.unknown, 'no such export');
+    if (error.kind === 'missing' || error.kind === 'invalid')
+      this.#fail(OptionReply.unknown, 'no such export');
     else if (error.code === 'shutting-down') this.#fail(OptionReply.shutdown, 'the server is shutting down');
-    else if (error.kind === 'conflict' || error.code === 'too-busy') this.#fail(OptionReply.policy, error.code);
+    else if (error.kind === 'conflict' || error.code === 'too-busy')
+      this.#fail(OptionReply.policy, error.code);
     else this.#fail(OptionReply.platform, error.code);
   }
 

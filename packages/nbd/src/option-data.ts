@@ -18,7 +18,8 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** Decodes a string of the protocol: UTF-8 without NUL, at most 4096 bytes. */
 export function decodeString(bytes: Uint8Array): string {
-  if (bytes.byteLength > STRING_BYTES_MAX) throw new OptionDataError('a string of more than 4096 bytes', true);
+  if (bytes.byteLength > STRING_BYTES_MAX)
+    throw new OptionDataError('a string of more than 4096 bytes', true);
   if (bytes.includes(0)) throw new OptionDataError('a string with a NUL byte');
   try {
     return utf8.decode(bytes);
@@ -36,7 +37,8 @@ class Cursor {
   }
 
   #take(bytes: number): Buffer {
-    if (bytes > this.#data.length - this.#at) throw new OptionDataError('an inner length that leaves the option');
+    if (bytes > this.#data.length - this.#at)
+      throw new OptionDataError('an inner length that leaves the option');
     const slice = this.#data.subarray(this.#at, this.#at + bytes);
     this.#at += bytes;
     return slice;

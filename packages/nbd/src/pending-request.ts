@@ -20,7 +20,10 @@ export class PendingRequest implements Request {
   readonly resolved: () => void;
   readonly rejected: (error: unknown) => void;
 
-  constructor(resolved: (pending: PendingRequest) => void, rejected: (pending: PendingRequest, error: unknown) => void) {
+  constructor(
+    resolved: (pending: PendingRequest) => void,
+    rejected: (pending: PendingRequest, error: unknown) => void,
+  ) {
     this.resolved = () => {
       resolved(this);
     };

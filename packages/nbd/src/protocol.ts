@@ -79,7 +79,13 @@ export const Command = {
   blockStatus: 7,
 } as const;
 
-export const CommandFlag = { fua: 1 << 0, noHole: 1 << 1, df: 1 << 2, reqOne: 1 << 3, fastZero: 1 << 4 } as const;
+export const CommandFlag = {
+  fua: 1 << 0,
+  noHole: 1 << 1,
+  df: 1 << 2,
+  reqOne: 1 << 3,
+  fastZero: 1 << 4,
+} as const;
 
 export const ChunkType = {
   none: 0,

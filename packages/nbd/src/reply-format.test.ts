@@ -12,7 +12,7 @@ interface Chunk {
 
 function parseChunks(bytes: Buffer): Chunk[] {
   const chunks: Chunk[] = [];
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     expect(bytes.readUInt32BE(at)).toBe(0x668e33ef);
     expect(bytes.readBigUInt64BE(at + 8)).toBe(0x0102030405060708n);
     const length = bytes.readUInt32BE(at + 16);
@@ -27,7 +27,11 @@ function parseChunks(bytes: Buffer): Chunk[] {
 }
 
 /** Makes the reply of a read of `data` with these holes at some odd place of a buffer, and takes it apart again. */
-function roundTrip(offset: number, data: Uint8Array, holes: readonly number[]): { chunks: Chunk[]; read: Buffer; covered: number } {
+function roundTrip(
+  offset: number,
+  data: Uint8Array,
+  holes: readonly number[],
+): { chunks: Chunk[]; read: Buffer; covered: number } {
   const at = 13;
   const buffer = Buffer.alloc(at + DATA_CHUNK_BYTES + data.length + 11, 0xcc);
   buffer.set(data, at + DATA_CHUNK_BYTES);

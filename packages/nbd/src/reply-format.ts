@@ -53,7 +53,13 @@ export function putChunkHeader(
 }
 
 /** An error chunk that ends the reply; `text` is UTF-8. */
-export function putErrorChunk(buffer: Uint8Array, at: number, cookie: Cookie, errno: number, text: Uint8Array): number {
+export function putErrorChunk(
+  buffer: Uint8Array,
+  at: number,
+  cookie: Cookie,
+  errno: number,
+  text: Uint8Array,
+): number {
   putChunkHeader(buffer, at, cookie, CHUNK_DONE, ChunkType.error, 6 + text.byteLength);
   putU32(buffer, at + CHUNK_HEADER_BYTES, errno);
   putU16(buffer, at + CHUNK_HEADER_BYTES + 4, text.byteLength);
@@ -110,14 +116,16 @@ export function putReadReply(
       i += 2;
     }
     if (holeTo - holeFrom < HOLE_BYTES_MIN) continue;
-    if (holeFrom > from) to = putDataChunk(buffer, to, cookie, 0, from, holeFrom - from, dataAt + (from - offset));
+    if (holeFrom > from)
+      to = putDataChunk(buffer, to, cookie, 0, from, holeFrom - from, dataAt + (from - offset));
     putChunkHeader(buffer, to, cookie, holeTo === end ? CHUNK_DONE : 0, ChunkType.offsetHole, 12);
     putU64(buffer, to + CHUNK_HEADER_BYTES, holeFrom);
     putU32(buffer, to + CHUNK_HEADER_BYTES + 8, holeTo - holeFrom);
     to += HOLE_CHUNK_BYTES;
     from = holeTo;
   }
-  if (from < end) to = putDataChunk(buffer, to, cookie, CHUNK_DONE, from, end - from, dataAt + (from - offset));
+  if (from < end)
+    to = putDataChunk(buffer, to, cookie, CHUNK_DONE, from, end - from, dataAt + (from - offset));
   return to - at;
 }
 

@@ -163,7 +163,8 @@ export class ReplyWriter {
     this.release(block);
     // Alone with its writer and nothing in it: back to the pool, so that the next turn, of whichever connection,
     // starts at the front of memory that is still in the processor's cache.
-    if (block === this.#block && block.references === 1 && this.#position === this.#segmentStart) this.#dropBlock();
+    if (block === this.#block && block.references === 1 && this.#position === this.#segmentStart)
+      this.#dropBlock();
     else this.#onFreed();
   }
 }

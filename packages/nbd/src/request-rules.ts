@@ -27,7 +27,10 @@ const UNKNOWN_COMMAND = refusal(NbdErrno.invalid, 'unknown command');
 const BAD_FLAGS = refusal(NbdErrno.invalid, 'a flag that this command does not take');
 const DF_NOT_OFFERED = refusal(NbdErrno.invalid, 'DF needs structured replies');
 const READ_ONLY = refusal(NbdErrno.perm, 'the export is read-only');
-const PAYLOAD_TOO_LONG = refusal(NbdErrno.invalid, `reads and writes have at most ${PAYLOAD_BYTES_MAX} bytes`);
+const PAYLOAD_TOO_LONG = refusal(
+  NbdErrno.invalid,
+  `reads and writes have at most ${PAYLOAD_BYTES_MAX} bytes`,
+);
 const OUT_OF_RANGE = refusal(NbdErrno.invalid, 'the range leaves the export');
 const WRITE_PAST_END = refusal(NbdErrno.noSpace, 'the range leaves the export');
 const NO_CONTEXT = refusal(NbdErrno.invalid, 'block status needs a context that was set for this export');

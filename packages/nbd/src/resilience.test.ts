@@ -166,7 +166,8 @@ describe('clients that take more than they should', () => {
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
     expect(most).toBeLessThanOrEqual(limits.connectionBufferBytesMax);
-    for (let cookie = 1; cookie <= requests; cookie++) expect((await client.readReply(65_536)).cookie).toBe(cookie);
+    for (let cookie = 1; cookie <= requests; cookie++)
+      expect((await client.readReply(65_536)).cookie).toBe(cookie);
     await until(() => server.server.stats().bufferBytes === 0, 'all buffers back');
   });
 

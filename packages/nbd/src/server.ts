@@ -72,7 +72,12 @@ class Server implements NbdServer {
   }
 
   #bind(address: NbdAddress): Promise<net.Server> {
-    const options = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS };
+    const options = {
+      allowHalfOpen: true,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: KEEP_ALIVE_MS,
+    };
     const server = net.createServer(options, (socket) => {
       this.#accept(socket);
     });
@@ -131,7 +136,10 @@ class Server implements NbdServer {
     const now = this.#clock.monotonic();
     if (this.#closing !== undefined || now - this.#refusedLoggedAt < REFUSAL_LOG_MS) return;
     this.#refusedLoggedAt = now;
-    this.#logger.warn({ connections: this.#connections.size }, 'NBD connections are refused: a limit is reached');
+    this.#logger.warn(
+      { connections: this.#connections.size },
+      'NBD connections are refused: a limit is reached',
+    );
   }
 
   /** While there are connections: cuts off clients that hold buffers which others wait for. */
@@ -144,7 +152,8 @@ class Server implements NbdServer {
         if (!this.#pool.contended) continue;
         const since = this.#clock.monotonic() - this.#limits.stallMsMax;
         for (const connection of this.#connections) {
-          if (connection.stalledSince(since)) connection.violation('buffers that others wait for, and no progress');
+          if (connection.stalledSince(since))
+            connection.violation('buffers that others wait for, and no progress');
         }
       }
     };

@@ -164,7 +164,10 @@ describe('requests that are refused', () => {
 
   it('cuts a client off whose payload is too long even to skip, or whose request has no magic number', async () => {
     const server = await start();
-    for (const request of [{ type: WRITE, length: 0xffff_ffff }, { type: READ, magic: 0x12345678 }]) {
+    for (const request of [
+      { type: WRITE, length: 0xffff_ffff },
+      { type: READ, magic: 0x12345678 },
+    ]) {
       const client = await simple(server);
       client.request(request);
       expect(await client.endsNow()).toBe(true);
@@ -216,14 +219,20 @@ describe('requests that are carried out', () => {
   it('answers requests of no bytes with success, a READ with an empty structured reply', async () => {
     const server = await start();
     const client = await structured(server);
-    for (const type of [WRITE, TRIM, CACHE, ZEROES]) expect((await ask(client, { type, offset: SIZE })).errno).toBe(0);
-    expect(await ask(client, { type: READ, cookie: 3 })).toMatchObject({ structured: true, type: 0, flags: 1, cookie: 3 });
+    for (const type of [WRITE, TRIM, CACHE, ZEROES])
+      expect((await ask(client, { type, offset: SIZE })).errno).toBe(0);
+    expect(await ask(client, { type: READ, cookie: 3 })).toMatchObject({
+      structured: true,
+      type: 0,
+      flags: 1,
+      cookie: 3,
+    });
     expect(await ask(await simple(server), { type: READ })).toMatchObject({ structured: false, errno: 0 });
   });
 
   it('sends holes in reads, and none with DF', async () => {
     const device = new MemoryBlockDevice({ size: SIZE });
-    device.write(8_192, new Uint8Array(4_096).fill(6));
+    await device.write(8_192, new Uint8Array(4_096).fill(6));
     const client = await structured(await start({ device }));
     client.request({ type: READ, length: 20_000 });
     const chunks = [await client.readReply(), await client.readReply(), await client.readReply()];
@@ -236,15 +245,21 @@ describe('requests that are carried out', () => {
 
   it('describes holes and data, one extent with REQ_ONE, and no more than the limit', async () => {
     const device = new MemoryBlockDevice({ size: SIZE });
-    for (let i = 0; i < 20; i++) device.write(i * 8_192, Uint8Array.of(1));
+    for (let i = 0; i < 20; i++) await device.write(i * 8_192, Uint8Array.of(1));
     const client = await structured(await start({ device, limits: { extentsMax: 7 } }));
     const extents = (chunk: RawChunk): number[] => {
       expect(chunk).toMatchObject({ type: 5, flags: 1 });
       expect(chunk.payload.readUInt32BE(0)).toBe(1);
-      return Array.from({ length: (chunk.payload.length - 4) / 4 }, (_, i) => chunk.payload.readUInt32BE(4 + 4 * i));
+      return Array.from({ length: (chunk.payload.length - 4) / 4 }, (_, i) =>
+        chunk.payload.readUInt32BE(4 + 4 * i),
+      );
     };
-    expect(extents(await ask(client, { type: STATUS, flags: REQ_ONE, offset: 100, length: 50_000 }))).toEqual([3_996, 0]);
-    expect(extents(await ask(client, { type: STATUS, offset: 4_096, length: 8_200 }))).toEqual([4_096, 3, 4_096, 0, 8, 3]);
+    expect(extents(await ask(client, { type: STATUS, flags: REQ_ONE, offset: 100, length: 50_000 }))).toEqual(
+      [3_996, 0],
+    );
+    expect(extents(await ask(client, { type: STATUS, offset: 4_096, length: 8_200 }))).toEqual([
+      4_096, 3, 4_096, 0, 8, 3,
+    ]);
     expect(extents(await ask(client, { type: STATUS, length: SIZE }))).toHaveLength(14);
   });
 
@@ -305,7 +320,10 @@ describe('errors of the device', () => {
   for (const delayed of [false, true]) {
     it(`become NBD errors of the request, not of the connection (${delayed ? 'later' : 'at once'})`, async () => {
       let code: ErrorCode = 'internal';
-      const failing = new ErrorDevice(new MemoryBlockDevice({ size: SIZE }), () => new PandoError(code, 'a test'));
+      const failing = new ErrorDevice(
+        new MemoryBlockDevice({ size: SIZE }),
+        () => new PandoError(code, 'a test'),
+      );
       const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
       const server = await start({ device: delayed ? new DelayDevice(failing, turn) : failing });
       const client = await structured(server);
@@ -320,7 +338,11 @@ describe('errors of the device', () => {
           { type: STATUS, length: 512 },
         ]) {
           const reply = await ask(client, request);
-          expect(reply, `${error}, command ${request.type}`).toMatchObject({ errno, structured: true, type: 0x8001 });
+          expect(reply, `${error}, command ${request.type}`).toMatchObject({
+            errno,
+            structured: true,
+            type: 0x8001,
+          });
         }
       }
     });

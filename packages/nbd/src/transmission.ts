@@ -16,7 +16,15 @@ import type { NbdLimits } from './limits.ts';
 import { errnoOf, textOf } from './nbd-errors.ts';
 import type { Session } from './negotiation.ts';
 import { PendingRequest } from './pending-request.ts';
-import { CHUNK_DONE, CHUNK_HEADER_BYTES, ChunkType, Command, CommandFlag, NbdErrno, SIMPLE_REPLY_BYTES } from './protocol.ts';
+import {
+  CHUNK_DONE,
+  CHUNK_HEADER_BYTES,
+  ChunkType,
+  Command,
+  CommandFlag,
+  NbdErrno,
+  SIMPLE_REPLY_BYTES,
+} from './protocol.ts';
 import {
   DATA_CHUNK_BYTES,
   putChunkHeader,
@@ -187,7 +195,10 @@ export class Transmission implements RequestHandler {
         case Command.trim:
         case Command.writeZeroes:
           // NO_HOLE asks for space that is set aside; zeros take none here, so there is nothing to set aside.
-          this.#change(request, request.length === 0 ? undefined : this.handle.zero(request.offset, request.length));
+          this.#change(
+            request,
+            request.length === 0 ? undefined : this.handle.zero(request.offset, request.length),
+          );
           return;
         case Command.flush:
           this.#wait(this.#pendingOf(request), this.handle.flush());
@@ -234,7 +245,8 @@ export class Transmission implements RequestHandler {
   }
 
   #putRead(buffer: Buffer, at: number, request: Request, holes: readonly number[]): number {
-    if (this.#session.structuredReplies) return putReadReply(buffer, at, request, request.offset, request.length, holes);
+    if (this.#session.structuredReplies)
+      return putReadReply(buffer, at, request, request.offset, request.length, holes);
     return putSimpleReply(buffer, at, request, 0) + request.length;
   }
 
@@ -269,14 +281,23 @@ export class Transmission implements RequestHandler {
     for (const [i, { lengths, flags }] of answers.entries()) {
       const at = this.#replies.reserve(CHUNK_HEADER_BYTES + 4 + 8 * lengths.length);
       const chunkFlags = i === answers.length - 1 ? CHUNK_DONE : 0;
-      const bytes = putStatusChunk(this.#replies.buffer, at, pending, chunkFlags, contexts[i]!.id, lengths, flags);
+      const bytes = putStatusChunk(
+        this.#replies.buffer,
+        at,
+        pending,
+        chunkFlags,
+        contexts[i]!.id,
+        lengths,
+        flags,
+      );
       this.#replies.commit(bytes);
     }
   }
 
   async #describe(context: MetaContext, pending: PendingRequest, extentsMax: number): Promise<StatusExtents> {
     const extents = await context.describe(this.handle, pending.offset, pending.length, extentsMax);
-    if (extents.lengths.length === 0) throw new Error(`${context.name} described nothing at ${pending.offset}`);
+    if (extents.lengths.length === 0)
+      throw new Error(`${context.name} described nothing at ${pending.offset}`);
     return extents;
   }
 
@@ -406,7 +427,15 @@ export class Transmission implements RequestHandler {
     const key = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
     if (errno === NbdErrno.invalid || this.#loggedErrors.has(key)) return;
     this.#loggedErrors.add(key);
-    const fields = { err: error, exportName: this.handle.exportName, command: request.type, offset: request.offset };
-    this.#host.logger.warn(fields, 'an NBD request failed; further ones of this kind on this connection are not logged');
+    const fields = {
+      err: error,
+      exportName: this.handle.exportName,
+      command: request.type,
+      offset: request.offset,
+    };
+    this.#host.logger.warn(
+      fields,
+      'an NBD request failed; further ones of this kind on this connection are not logged',
+    );
   }
 }

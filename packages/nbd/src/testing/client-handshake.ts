@@ -48,7 +48,11 @@ interface Reply {
 async function readReply(reader: ByteReader, option: number): Promise<Reply> {
   const header = await reader.read(20);
   const length = header.readUInt32BE(16);
-  if (header.readBigUInt64BE(0) !== OPTION_REPLY_MAGIC || header.readUInt32BE(8) !== option || length > REPLY_BYTES_MAX) {
+  if (
+    header.readBigUInt64BE(0) !== OPTION_REPLY_MAGIC ||
+    header.readUInt32BE(8) !== option ||
+    length > REPLY_BYTES_MAX
+  ) {
     throw new PandoError('connection-lost', 'the server does not answer as an NBD server does');
   }
   return { type: header.readUInt32BE(12), data: await reader.read(length) };
@@ -96,9 +100,13 @@ export async function clientHandshake(
   return { ...exportOf(replies, exportName), structuredReplies, allocationId };
 }
 
-function exportOf(replies: readonly Reply[], name: string): { size: number; flags: number; preferredBytes: number } {
+function exportOf(
+  replies: readonly Reply[],
+  name: string,
+): { size: number; flags: number; preferredBytes: number } {
   const last = replies.at(-1)!;
-  if (last.type === OptionReply.unknown) throw new PandoError('disk-missing', `the server has no export ${name}`);
+  if (last.type === OptionReply.unknown)
+    throw new PandoError('disk-missing', `the server has no export ${name}`);
   if (last.type !== OptionReply.ack) {
     throw new PandoError('connection-lost', `the server refuses export ${name}: ${last.data.toString()}`);
   }

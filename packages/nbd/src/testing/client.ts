@@ -76,7 +76,12 @@ export class NbdClient implements BlockDevice {
     const reader = new ByteReader(socket);
     socket.setNoDelay(true);
     try {
-      const session = await clientHandshake(socket, reader, options.exportName, options.structuredReplies ?? true);
+      const session = await clientHandshake(
+        socket,
+        reader,
+        options.exportName,
+        options.structuredReplies ?? true,
+      );
       return new NbdClient(socket, reader, session);
     } catch (error) {
       socket.destroy();
@@ -118,7 +123,13 @@ export class NbdClient implements BlockDevice {
       const copy = Buffer.from(data);
       return piecesOf(offset, copy.length, PIECE_BYTES_MAX).map((piece) => {
         const from = piece.offset - offset;
-        return this.#call(Command.write, 0, piece.offset, piece.length, copy.subarray(from, from + piece.length));
+        return this.#call(
+          Command.write,
+          0,
+          piece.offset,
+          piece.length,
+          copy.subarray(from, from + piece.length),
+        );
       });
     });
   }
@@ -285,7 +296,11 @@ export class NbdClient implements BlockDevice {
     } else if (type === ChunkType.blockStatus) {
       if (payload.readUInt32BE(0) === this.session.allocationId) call.extents = payload;
     } else if (type === ChunkType.error || type === ChunkType.errorOffset) {
-      call.error ??= errorOf(payload.readUInt32BE(0), call, payload.toString('utf8', 6, 6 + payload.readUInt16BE(4)));
+      call.error ??= errorOf(
+        payload.readUInt32BE(0),
+        call,
+        payload.toString('utf8', 6, 6 + payload.readUInt16BE(4)),
+      );
     } else if (type !== ChunkType.none) {
       throw new PandoError('connection-lost', `a chunk of unknown type ${type}`);
     }
@@ -302,7 +317,9 @@ export class NbdClient implements BlockDevice {
 
   #fail(error: unknown): void {
     this.#lost ??=
-      error instanceof PandoError ? error : new PandoError('connection-lost', 'the client failed', { cause: error });
+      error instanceof PandoError
+        ? error
+        : new PandoError('connection-lost', 'the client failed', { cause: error });
     this.#socket.destroy();
     for (const call of this.#calls.values()) call.reject(this.#lost);
     this.#calls.clear();
@@ -310,7 +327,13 @@ export class NbdClient implements BlockDevice {
   }
 }
 
-function requestBytes(command: number, flags: number, cookie: number, offset: number, length: number): Buffer {
+function requestBytes(
+  command: number,
+  flags: number,
+  cookie: number,
+  offset: number,
+  length: number,
+): Buffer {
   const bytes = Buffer.alloc(REQUEST_BYTES);
   putU32(bytes, 0, REQUEST_MAGIC);
   putU16(bytes, 4, flags);
@@ -338,7 +361,8 @@ function ascendingPairs(pairs: readonly number[]): number[] {
 }
 
 function errorOf(errno: number, call: Call, text: string): PandoError {
-  const message = `NBD command ${call.command} at ${call.offset} + ${call.length}: error ${errno} ${text}`.trimEnd();
+  const message =
+    `NBD command ${call.command} at ${call.offset} + ${call.length}: error ${errno} ${text}`.trimEnd();
   switch (errno) {
     case NbdErrno.perm:
       return new PandoError('read-only', message);

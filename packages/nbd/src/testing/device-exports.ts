@@ -28,7 +28,13 @@ class DeviceHandle implements ExportHandle {
     return this.#device.blockBytes;
   }
 
-  read(offset: number, length: number, target: Uint8Array, targetOffset: number, holes?: number[]): Promise<void> | undefined {
+  read(
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+    holes?: number[],
+  ): Promise<void> | undefined {
     return this.#device.read(offset, length, target, targetOffset, holes);
   }
 
@@ -82,7 +88,8 @@ export class DeviceExports implements ExportProvider {
   async open(name: string): Promise<ExportHandle> {
     const device = this.#devices.get(name);
     const revoked = this.#revocations.get(name);
-    if (device === undefined || revoked === undefined) throw new PandoError('disk-missing', `no export ${name}`);
+    if (device === undefined || revoked === undefined)
+      throw new PandoError('disk-missing', `no export ${name}`);
     this.openHandles++;
     let open = true;
     return new DeviceHandle(name, device, revoked.signal, () => {

@@ -95,7 +95,8 @@ export class RawClient {
 
   async readAnswer(): Promise<OptionAnswer> {
     const header = await this.reader.read(20);
-    if (header.readBigUInt64BE(0) !== 0x0003e889045565a9n) throw new Error('an answer without its magic number');
+    if (header.readBigUInt64BE(0) !== 0x0003e889045565a9n)
+      throw new Error('an answer without its magic number');
     const data = await this.reader.read(header.readUInt32BE(16));
     return { option: header.readUInt32BE(8), type: header.readUInt32BE(12), data };
   }
@@ -112,7 +113,10 @@ export class RawClient {
   }
 
   /** The whole handshake with GO. */
-  async open(name: string, options: { structured?: boolean; contexts?: readonly string[] } = {}): Promise<void> {
+  async open(
+    name: string,
+    options: { structured?: boolean; contexts?: readonly string[] } = {},
+  ): Promise<void> {
     await this.greet();
     if (options.structured === true) await this.ask(8);
     if (options.contexts !== undefined) await this.ask(10, contextRequest(name, options.contexts));

@@ -25,7 +25,9 @@ export class TestServer {
     exports.set('disk', device);
     const server = createNbdServer({ ...serverOptions, exports });
     const folder = await mkdtemp(join(tmpdir(), 'pando-nbd-'));
-    const address = await server.listen(tcp ? { host: '127.0.0.1', port: 0 } : { path: join(folder, 'nbd.sock') });
+    const address = await server.listen(
+      tcp ? { host: '127.0.0.1', port: 0 } : { path: join(folder, 'nbd.sock') },
+    );
     return new TestServer(server, exports, address, folder);
   }
 
