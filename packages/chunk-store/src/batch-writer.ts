@@ -112,7 +112,10 @@ export class BatchWriter {
       owner.lookedUp(slab.ids, count, level === 0 ? undefined : chunks, level);
       ids.set(slab.ids.subarray(0, count * ID_BYTES), first * ID_BYTES);
       if (level > 0) this.#keepNodes(slab, count);
-      const { promise: settled, resolve: settle } = Promise.withResolvers<void>();
+      let settle = (): void => undefined;
+      const settled = new Promise<void>((resolve) => {
+        settle = resolve;
+      });
       fresh = this.#lookUp(owner, slab, count, level, chunkBytes, settled);
       if (fresh > 0) this.#storeBehind(owner, slab, fresh, chunkBytes, level, settled, settle);
     } finally {

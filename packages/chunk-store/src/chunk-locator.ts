@@ -4,7 +4,7 @@
  * What it finds is always the copy that counts (see segment-table.ts): recent places of suspect
  * segments are passed over, and so are those of segments that are gone.
  */
-import { FreshChunks } from './fresh-chunks.ts';
+import type { FreshChunks } from './fresh-chunks.ts';
 import { SEGMENT_LOAD_HITS } from './limits.ts';
 import { readPlace } from './place.ts';
 import { RecentPlaces } from './recent-places.ts';

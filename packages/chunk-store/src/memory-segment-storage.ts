@@ -65,12 +65,9 @@ export class MemorySegmentStorage implements SegmentStorage {
     return Promise.resolve(new MemorySegmentWriter(segment, content));
   }
 
-  read(segment: number, target: Uint8Array, position: number): Promise<number> {
-    try {
-      return Promise.resolve(this.readSync(segment, target, position));
-    } catch (error) {
-      return Promise.reject(error as Error);
-    }
+  async read(segment: number, target: Uint8Array, position: number): Promise<number> {
+    await Promise.resolve(); // as a disk would: never in the turn of the call
+    return this.readSync(segment, target, position);
   }
 
   readSync(segment: number, target: Uint8Array, position: number): number {

@@ -304,7 +304,7 @@ export class SegmentLog {
       await contents.repairing;
       await contents.syncing?.catch(() => undefined);
       this.throwIfFailed();
-      if (contents.runs === 0) return await this.#removeEmpty(segment);
+      if (contents.runs === 0) { await this.#removeEmpty(segment); return; }
       const writer = (contents.writer ??= await this.#reopen(segment));
       const footer = encodeFooter(
         segment.number,

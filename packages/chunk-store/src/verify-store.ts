@@ -139,19 +139,19 @@ class SegmentCheck {
     const entry = runEntryAt(directory.runTable, run);
     const at = entry.offset - start;
     const header = decodeRunHeader(bytes, at, this.#segment.seed, this.#context.chunkBytes);
-    if (header === undefined) return this.#report(entry.offset, 'the header of the run is damaged');
+    if (header === undefined) { this.#report(entry.offset, 'the header of the run is damaged'); return; }
     const { firstSlot, count, codec, kind, runBytes } = header;
     const same =
       firstSlot === entry.firstSlot && count === entry.count && codec === entry.codec && kind === entry.kind;
-    if (!same || runBytes !== entry.bytes) return this.#report(entry.offset, 'the run is not what the footer says');
-    if (at + runBytes > bytes.byteLength) return this.#report(entry.offset, 'the run is cut off');
-    if (!isRunBodyIntact(bytes, at, header)) return this.#report(entry.offset, 'the CRC of the run does not match');
+    if (!same || runBytes !== entry.bytes) { this.#report(entry.offset, 'the run is not what the footer says'); return; }
+    if (at + runBytes > bytes.byteLength) { this.#report(entry.offset, 'the run is cut off'); return; }
+    if (!isRunBodyIntact(bytes, at, header)) { this.#report(entry.offset, 'the CRC of the run does not match'); return; }
     let raw: Uint8Array;
     try {
       raw = expandRun(bytes.subarray(at + runBytes - header.storedBytes, at + runBytes), codec, header.rawBytes);
     } catch (error) {
       if (!(error instanceof PandoError)) throw error;
-      return this.#report(entry.offset, error.message);
+      this.#report(entry.offset, error.message); return;
     }
     const chunkBytes = chunkBytesOf(kind, this.#context.chunkBytes);
     for (let k = 0; k < count; k++) {
@@ -169,7 +169,7 @@ class SegmentCheck {
   /** The index must name this copy, or another one that exists. */
   #checkIndex(id: Uint8Array, runOffset: number, slot: number, hex: string): void {
     const value = this.#context.index.get(id, 0);
-    if (value === undefined) return this.#report(runOffset, `chunk ${hex} is not in the index`);
+    if (value === undefined) { this.#report(runOffset, `chunk ${hex} is not in the index`); return; }
     const place = readPlace(value);
     if (place.segment === this.#segment.number) {
       if (place.slot === slot && place.runOffset === runOffset) return;
