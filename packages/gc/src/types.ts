@@ -24,6 +24,16 @@ export interface GcReport {
   readonly freedBytes: number;
 }
 
+/** What accounts take besides the owners; `all` is 0 where the end is not known. */
+export interface AccountWork {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: {
+    phase: 'walk' | 'lineages' | 'segments';
+    done: number;
+    all: number;
+  }) => void;
+}
+
 /** One owner (a VM or a backup) for the accounts: a key, its lineage, and its disks' roots. */
 export interface AccountOwner {
   readonly key: string;

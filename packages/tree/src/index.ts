@@ -1,6 +1,7 @@
 export { allocationOf } from './allocation.ts';
 export { TreeBuilder } from './builder.ts';
 export { diffTrees } from './diff.ts';
+export { NODE_READS_MAX, readNodes } from './fetch.ts';
 export { readTree } from './read.ts';
 export { resizeTree } from './resize.ts';
 export { chunkCount, emptyRoot, heightFor, rootsEqual } from './shape.ts';

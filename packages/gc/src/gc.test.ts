@@ -1,0 +1,383 @@
+import { createMemoryChunkStore, type ChunkStore } from '@pando/chunk-store';
+import { ID_BYTES, KiB, PandoError, idToHex } from '@pando/common';
+import { TreeBuilder } from '@pando/tree';
+import { afterEach, describe, expect, test } from 'vitest';
+import { account, collect, reclaimable, type GcReport } from './index.ts';
+import { World } from './world.ts';
+
+const stores: ChunkStore[] = [];
+
+afterEach(async () => {
+  for (const store of stores.splice(0)) await store.close();
+});
+
+async function newWorld(
+  seed: number,
+  options: { kinds?: number; segmentBytesMax?: number } = {},
+): Promise<World> {
+  const store = await createMemoryChunkStore(4 * KiB, {
+    segmentBytesMax: options.segmentBytesMax ?? 256 * KiB,
+  });
+  stores.push(store);
+  return new World(store, seed, options.kinds ?? 600);
+}
+
+/** Every stored copy of every chunk: id, kind and stored share, straight from the segments. */
+async function inventory(store: ChunkStore): Promise<{ id: string; bytes: number; isNode: boolean }[]> {
+  await store.seal();
+  const collection = store.beginCollection(() => undefined);
+  const all: { id: string; bytes: number; isNode: boolean }[] = [];
+  try {
+    for (const { segment, bytes, slots } of collection.candidates) {
+      const contents = await collection.contents(segment);
+      let sum = 0;
+      for (let slot = 0; slot < slots; slot++) {
+        const share = contents.storedBytes[slot]!;
+        sum += share;
+        all.push({
+          id: idToHex(contents.ids, slot * ID_BYTES),
+          bytes: share,
+          isNode: contents.isNode[slot] === 1,
+        });
+      }
+      expect(sum).toBe(bytes);
+    }
+  } finally {
+    collection.end();
+  }
+  return all;
+}
+
+async function reachable(world: World): Promise<Map<string, 'node' | 'data'>> {
+  const all = new Map<string, 'node' | 'data'>();
+  for (const owner of world.owners.values())
+    for (const disk of owner.disks) await world.reach(disk.root, all);
+  return all;
+}
+
+/** Compacts whatever has anything dead in it. */
+const THOROUGH = { compactBelow: 0.999999 };
+
+/** After a collection with nobody about, what is stored is what is reachable and nothing else. */
+async function checkQuiet(world: World, seed: number): Promise<GcReport> {
+  const report = await collect(world.store, () => world.rootsAt(), THOROUGH);
+  const alive = await reachable(world);
+  const stored = await inventory(world.store);
+  const extra = stored.filter(({ id }) => !alive.has(id));
+  expect(extra, `seed ${seed}`).toEqual([]);
+  expect(stored.length, `seed ${seed}`).toBe(alive.size); // nothing twice, and nothing is missing
+  expect(report.liveChunks, `seed ${seed}`).toBe(alive.size);
+  return report;
+}
+
+describe('a collection', () => {
+  test('of an empty store does nothing', async () => {
+    const world = await newWorld(1);
+    expect(await collect(world.store, () => world.rootsAt())).toEqual({
+      roots: 0,
+      liveChunks: 0,
+      liveBytes: 0,
+      deadChunks: 0,
+      droppedSegments: 0,
+      compactedSegments: 0,
+      freedBytes: 0,
+    });
+  });
+
+  test('frees everything once nothing is left, and what was freed can be written again', async () => {
+    const world = await newWorld(2);
+    await world.import();
+    await world.import();
+    await world.check();
+    world.owners.clear();
+    const before = await world.store.stats();
+    const report = await checkQuiet(world, 2);
+    expect(report.liveChunks).toBe(0);
+    expect(report.freedBytes).toBeGreaterThanOrEqual(before.segmentBytes);
+    expect((await world.store.stats()).segmentBytes).toBe(0);
+    await world.import();
+    await world.check();
+  });
+
+  test('visits shared trees once, and reports progress', async () => {
+    const world = await newWorld(3);
+    await world.import();
+    for (let i = 0; i < 50; i++) world.fork();
+    const phases: string[] = [];
+    const report = await collect(world.store, () => world.rootsAt(), {
+      onProgress: ({ phase, done, all }) => {
+        expect(done).toBeLessThanOrEqual(all);
+        if (phases.at(-1) !== phase) phases.push(phase);
+      },
+    });
+    expect(report.roots).toBe(51);
+    expect(report.liveChunks).toBe((await reachable(world)).size);
+    expect(phases).toEqual(['mark', 'sweep']);
+  });
+
+  test.each(Array.from({ length: 6 }, (_, i) => 100 + i))('quiet, model, seed %i', async (seed) => {
+    const world = await newWorld(seed);
+    for (let round = 0; round < 3; round++) {
+      for (let step = 0; step < 10; step++) {
+        const r = world.random.below(8);
+        if (r < 2) await world.import();
+        else if (r < 5) await world.update();
+        else if (r < 7) world.fork();
+        else world.delete();
+      }
+      await checkQuiet(world, seed);
+      await world.check();
+    }
+  });
+
+  test.each(Array.from({ length: 6 }, (_, i) => 200 + i))(
+    'among imports, updates and deletions, model, seed %i',
+    async (seed) => {
+      const world = await newWorld(seed, { kinds: 250 });
+      await world.import();
+      for (let round = 0; round < 4; round++) {
+        const lanes = Array.from({ length: 3 }, async () => {
+          for (let step = 0; step < 4; step++) {
+            const r = world.random.below(8);
+            if (r < 3) await world.import();
+            else if (r < 6) await world.update();
+            else if (r === 6) world.fork();
+            else world.delete();
+            await world.pause();
+          }
+        });
+        const collections = (async () => {
+          for (let i = 0; i < 3; i++) {
+            await world.pause();
+            await collect(world.store, () => world.rootsAt(), i === 2 ? {} : THOROUGH);
+          }
+        })();
+        await Promise.all([...lanes, collections]).catch((error: unknown) => {
+          throw new Error(`seed ${seed}`, { cause: error });
+        });
+        await world.check();
+        if (world.random.below(2) === 0) world.delete();
+      }
+      await checkQuiet(world, seed);
+      await world.check();
+      expect((await world.store.verify()).damaged).toEqual([]);
+    },
+  );
+
+  test('keeps what a session wrote or found until it is released, however many collections pass', async () => {
+    const world = await newWorld(4);
+    const kinds = Array.from({ length: 300 }, (_, i) => 1 + i);
+    const first = world.store.openSession();
+    const builder = new TreeBuilder(first);
+    first.setPinSource(builder);
+    await builder.append(await world.write(first, kinds), 300);
+    for (let i = 0; i < 3; i++) await collect(world.store, () => world.rootsAt(), THOROUGH);
+    const root = await builder.finish(300 * 4096);
+    await first.flush();
+    await collect(world.store, () => world.rootsAt(), THOROUGH);
+    const content = new Map(kinds.map((kind, i) => [i, kind]));
+    world.owners.set('one', { key: 'one', lineage: 'one', disks: [{ root, content }] });
+    first.release();
+    await world.check();
+    world.owners.clear();
+    await checkQuiet(world, 4);
+    expect((await world.store.stats()).segmentBytes).toBe(0);
+  });
+
+  test('is given up before the sweep when a root cannot be walked to the end', async () => {
+    const world = await newWorld(5);
+    await world.import();
+    const before = (await inventory(world.store)).length;
+    const good = [...world.owners.values()];
+    world.owners.clear();
+    const id = new Uint8Array(32).fill(7);
+    world.owners.set('bad', {
+      key: 'bad',
+      lineage: 'bad',
+      disks: [{ root: { id, height: 2, size: 1 << 20 }, content: new Map() }],
+    });
+    await expect(collect(world.store, () => world.rootsAt())).rejects.toMatchObject({
+      code: 'chunk-missing',
+    });
+    expect((await inventory(world.store)).length).toBe(before);
+    world.owners.clear();
+    for (const owner of good) world.owners.set(owner.key, owner);
+    await world.check();
+    await checkQuiet(world, 5);
+  });
+
+  test('a data chunk with the bytes of a node does not hide what is below the node', async () => {
+    const world = await newWorld(6);
+    await world.import();
+    const [victim] = [...world.owners.values()];
+    // The bytes of each node of the disk, written by somebody as data, in a disk that is walked first.
+    const nodes: Uint8Array[] = [];
+    for (const [key, kind] of await world.reach(victim!.disks[0]!.root)) {
+      if (kind === 'node') nodes.push(await world.store.readChunk(Buffer.from(key, 'hex'), 0));
+    }
+    const session = world.store.openSession();
+    const builder = new TreeBuilder(session);
+    await builder.append(await session.writeChunks(Buffer.concat(nodes), nodes.length), nodes.length);
+    const root = await builder.finish(nodes.length * 4096);
+    await session.flush();
+    world.owners.clear();
+    world.owners.set('evil', { key: 'evil', lineage: 'evil', disks: [{ root, content: new Map() }] });
+    world.owners.set(victim!.key, victim!);
+    session.release();
+    await collect(world.store, () => world.rootsAt(), THOROUGH);
+    await world.check();
+    const accounts = await account(world.store, world.accountOwners());
+    expect(accounts.garbageBytes).toBe(0);
+    expect(await reclaimable(world.store, world.accountOwners(), new Set(['evil']))).toBe(
+      accounts.owners[0]!.exclusiveBytes,
+    );
+  });
+
+  test('stops when it is cancelled, and the next one works', async () => {
+    const world = await newWorld(7);
+    await world.import();
+    await world.import();
+    world.delete();
+    for (const phase of ['mark', 'sweep']) {
+      const abort = new AbortController();
+      const collection = collect(world.store, () => world.rootsAt(), {
+        signal: abort.signal,
+        onProgress: (progress) => {
+          if (progress.phase === phase) abort.abort();
+        },
+      });
+      await expect(collection).rejects.toBeInstanceOf(PandoError);
+      await world.check();
+    }
+    await checkQuiet(world, 7);
+  });
+
+  test('moves tiny segments together, and then leaves the one that is left alone', async () => {
+    const world = await newWorld(8, { segmentBytesMax: 8 * 1024 * KiB });
+    for (let i = 0; i < 4; i++) {
+      await world.import();
+      await world.store.seal();
+    }
+    expect((await world.store.stats()).segments).toBeGreaterThanOrEqual(4);
+    expect((await collect(world.store, () => world.rootsAt())).compactedSegments).toBe(4);
+    expect((await collect(world.store, () => world.rootsAt())).compactedSegments).toBe(0);
+    expect((await world.store.stats()).segments).toBeLessThanOrEqual(2);
+    await world.check();
+  });
+});
+
+/** The accounts, counted the plain way. */
+async function bruteForce(world: World): Promise<Awaited<ReturnType<typeof account>>> {
+  const stored = new Map((await inventory(world.store)).map((chunk) => [chunk.id, chunk]));
+  const holders = new Map<string, Set<string>>();
+  const owners = [...world.owners.values()];
+  const accounts = [];
+  const places = new Map<string, number>();
+  for (const owner of owners) {
+    let logicalBytes = 0;
+    let allocatedBytes = 0;
+    for (const { root, content } of owner.disks) {
+      for (const id of (await world.reach(root)).keys()) {
+        const set = holders.get(id) ?? new Set();
+        holders.set(id, set.add(owner.key));
+      }
+      logicalBytes += root.size;
+      for (const [chunk, kind] of content) {
+        allocatedBytes += world.chunkBytes;
+        places.set(`${owner.lineage} ${chunk} ${kind}`, world.chunkBytes);
+      }
+    }
+    accounts.push({ key: owner.key, logicalBytes, allocatedBytes, exclusiveBytes: 0 });
+  }
+  for (const [id, keys] of holders) {
+    if (keys.size === 1) accounts.find((one) => keys.has(one.key))!.exclusiveBytes += stored.get(id)!.bytes;
+  }
+  let dataStoredBytes = 0;
+  let nodeStoredBytes = 0;
+  let garbageBytes = 0;
+  let data = 0;
+  for (const chunk of stored.values()) {
+    if (!holders.has(chunk.id)) garbageBytes += chunk.bytes;
+    else if (chunk.isNode) nodeStoredBytes += chunk.bytes;
+    else {
+      dataStoredBytes += chunk.bytes;
+      data++;
+    }
+  }
+  return {
+    owners: accounts,
+    logicalBytes: accounts.reduce((sum, one) => sum + one.logicalBytes, 0),
+    allocatedBytes: accounts.reduce((sum, one) => sum + one.allocatedBytes, 0),
+    lineageBytes: [...places.values()].reduce((sum, bytes) => sum + bytes, 0),
+    uniqueBytes: data * world.chunkBytes,
+    dataStoredBytes,
+    nodeStoredBytes,
+    garbageBytes,
+    liveChunks: holders.size,
+  };
+}
+
+describe('accounts', () => {
+  test.each(Array.from({ length: 5 }, (_, i) => 300 + i))(
+    'are what a plain count says, model, seed %i',
+    async (seed) => {
+      const world = await newWorld(seed);
+      for (let round = 0; round < 2; round++) {
+        for (let step = 0; step < 12; step++) {
+          const r = world.random.below(9);
+          if (r < 2) await world.import(undefined, 1 + world.random.below(2));
+          else if (r < 3) await world.import(world.any()?.lineage);
+          else if (r < 6) await world.update();
+          else if (r < 8) world.fork();
+          else world.delete();
+        }
+        const expected = await bruteForce(world);
+        const found = await account(world.store, world.accountOwners());
+        expect(found, `seed ${seed}`).toEqual(expected);
+        for (const one of found.owners) {
+          expect(await reclaimable(world.store, world.accountOwners(), new Set([one.key]))).toBe(
+            one.exclusiveBytes,
+          );
+        }
+        const keys = new Set(found.owners.filter(() => world.random.below(2) === 0).map(({ key }) => key));
+        const freed = await reclaimable(world.store, world.accountOwners(), keys);
+        for (const key of keys) world.owners.delete(key);
+        const after = await bruteForce(world);
+        expect(freed, `seed ${seed}`).toBe(after.garbageBytes - expected.garbageBytes);
+      }
+    },
+  );
+
+  test('what a session in flight has written is neither anybody’s nor garbage', async () => {
+    const world = await newWorld(10);
+    await world.import();
+    const session = world.store.openSession();
+    await world.write(session, [2001, 2002, 2003]);
+    await session.flush();
+    const [key] = [...world.owners.keys()];
+    const during = await account(world.store, world.accountOwners());
+    expect(during.garbageBytes).toBe(0);
+    session.release();
+    const after = await account(world.store, world.accountOwners());
+    expect(after.garbageBytes).toBeGreaterThan(3 * 4096);
+    expect(after.owners).toEqual(during.owners);
+    expect(await reclaimable(world.store, world.accountOwners(), new Set(['nobody']))).toBe(0);
+    expect(await reclaimable(world.store, world.accountOwners(), new Set([key!]))).toBe(
+      after.owners[0]!.exclusiveBytes,
+    );
+  });
+
+  test('collections and accounts wait for each other', async () => {
+    const world = await newWorld(11);
+    await world.import();
+    world.fork();
+    const [, accounts] = await Promise.all([
+      collect(world.store, () => world.rootsAt()),
+      account(world.store, world.accountOwners()),
+      collect(world.store, () => world.rootsAt()),
+      reclaimable(world.store, world.accountOwners(), new Set()),
+    ]);
+    expect(accounts.owners.length).toBe(2);
+    expect(accounts.owners[0]!.exclusiveBytes).toBe(0);
+  });
+});

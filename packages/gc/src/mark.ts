@@ -1,0 +1,68 @@
+/** Marking: a subtree walk that visits each node of each level once and remembers it in bitmaps. */
+import type { Collection } from '@pando/chunk-store';
+import { ID_BYTES } from '@pando/common';
+import type { ChunkReader } from '@pando/tree';
+import type { Marks } from './marks.ts';
+import { LIST_IDS, SubtreeWalk, type SubtreeVisitor } from './subtree-walk.ts';
+
+export class Marker {
+  readonly #walk: SubtreeWalk;
+  /** Chunks that were marked for the first time. */
+  marked = 0;
+
+  /**
+   * @param marks where to mark
+   * @param except subtrees and chunks that are marked there are passed by
+   * @param onBatch called after each batch
+   */
+  constructor(
+    reader: ChunkReader,
+    collection: Collection,
+    marks: Marks,
+    options: { except?: Marks; signal?: AbortSignal | undefined; onBatch?: () => void } = {},
+  ) {
+    const segments = new Float64Array(LIST_IDS);
+    const slots = new Uint32Array(LIST_IDS);
+    const { except, onBatch } = options;
+    const meet = (ids: Uint8Array, at: number, level: number): boolean => {
+      const segment = segments[at]!;
+      const slot = slots[at]!;
+      if (except?.hasMet(segment, slot, level, ids, at * ID_BYTES)) return false;
+      if (!marks.meet(segment, slot, level, ids, at * ID_BYTES)) return false;
+      this.marked++;
+      return true;
+    };
+    const visitor: SubtreeVisitor = {
+      enter: async (ids, count, level, walk) => {
+        await collection.resolve(ids, count, segments, slots);
+        let chosen = 0;
+        for (let i = 0; i < count; i++) if (meet(ids, i, level)) walk[chosen++] = i;
+        onBatch?.();
+        return chosen;
+      },
+      data: async (ids, count) => {
+        await collection.resolve(ids, count, segments, slots);
+        for (let i = 0; i < count; i++) meet(ids, i, 0);
+        onBatch?.();
+      },
+    };
+    this.#walk = new SubtreeWalk(reader, visitor, options.signal);
+  }
+
+  /** Marks what was added before if there is no room, then adds a subtree. */
+  async add(ids: Uint8Array, offset: number, level: number): Promise<void> {
+    if (this.#walk.add(ids, offset, level)) return;
+    await this.#walk.drain();
+    this.#walk.add(ids, offset, level);
+  }
+
+  /** Marks everything that was added. @throws `chunk-missing` when anything of it is not in the store, `cancelled` */
+  drain(): Promise<void> {
+    return this.#walk.drain();
+  }
+
+  /** Adds what sessions in flight had pinned when the collection began. */
+  async addPins(pins: Collection['pins']): Promise<void> {
+    for (let i = 0; i < pins.count; i++) await this.add(pins.ids, i * ID_BYTES, pins.levels[i]!);
+  }
+}

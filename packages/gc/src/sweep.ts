@@ -1,0 +1,79 @@
+/** The sweep: each candidate, once everything alive is marked, is dropped, compacted or left. */
+import { MiB } from '@pando/common';
+import type { Collection, SegmentInfo } from '@pando/chunk-store';
+import type { Marks } from './marks.ts';
+import { cancelled } from './subtree-walk.ts';
+import type { GcOptions, GcReport } from './types.ts';
+
+/** Share of live bytes up to which a segment is compacted. */
+export const COMPACT_BELOW_DEFAULT = 0.75;
+
+/** Smaller segments are moved together when there are at least two, so that their number does not grow for ever. */
+export const TINY_SEGMENT_BYTES = 4 * MiB;
+
+/** Removes and compacts. What was done stays done when it throws. @throws `cancelled`, and the errors of the store */
+export async function sweep(
+  collection: Collection,
+  marks: Marks,
+  options: GcOptions,
+): Promise<Omit<GcReport, 'roots'>> {
+  const compactBelow = options.compactBelow ?? COMPACT_BELOW_DEFAULT;
+  const tiny = countTiny(collection, marks);
+  const all = collection.candidates.length;
+  let liveChunks = 0;
+  let liveBytes = 0;
+  let deadChunks = 0;
+  let droppedSegments = 0;
+  let compactedSegments = 0;
+  let freedBytes = 0;
+  for (const [done, info] of collection.candidates.entries()) {
+    if (options.signal?.aborted) throw cancelled('sweep', options.signal);
+    options.onProgress?.({ phase: 'sweep', done, all });
+    const { segment } = info;
+    const isLive = (slot: number): boolean => marks.isLive(segment, slot);
+    if (marks.liveSlots(segment, info.slots) === 0 && (await collection.drop(segment, isLive))) {
+      droppedSegments++;
+      deadChunks += info.slots;
+      freedBytes += info.bytes;
+      continue;
+    }
+    // Hits may come at any time: what is counted here is of this instant, and a compaction asks for itself.
+    const live = marks.liveSlots(segment, info.slots);
+    const liveShare = await liveBytesOf(collection, info, marks, live);
+    liveChunks += live;
+    liveBytes += liveShare;
+    deadChunks += info.slots - live;
+    if (liveShare <= info.bytes * compactBelow || (tiny >= 2 && info.bytes < TINY_SEGMENT_BYTES)) {
+      freedBytes += await collection.compact(segment, isLive);
+      compactedSegments++;
+    }
+    marks.delete(segment);
+  }
+  options.onProgress?.({ phase: 'sweep', done: all, all });
+  return { liveChunks, liveBytes, deadChunks, droppedSegments, compactedSegments, freedBytes };
+}
+
+function countTiny(collection: Collection, marks: Marks): number {
+  let tiny = 0;
+  for (const { segment, bytes, slots } of collection.candidates) {
+    if (bytes < TINY_SEGMENT_BYTES && marks.liveSlots(segment, slots) > 0) tiny++;
+  }
+  return tiny;
+}
+
+/** Bytes of the live shares of a segment; its list of shares is read only when it has both kinds. */
+async function liveBytesOf(
+  collection: Collection,
+  info: SegmentInfo,
+  marks: Marks,
+  live: number,
+): Promise<number> {
+  if (live === info.slots) return info.bytes;
+  if (live === 0) return 0;
+  const { storedBytes } = await collection.contents(info.segment);
+  let bytes = 0;
+  for (let slot = 0; slot < storedBytes.length; slot++) {
+    if (marks.isLive(info.segment, slot)) bytes += storedBytes[slot]!;
+  }
+  return bytes;
+}
