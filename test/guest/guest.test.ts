@@ -2,21 +2,17 @@
  * The story that Pando is for, with a real guest: import, clone, boot over NBD, back up while it writes, delete
  * what the backup came from, restore, boot again. Only REST and NBD are used, as any user would.
  */
-import { execFile } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { expect } from 'vitest';
 import type { Rest } from '../support/rest.ts';
 import { TestServer } from '../support/server.ts';
-import { missingTools } from './tools.ts';
+import { itWithTools, mustRun } from '../support/tools.ts';
 import { guestImage } from './build-image.ts';
-import type { GuestImage } from './build-image.ts';
 import { Guest } from './qemu.ts';
 
-const run = promisify(execFile);
 const DETACH_MS_MAX = 20_000;
 
 /** Writes files of growing odd sizes, and says on the console which of them are on the disk for sure. */
@@ -48,113 +44,93 @@ async function untilDetached(rest: Rest, vm: string): Promise<void> {
   }
 }
 
-const missing = missingTools([
-  'qemu-system-x86_64',
-  'qemu-img',
-  'mmdebstrap',
-  'mke2fs',
-  'e2fsck',
-  'nbdcopy',
-  'flock',
-]);
+const TOOLS = ['qemu-system-x86_64', 'qemu-img', 'mmdebstrap', 'mke2fs', 'e2fsck', 'nbdcopy', 'flock'];
 
-describe.skipIf(missing.length > 0)(
-  `a Debian guest${missing.length > 0 ? ` (missing: ${missing.join(', ')})` : ''}`,
-  () => {
-    let image: GuestImage;
-    let scratch: string | undefined;
-    let server: TestServer | undefined;
-    let rest: Rest;
-    const guests: Guest[] = [];
+itWithTools(
+  TOOLS,
+  'a guest boots from a clone, is backed up while it writes, and comes back from the backup whole',
+  async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const image = await guestImage();
+    const scratch = await mkdtemp(join(tmpdir(), 'pando-guest-'));
+    cleanup.defer(() => rm(scratch, { recursive: true, force: true }));
+    const server = await TestServer.start({ args: ['--import-dir', dirname(image.disk)] });
+    cleanup.defer(() => server.close());
+    const { rest } = server;
 
     async function boot(vm: string): Promise<Guest> {
-      const guest = await Guest.boot({ image, drive: server!.nbdUri(`${vm}/disk0`) });
-      guests.push(guest);
+      const guest = await Guest.boot({ image, drive: server.nbdUri(`${vm}/disk0`) });
+      cleanup.defer(() => guest.close());
       return guest;
     }
 
-    beforeAll(async () => {
-      image = await guestImage();
-      scratch = await mkdtemp(join(tmpdir(), 'pando-guest-'));
-      server = await TestServer.start({ args: ['--import-dir', dirname(image.disk)] });
-      rest = server.rest;
-    });
+    await rest.job('/imports', { name: 'golden', path: image.disk });
+    await rest.must('POST', '/vms/golden/clone', { name: 'web', count: 3 });
 
-    afterAll(async () => {
-      for (const guest of guests) await guest.close();
-      await server?.close();
-      if (scratch !== undefined) await rm(scratch, { recursive: true, force: true });
-    });
+    const guest = await boot('web-1');
+    await guest.must('mkdir /root/before');
+    await guest.must(
+      'for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/root/before/$i bs=65537 count=$((i * i)) 2>/dev/null; done',
+    );
+    const before = await guest.must('cd /root/before && sha256sum * && cd / && sync');
 
-    test('boots from a clone, is backed up while it writes, and comes back from the backup whole', async () => {
-      await rest.job('/imports', { name: 'golden', path: image.disk });
-      await rest.must('POST', '/vms/golden/clone', { name: 'web', count: 3 });
+    await guest.must(`cat >/root/writer <<'END'\n${WRITER}\nEND\n{ sh /root/writer & }`);
+    await guest.waitFor(/@@SYNCED 7 /);
+    const promised = syncedFiles(guest);
+    await rest.must('POST', '/vms/web-1/backups', { name: 'live' });
+    const during = Math.max(...syncedFiles(guest).keys());
+    await guest.must('echo later >/root/after-backup; sync');
+    // The backup did not stop the guest: it goes on writing.
+    await guest.waitFor(new RegExp(`@@SYNCED ${during + 5} `));
+    await guest.must('touch /run/stop; wait');
+    await guest.powerOff();
+    await untilDetached(rest, 'web-1');
 
-      const guest = await boot('web-1');
-      await guest.must('mkdir /root/before');
-      await guest.must(
-        'for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/root/before/$i bs=65537 count=$((i * i)) 2>/dev/null; done',
-      );
-      const before = await guest.must('cd /root/before && sha256sum * && cd / && sync');
+    // The golden image is what it was, whatever its clone did.
+    await mustRun('qemu-img', [
+      'compare',
+      '-f',
+      'raw',
+      '-F',
+      'raw',
+      image.disk,
+      server.nbdUri('golden/disk0'),
+    ]);
+    await untilDetached(rest, 'golden');
 
-      await guest.must(`cat >/root/writer <<'END'\n${WRITER}\nEND\n{ sh /root/writer & }`);
-      await guest.waitFor(/@@SYNCED 7 /);
-      const promised = syncedFiles(guest);
-      await rest.must('POST', '/vms/web-1/backups', { name: 'live' });
-      const during = Math.max(...syncedFiles(guest).keys());
-      await guest.must('echo later >/root/after-backup; sync');
-      // The backup did not stop the guest: it goes on writing.
-      await guest.waitFor(new RegExp(`@@SYNCED ${during + 5} `));
-      await guest.must('touch /run/stop; wait');
-      await guest.powerOff();
-      await untilDetached(rest, 'web-1');
+    // The backup depends on nothing: neither on the VM, nor on the image that the VM came from.
+    await rest.must('POST', '/backups/web-1@live/restore', { as: 'back' });
+    await rest.must('DELETE', '/vms/golden');
+    await rest.must('DELETE', '/backups/web-1@live');
+    await rest.must('DELETE', '/vms/web-1');
+    await rest.job('/gc');
 
-      // The golden image is what it was, whatever its clone did.
-      await run('qemu-img', [
-        'compare',
-        '-f',
-        'raw',
-        '-F',
-        'raw',
-        image.disk,
-        server!.nbdUri('golden/disk0'),
-      ]);
-      await untilDetached(rest, 'golden');
+    const restored = await boot('back');
+    // It was taken under way, so there is a journal to replay; after that there is nothing to repair.
+    expect(await restored.must('cat /run/initramfs/fsck.log')).toMatch(/recovering journal\n+root: clean,/);
+    expect(await restored.must('cd /root/before && sha256sum *')).toBe(before);
+    const live = new Map(
+      (await restored.must('cd /root/live && sha256sum *'))
+        .split('\n')
+        .map((line) => [Number(line.slice(66)), line.slice(0, 64)]),
+    );
+    expect(promised.size).toBeGreaterThanOrEqual(7);
+    for (const [number, sum] of promised) expect(live.get(number), `file ${number}`).toBe(sum);
+    expect(await restored.run('ls /root/after-backup')).toMatchObject({ status: 2 });
+    await restored.must(
+      'cd / && cat /var/lib/dpkg/info/coreutils.md5sums /var/lib/dpkg/info/e2fsprogs.md5sums | grep -v usr/share | md5sum -c --quiet',
+    );
+    await restored.powerOff();
+    await untilDetached(rest, 'back');
 
-      // The backup depends on nothing: neither on the VM, nor on the image that the VM came from.
-      await rest.must('POST', '/backups/web-1@live/restore', { as: 'back' });
-      await rest.must('DELETE', '/vms/golden');
-      await rest.must('DELETE', '/backups/web-1@live');
-      await rest.must('DELETE', '/vms/web-1');
-      await rest.job('/gc');
+    const exported = join(scratch, 'back.raw');
+    await mustRun('nbdcopy', [server.nbdUri('back/disk0'), exported]);
+    const verdict = await mustRun('e2fsck', ['-fn', exported]);
+    expect(verdict).not.toMatch(/recovering|not cleanly unmounted|FIXED/i);
 
-      const restored = await boot('back');
-      // It was taken under way, so there is a journal to replay; after that there is nothing to repair.
-      expect(await restored.must('cat /run/initramfs/fsck.log')).toMatch(/recovering journal\n+root: clean,/);
-      expect(await restored.must('cd /root/before && sha256sum *')).toBe(before);
-      const live = new Map(
-        (await restored.must('cd /root/live && sha256sum *'))
-          .split('\n')
-          .map((line) => [Number(line.slice(66)), line.slice(0, 64)]),
-      );
-      expect(promised.size).toBeGreaterThanOrEqual(7);
-      for (const [number, sum] of promised) expect(live.get(number), `file ${number}`).toBe(sum);
-      expect(await restored.run('ls /root/after-backup')).toMatchObject({ status: 2 });
-      await restored.must(
-        'cd / && cat /var/lib/dpkg/info/coreutils.md5sums /var/lib/dpkg/info/e2fsprogs.md5sums | grep -v usr/share | md5sum -c --quiet',
-      );
-      await restored.powerOff();
-      await untilDetached(rest, 'back');
-
-      const exported = join(scratch!, 'back.raw');
-      await run('nbdcopy', [server!.nbdUri('back/disk0'), exported]);
-      const { stdout } = await run('e2fsck', ['-fn', exported]);
-      expect(stdout).not.toMatch(/recovering|not cleanly unmounted|FIXED/i);
-
-      // The other clones never noticed: still bootable after everything around them is gone.
-      const neighbour = await boot('web-2');
-      expect(await neighbour.run('ls /root/before')).toMatchObject({ status: 2 });
-      await neighbour.powerOff();
-    });
+    // The other clones never noticed: still bootable after everything around them is gone.
+    const neighbour = await boot('web-2');
+    expect(await neighbour.run('ls /root/before')).toMatchObject({ status: 2 });
+    await neighbour.powerOff();
   },
 );
