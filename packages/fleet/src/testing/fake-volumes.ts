@@ -4,8 +4,7 @@
  */
 import { MemoryBlockDevice } from '@pando/block-device';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
-import { PandoError } from '@pando/common';
-import { HOLE_ID } from '@pando/common';
+import { HOLE_ID, PandoError, isHole } from '@pando/common';
 import { heightFor, readTree, type ChunkReader, type Root } from '@pando/tree';
 import type { DiskNumber, DiskRecord, ForkRequest, OpenVolume, VolumeStats, Volumes } from '@pando/volume';
 import { diskKey } from '../records.ts';
@@ -141,7 +140,7 @@ export class FakeVolumes implements Volumes {
     }
     const { root } = from;
     const blocks: Blocks = new Map();
-    for (let at = 0; at < root.size; at += this.chunkBytes) {
+    for (let at = 0; at < root.size && !isHole(root.id); at += this.chunkBytes) {
       const block = new Uint8Array(this.chunkBytes);
       await readTree(this.#reader, root, at, Math.min(this.chunkBytes, root.size - at), block, 0);
       if (block.some((byte) => byte !== 0)) blocks.set(at / this.chunkBytes, block);
