@@ -5,7 +5,12 @@
 import { defineConfig } from 'vitest/config';
 
 /** Suites that keep both cores and the disk busy. */
-const SLOW = ['test/guest/**/*.test.ts', 'test/crash/**/*.test.ts', 'test/load/**/*.test.ts', 'test/**/*crash*.test.ts'];
+const SLOW = [
+  'test/guest/**/*.test.ts',
+  'test/crash/**/*.test.ts',
+  'test/load/**/*.test.ts',
+  'test/**/*crash*.test.ts',
+];
 const WORKERS_MAX = 2;
 
 export default defineConfig({

@@ -1,6 +1,7 @@
 /**
  * `npm run check:imports`: packages import only what their package.json lists, and only downwards; relative imports
- * stay inside their package; what is listed is used; versions are exact; and every package has its layer.
+ * stay inside their package; what is listed is used; versions are exact;
+ * every package has its layer, and every dependency its line in docs/dependencies.md.
  */
 import { globSync, readFileSync } from 'node:fs';
 import { isBuiltin } from 'node:module';
@@ -97,6 +98,15 @@ for (const workspace of all) {
     for (const specifier of importsOf(path)) checkImport(workspace, path, specifier, used);
   }
   checkManifest(workspace, used);
+}
+
+const explained = readFileSync(join(ROOT, 'docs/dependencies.md'), 'utf8');
+for (const { manifest } of [...all, { manifest: readManifest('.') }]) {
+  for (const name of Object.keys({ ...manifest.dependencies, ...manifest.devDependencies })) {
+    if (!byName.has(name) && !explained.includes(`\`${name}\``)) {
+      problems.push(`docs/dependencies.md: no line for ${name}`);
+    }
+  }
 }
 
 for (const problem of problems) console.error(problem);
