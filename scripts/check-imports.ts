@@ -27,7 +27,13 @@ function packageOf(specifier: string): string {
 }
 
 function importsOf(path: string): readonly string[] {
-  return ts.preProcessFile(readFileSync(join(ROOT, path), 'utf8')).importedFiles.map((file) => file.fileName);
+  const text = readFileSync(join(ROOT, path), 'utf8');
+  const imported = ts.preProcessFile(text).importedFiles.map((file) => file.fileName);
+  // What may be absent (a native build) is loaded with a require of its own.
+  const required = [
+    ...text.matchAll(/\b(?:require|createRequire\(import\.meta\.url\))\(\s*(['"])([^'"]+)\1\s*\)/g),
+  ].map((match) => match[2]!);
+  return [...imported, ...required];
 }
 
 function checkImport(workspace: Workspace, path: string, specifier: string, used: Set<string>): void {
