@@ -163,8 +163,10 @@ export class Connection implements HandshakeHost, TransmissionHost {
       return;
     }
     this.logger.info({ exportName: handle.exportName, readOnly: handle.readOnly }, 'an NBD client attached');
-    if (handle.revoked.aborted) this.retire();
-    else handle.revoked.addEventListener('abort', this.#onRevoked, { once: true });
+    handle.revoked.addEventListener('abort', this.#onRevoked, { once: true });
+    // The export may have been revoked, or the server be closing, while it was being opened.
+    if (handle.revoked.aborted) this.#retiring = true;
+    if (this.#retiring) this.#transmission.retire();
   }
 
   readonly #onRevoked = (): void => {

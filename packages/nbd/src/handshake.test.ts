@@ -278,7 +278,7 @@ describe('handshake', () => {
   it('lists and selects contexts: wildcards list, and select nothing', async () => {
     const client = (await start()).connect();
     await client.greet();
-    expect(types(await client.ask(STRUCTURED))).toEqual([OptionReply.ack]);
+    for (let i = 0; i < 2; i++) expect(types(await client.ask(STRUCTURED))).toEqual([OptionReply.ack]);
     const names = async (option: number, queries: readonly string[]): Promise<string[]> => {
       const answers = await client.ask(option, contextRequest('disk', queries));
       expect(answers.at(-1)!.type).toBe(OptionReply.ack);

@@ -156,6 +156,8 @@ export class Handshake {
     this.#run(run).then(
       () => {
         this.#busy = false;
+        // Shutdown began meanwhile, and there may be no further option to answer with ERR_SHUTDOWN.
+        if (this.#host.retiring && this.#state !== 'ended') this.#end();
         this.#host.pump();
       },
       (error: unknown) => {

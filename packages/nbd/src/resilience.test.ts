@@ -12,8 +12,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { createNbdServer } from './server.ts';
 import { NbdClient } from './testing/client.ts';
 import { DeviceExports } from './testing/device-exports.ts';
-import type { RawClient } from './testing/raw-client.ts';
-import { rawRequest } from './testing/raw-client.ts';
+import { RawClient, infoRequest, rawRequest } from './testing/raw-client.ts';
 import { TestServer, until } from './testing/test-server.ts';
 
 const SIZE = 2 ** 20;
@@ -280,6 +279,14 @@ describe('the end', () => {
     expect(server.exports.openHandles).toBe(0);
   });
 
+  it('cuts off a client that does not close its side after the server has', async () => {
+    const server = await start({ limits: { lingerMsMax: 20 } });
+    const client = await opened(server);
+    client.socket.pause();
+    client.request({ type: 2 });
+    await until(() => server.server.stats().connections === 0, 'the connection gone');
+  });
+
   it('closes at once when nobody does anything, and a second time', async () => {
     const server = await start();
     const idle = server.connect();
@@ -289,6 +296,40 @@ describe('the end', () => {
     expect(await idle.endsNow()).toBe(true);
     expect(await client.endsNow()).toBe(true);
     await expect(server.server.listen({ host: '127.0.0.1', port: 0 })).rejects.toThrow(PandoError);
+  });
+
+  it('ends a handshake whose export is being opened when shutdown begins', async () => {
+    let go: (() => void) | undefined;
+    const opening = new Promise<void>((resolve) => (go = resolve));
+    const inner = new DeviceExports();
+    inner.set('disk', new MemoryBlockDevice({ size: SIZE }));
+    let opens = 0;
+    const server = createNbdServer({
+      exports: {
+        list: (limit) => inner.list(limit),
+        open: async (name) => {
+          opens++;
+          await opening;
+          return inner.open(name);
+        },
+      },
+    });
+    const address = await server.listen({ host: '127.0.0.1', port: 0 });
+    const clients = [6, 7].map(async (option) => {
+      const client = new RawClient(address);
+      await client.greet();
+      client.sendOption(option, infoRequest('disk'));
+      let answers = 0;
+      while ((await client.readAnswer()).type !== 1) answers++;
+      expect(answers).toBe(2);
+      expect(await client.endsNow()).toBe(true);
+    });
+    await until(() => opens === 2, 'both opens began');
+    const closed = server.close({ drainMsMax: 60_000 });
+    go!();
+    await Promise.all(clients);
+    await closed;
+    expect(inner.openHandles).toBe(0);
   });
 
   it('throws out the clients of an export that is revoked, after what is in flight, and no others', async () => {
