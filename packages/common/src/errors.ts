@@ -105,6 +105,11 @@ export const ERROR_CODES = {
     kind: 'unavailable',
     remedy: 'The connection to the other side was lost; check that it runs, and try again.',
   },
+  'export-interrupted': {
+    kind: 'unavailable',
+    remedy: 'The download broke off; no file was left. Run the export again.',
+  },
+  'file-failed': { kind: 'unavailable', remedy: 'Check the local disk: room, permissions, health.' },
   'cancelled': { kind: 'unavailable', remedy: 'The work was cancelled; start it again if it is wanted.' },
   'chunk-missing': {
     kind: 'data',

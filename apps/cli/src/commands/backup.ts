@@ -1,0 +1,90 @@
+/** `pando backup …` A backup is named by its id or as `vm@name`. */
+import { formatSize } from '@pando/common';
+import type { Command } from 'commander';
+import { fields, formatDisks, formatTime, print, table } from '../output.ts';
+import { Rest } from '../rest.ts';
+import type { Backup, Vm } from '../views.ts';
+import { part, type JsonOption } from './arguments.ts';
+
+export function addBackupCommands(program: Command): void {
+  const backup = program.command('backup').description('backups');
+
+  backup
+    .command('create')
+    .description('take a backup of a VM, also while it runs')
+    .argument('<vm>', 'name or id')
+    .option('--name <name>', 'name of the backup (the time)')
+    .option('--json', 'print JSON')
+    .action(async (reference: string, { name, json }: { name?: string } & JsonOption) => {
+      const taken = await new Rest().post<Backup>(
+        `/vms/${part(reference)}/backups`,
+        name === undefined ? {} : { name },
+      );
+      print(json, taken, `${taken.vmName}@${taken.name}`);
+    });
+
+  backup
+    .command('ls')
+    .description('list backups')
+    .argument('[vm]', 'only of this VM')
+    .option('--json', 'print JSON')
+    .action(async (vm: string | undefined, { json }: JsonOption) => {
+      const backups = await new Rest().all<Backup>(vm === undefined ? '/backups' : `/backups?vm=${part(vm)}`);
+      print(json, { items: backups }, () => (backups.length === 0 ? 'No backups.' : backupTable(backups)));
+    });
+
+  backup
+    .command('show')
+    .description('show a backup')
+    .argument('<backup>', 'id, or vm@name')
+    .option('--json', 'print JSON')
+    .action(async (reference: string, { json }: JsonOption) => {
+      const shown = await new Rest().get<Backup>(`/backups/${part(reference)}`);
+      print(json, shown, () =>
+        fields([
+          ['backup', `${shown.vmName}@${shown.name}`],
+          ['id', shown.id],
+          ['vm', `${shown.vmName}, ${shown.vmId}`],
+          ['lineage', shown.lineage],
+          ['taken', formatTime(shown.createdAt)],
+          ...shown.disks.map(({ name, sizeBytes }) => [`disk ${name}`, formatSize(sizeBytes)] as const),
+        ]),
+      );
+    });
+
+  backup
+    .command('restore')
+    .description('restore a backup: in place, or with --as to a new VM')
+    .argument('<backup>', 'id, or vm@name')
+    .option('--as <name>', 'name of a new VM')
+    .option('--force', 'in place: disconnect clients first')
+    .option('--json', 'print JSON')
+    .action(async (reference: string, { json, ...how }: { as?: string; force?: boolean } & JsonOption) => {
+      const restored = await new Rest().post<Vm>(`/backups/${part(reference)}/restore`, how);
+      print(json, restored, () => `${restored.name}: ${formatDisks(restored.disks)}`);
+    });
+
+  backup
+    .command('rm')
+    .description('delete backups; nothing depends on them')
+    .argument('<backups...>', 'ids, or vm@name')
+    .option('--json', 'print JSON')
+    .action(async (references: string[], { json }: JsonOption) => {
+      const rest = new Rest();
+      for (const reference of references) await rest.delete(`/backups/${part(reference)}`);
+      print(json, { deleted: references }, `Deleted ${references.join(', ')}.`);
+    });
+}
+
+function backupTable(backups: readonly Backup[]): string {
+  return table(backups, [
+    { title: 'BACKUP', text: ({ vmName, name }) => `${vmName}@${name}` },
+    {
+      title: 'SIZE',
+      right: true,
+      text: ({ disks }) => formatSize(disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)),
+    },
+    { title: 'TAKEN', text: ({ createdAt }) => formatTime(createdAt) },
+    { title: 'ID', text: ({ id }) => id },
+  ]);
+}

@@ -1,0 +1,155 @@
+/** `pando vm …` */
+import { formatSize } from '@pando/common';
+import type { Command } from 'commander';
+import { fields, formatDisks, formatTime, plural, print, table } from '../output.ts';
+import { Rest } from '../rest.ts';
+import type { Vm } from '../views.ts';
+import { exportDisk, type ExportOptions } from '../vm-export.ts';
+import { importVm, type ImportOptions } from '../vm-import.ts';
+import {
+  countArgument,
+  diskArgument,
+  part,
+  sizeArgument,
+  type JsonOption,
+  type NewDisk,
+} from './arguments.ts';
+
+export function addVmCommands(program: Command): void {
+  const vm = program.command('vm').description('virtual machines');
+
+  vm.command('import')
+    .description('import a raw disk image as a VM')
+    .argument('<file>', 'a regular file, or - for standard input')
+    .requiredOption('--name <name>', 'name of the VM')
+    .option('--disk <name>', 'name of its disk (disk0)')
+    .option('--path', 'the file is one of the server, inside its --import-dir')
+    .option('--json', 'print JSON')
+    .action((file: string, options: ImportOptions) => importVm(file, options));
+
+  vm.command('export')
+    .description('write a disk of a VM, or of a backup (vm@name), to a sparse raw file')
+    .argument('<vm>', 'name or id of a VM, or vm@backup')
+    .argument('<file>')
+    .option('--disk <name>', 'which disk, where there are several')
+    .option('--force', 'overwrite the file')
+    .option('--json', 'print JSON')
+    .action((reference: string, file: string, options: ExportOptions) =>
+      exportDisk(reference, file, options),
+    );
+
+  vm.command('create')
+    .description('create a VM with empty disks')
+    .argument('<name>')
+    .requiredOption('--disk <[name=]size>', 'a disk such as 20G or data=512M; repeat for more', diskArgument)
+    .option('--json', 'print JSON')
+    .action(async (name: string, { disk, json }: { disk: NewDisk[] } & JsonOption) => {
+      const created = await new Rest().post<Vm>('/vms', { name, disks: disk });
+      print(json, created, () => `${created.name}: ${formatDisks(created.disks)}`);
+    });
+
+  vm.command('ls')
+    .description('list VMs')
+    .option('--prefix <text>', 'only names that begin so')
+    .option('--json', 'print JSON')
+    .action(async ({ prefix, json }: { prefix?: string } & JsonOption) => {
+      const vms = await new Rest().all<Vm>(prefix === undefined ? '/vms' : `/vms?prefix=${part(prefix)}`);
+      print(json, { items: vms }, () => (vms.length === 0 ? 'No VMs.' : vmTable(vms)));
+    });
+
+  vm.command('show')
+    .description('show a VM')
+    .argument('<vm>', 'name or id')
+    .option('--json', 'print JSON')
+    .action(async (reference: string, { json }: JsonOption) => {
+      const shown = await new Rest().get<Vm>(`/vms/${part(reference)}`);
+      print(json, shown, () =>
+        fields([
+          ['name', shown.name],
+          ['id', shown.id],
+          ['lineage', shown.lineage],
+          ['created', formatTime(shown.createdAt)],
+          ['clients', String(shown.attachedClients)],
+          ...shown.disks.map(
+            ({ name, sizeBytes }) =>
+              [`disk ${name}`, `${formatSize(sizeBytes)}, ${sizeBytes} bytes`] as const,
+          ),
+        ]),
+      );
+    });
+
+  vm.command('clone')
+    .description('clone a VM; no data is copied')
+    .argument('<vm>', 'name or id')
+    .argument('<name>', 'name of the clone; with --count, names are <name>-1 to <name>-<count>')
+    .option('--count <n>', 'how many', countArgument)
+    .option('--json', 'print JSON')
+    .action(async (reference: string, name: string, { count, json }: { count?: number } & JsonOption) => {
+      const body = { name, ...(count === undefined ? {} : { count }) };
+      const clones = await new Rest().post<{ items: Vm[] }>(`/vms/${part(reference)}/clone`, body);
+      print(json, clones, () => {
+        const [first, last] = [clones.items[0]!, clones.items.at(-1)!];
+        return clones.items.length === 1
+          ? first.name
+          : `${plural(clones.items.length, 'clone')}: ${first.name} … ${last.name}`;
+      });
+    });
+
+  vm.command('resize')
+    .description('resize a disk of a VM')
+    .argument('<vm>', 'name or id')
+    .argument('<size>', 'new size, such as 40G', sizeArgument)
+    .option('--disk <name>', 'which disk', 'disk0')
+    .option('--shrink', 'allow a smaller size; what lies past it is gone')
+    .option('--force', 'to shrink: disconnect clients first')
+    .option('--json', 'print JSON')
+    .action(
+      async (
+        reference: string,
+        sizeBytes: number,
+        { disk, json, ...how }: { disk: string; shrink?: boolean; force?: boolean } & JsonOption,
+      ) => {
+        const body = { disk: { name: disk, sizeBytes, ...how } };
+        const resized = await new Rest().patch<Vm>(`/vms/${part(reference)}`, body);
+        print(json, resized, () => `${resized.name}: ${formatDisks(resized.disks)}`);
+      },
+    );
+
+  vm.command('rename')
+    .description('rename a VM')
+    .argument('<vm>', 'name or id')
+    .argument('<name>')
+    .option('--json', 'print JSON')
+    .action(async (reference: string, name: string, { json }: JsonOption) => {
+      const renamed = await new Rest().patch<Vm>(`/vms/${part(reference)}`, { name });
+      print(json, renamed, renamed.name);
+    });
+
+  vm.command('rm')
+    .description('delete VMs; their clones and backups stay')
+    .argument('<vms...>', 'names or ids')
+    .option('--force', 'disconnect clients first')
+    .option('--json', 'print JSON')
+    .action(async (references: string[], { force, json }: { force?: boolean } & JsonOption) => {
+      const rest = new Rest();
+      for (const reference of references) {
+        await rest.delete(`/vms/${part(reference)}${force === true ? '?force=true' : ''}`);
+      }
+      print(json, { deleted: references }, `Deleted ${references.join(', ')}.`);
+    });
+}
+
+function vmTable(vms: readonly Vm[]): string {
+  return table(vms, [
+    { title: 'NAME', text: ({ name }) => name },
+    {
+      title: 'SIZE',
+      right: true,
+      text: ({ disks }) => formatSize(disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)),
+    },
+    { title: 'DISKS', right: true, text: ({ disks }) => String(disks.length) },
+    { title: 'CLIENTS', right: true, text: ({ attachedClients }) => String(attachedClients) },
+    { title: 'CREATED', text: ({ createdAt }) => formatTime(createdAt) },
+    { title: 'ID', text: ({ id }) => id },
+  ]);
+}

@@ -1,0 +1,41 @@
+/** The command line as a whole. */
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { addBackupCommands } from './commands/backup.ts';
+import { addJobCommands } from './commands/jobs.ts';
+import { addServeCommand } from './commands/serve.ts';
+import { addStoreCommands } from './commands/store.ts';
+import { addVmCommands } from './commands/vm.ts';
+
+const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+
+export function buildProgram(): Command {
+  const program = new Command('pando')
+    .description('Clones and backups of virtual machine disks that cost almost nothing')
+    .version(manifest.version)
+    .addHelpText('after', '\nThe commands talk to the server at PANDO_URL (http://127.0.0.1:7400).')
+    .exitOverride()
+    .showHelpAfterError('(see --help)');
+  addVmCommands(program);
+  addBackupCommands(program);
+  addStoreCommands(program);
+  addJobCommands(program);
+  addServeCommand(program);
+  program
+    .command('demo')
+    .description('play the whole story in a temporary folder')
+    .option('--clones <n>', 'how many clones', '100')
+    .option('--keep', 'leave the folder behind')
+    .action(async (options: { clones: string; keep?: boolean }) => {
+      const { runDemo } = await import('./demo/demo.ts');
+      await runDemo(options);
+    });
+  for (const command of everyCommand(program)) command.exitOverride().showHelpAfterError('(see --help)');
+  return program;
+}
+
+function everyCommand(command: Command): Command[] {
+  return command.commands.flatMap((child) => [child, ...everyCommand(child)]);
+}

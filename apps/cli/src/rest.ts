@@ -1,0 +1,202 @@
+/**
+ * The REST API as the commands use it. On node:http and not on fetch, for three things that a disk of terabytes
+ * needs: no deadline for an answer, an upload that asks first (100-continue), and an answer in the middle of an upload.
+ */
+import * as http from 'node:http';
+import * as https from 'node:https';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { PandoError } from '@pando/common';
+import { createParser } from 'eventsource-parser';
+import { ServerRefusal, type Problem } from './failures.ts';
+import type { Job, Page } from './views.ts';
+
+const DEFAULT_URL = 'http://127.0.0.1:7400';
+
+/** How long the server may take to invite an upload; one that does not know how to gets it anyway. */
+const CONTINUE_MS_MAX = 10_000;
+
+/** After a connection broke in the middle of an upload: how long the reason may take to arrive. */
+const REASON_MS_MAX = 1_000;
+
+/** Items that a list asks for at once. */
+const PAGE_ITEMS = 1000;
+
+export class Rest {
+  readonly url: string;
+  readonly #base: URL;
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(options: { readonly url?: string | undefined; readonly signal?: AbortSignal } = {}) {
+    this.url = options.url ?? process.env['PANDO_URL'] ?? DEFAULT_URL;
+    this.#signal = options.signal;
+    try {
+      this.#base = new URL(this.url);
+    } catch {
+      throw new PandoError('address-invalid', `PANDO_URL ${JSON.stringify(this.url)} is not a URL`);
+    }
+    if (this.#base.protocol !== 'http:' && this.#base.protocol !== 'https:') {
+      throw new PandoError('address-invalid', `PANDO_URL ${JSON.stringify(this.url)} is not an http URL`);
+    }
+  }
+
+  get<T>(path: string): Promise<T> {
+    return this.#call('GET', path);
+  }
+
+  post<T>(path: string, body: object = {}): Promise<T> {
+    return this.#call('POST', path, body);
+  }
+
+  patch<T>(path: string, body: object): Promise<T> {
+    return this.#call('PATCH', path, body);
+  }
+
+  async delete<T = void>(path: string): Promise<T> {
+    return this.#call('DELETE', path);
+  }
+
+  /** All items of a list, however many pages. */
+  async all<T>(path: string): Promise<T[]> {
+    const items: T[] = [];
+    let cursor: string | undefined;
+    do {
+      const next = `${path.includes('?') ? '&' : '?'}limit=${PAGE_ITEMS}`;
+      const after = cursor === undefined ? '' : `&cursor=${encodeURIComponent(cursor)}`;
+      const page = await this.get<Page<T>>(`${path}${next}${after}`);
+      items.push(...page.items);
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    return items;
+  }
+
+  /** An answer to be read as it comes. @throws ServerRefusal, `server-unreachable` */
+  async stream(path: string, accept: string): Promise<http.IncomingMessage> {
+    const request = this.#request('GET', path, { accept });
+    request.end();
+    return checked(await this.#answer(request));
+  }
+
+  /**
+   * Sends a body of unknown length as it comes, once the server has agreed. The server may answer, and end it, any time.
+   * @throws ServerRefusal, `server-unreachable`, and what the body throws
+   */
+  async upload<T>(path: string, mediaType: string, body: AsyncIterable<Uint8Array>): Promise<T> {
+    const request = this.#request('POST', path, { 'content-type': mediaType, 'expect': '100-continue' });
+    const answer = this.#answer(request);
+    answer.catch(() => undefined);
+    const invited = new Promise<'continue'>((resolve) => {
+      request.once('continue', () => resolve('continue'));
+      setTimeout(() => resolve('continue'), CONTINUE_MS_MAX).unref();
+    });
+    request.flushHeaders();
+    if ((await Promise.race([invited, answer])) !== 'continue')
+      return readJson<T>(await checked(await answer));
+
+    const stop = new AbortController();
+    const sent = pipeline(Readable.from(body, { objectMode: true, highWaterMark: 1 }), request, {
+      signal: stop.signal,
+    });
+    sent.catch(() => undefined);
+    const first = await Promise.race([answer, sent.then(() => undefined)]).catch((error: unknown) => {
+      // The server may have said why before it hung up.
+      const late = new Promise<never>((_resolve, reject) => {
+        setTimeout(() => reject(error as Error), REASON_MS_MAX);
+      });
+      return Promise.race([answer.catch(() => late), late]);
+    });
+    if (first === undefined) return readJson<T>(await checked(await answer));
+    stop.abort();
+    return readJson<T>(await checked(first));
+  }
+
+  /** The states of a job, the last one with its end. */
+  async *follow(id: string): AsyncGenerator<Job, void, undefined> {
+    const answer = await this.stream(`/jobs/${encodeURIComponent(id)}/events`, 'text/event-stream');
+    const found: Job[] = [];
+    const parser = createParser({
+      onEvent: ({ event, data }) => {
+        if (event === 'job') found.push(JSON.parse(data) as Job);
+      },
+    });
+    answer.setEncoding('utf8');
+    for await (const text of answer) {
+      parser.feed(text as string);
+      yield* found.splice(0);
+    }
+  }
+
+  async #call<T>(method: string, path: string, body?: object): Promise<T> {
+    const request = this.#request(
+      method,
+      path,
+      body === undefined ? {} : { 'content-type': 'application/json' },
+    );
+    const answer = this.#answer(request);
+    request.end(body === undefined ? undefined : JSON.stringify(body));
+    return readJson<T>(await checked(await answer));
+  }
+
+  #request(method: string, path: string, headers: http.OutgoingHttpHeaders): http.ClientRequest {
+    const url = new URL(`${this.#base.pathname.replace(/\/$/, '')}/api/v1${path}`, this.#base);
+    const { request } = url.protocol === 'https:' ? https : http;
+    return request(url, {
+      method,
+      headers,
+      agent: false,
+      ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+    });
+  }
+
+  #answer(request: http.ClientRequest): Promise<http.IncomingMessage> {
+    return new Promise((resolve, reject) => {
+      request.on('response', resolve);
+      request.on('error', (error: NodeJS.ErrnoException) => {
+        if (this.#signal?.aborted === true) reject(this.#signal.reason as Error);
+        else reject(unreachable(this.url, error));
+      });
+    });
+  }
+}
+
+function unreachable(url: string, error: NodeJS.ErrnoException): PandoError {
+  const none = error.code === 'ECONNREFUSED' || error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN';
+  const what = none ? 'no server answers' : `the connection broke (${error.code ?? error.message})`;
+  return new PandoError('server-unreachable', `${what} at ${url}`, { cause: error });
+}
+
+async function checked(answer: http.IncomingMessage): Promise<http.IncomingMessage> {
+  const status = answer.statusCode ?? 0;
+  if (status >= 200 && status < 300) return answer;
+  const text = await readText(answer);
+  throw new ServerRefusal(problemFrom(status, text));
+}
+
+function problemFrom(status: number, text: string): Problem {
+  try {
+    const problem = JSON.parse(text) as Partial<Problem> | null;
+    if (typeof problem?.code === 'string') {
+      const { code, detail = code, remedy = '' } = problem;
+      return { status, code, detail, remedy };
+    }
+  } catch {
+    // Not one of ours: something else listens there.
+  }
+  return {
+    status,
+    code: 'server-unreachable',
+    detail: `what answers there is no Pando server (status ${status})`,
+    remedy: 'Check PANDO_URL.',
+  };
+}
+
+async function readJson<T>(answer: http.IncomingMessage): Promise<T> {
+  const text = await readText(answer);
+  return (text === '' ? undefined : JSON.parse(text)) as T;
+}
+
+async function readText(answer: http.IncomingMessage): Promise<string> {
+  const parts: Buffer[] = [];
+  for await (const part of answer) parts.push(part as Buffer);
+  return Buffer.concat(parts).toString();
+}

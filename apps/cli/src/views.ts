@@ -1,0 +1,107 @@
+/** What the server answers, as far as the commands look at it. */
+
+export interface Page<T> {
+  readonly items: readonly T[];
+  readonly nextCursor?: string;
+}
+
+export interface Disk {
+  readonly name: string;
+  readonly sizeBytes: number;
+}
+
+export interface Vm {
+  readonly id: string;
+  readonly name: string;
+  readonly lineage: string;
+  readonly createdAt: string;
+  readonly disks: readonly Disk[];
+  readonly attachedClients: number;
+}
+
+export interface Backup {
+  readonly id: string;
+  readonly name: string;
+  readonly vmId: string;
+  readonly vmName: string;
+  readonly lineage: string;
+  readonly createdAt: string;
+  readonly disks: readonly Disk[];
+}
+
+export interface ImportResult {
+  readonly vm: Vm;
+  readonly readBytes: number;
+  readonly newBytes: number;
+  readonly storedBytes: number;
+  readonly chunks: number;
+  readonly zeroChunks: number;
+  readonly knownChunks: number;
+  readonly newChunks: number;
+}
+
+export interface GcReport {
+  readonly roots: number;
+  readonly liveChunks: number;
+  readonly liveBytes: number;
+  readonly deadChunks: number;
+  readonly droppedSegments: number;
+  readonly compactedSegments: number;
+  readonly freedBytes: number;
+}
+
+export interface VerifyReport {
+  readonly chunks: number;
+  readonly bytes: number;
+  readonly damaged: readonly {
+    readonly segment: number;
+    readonly offset: number;
+    readonly problem: string;
+  }[];
+}
+
+export interface Job {
+  readonly id: string;
+  readonly kind: string;
+  readonly subject?: string;
+  readonly state: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
+  readonly createdAt: string;
+  readonly endedAt?: string;
+  readonly progress?: { readonly phase?: string; readonly done: number; readonly all?: number };
+  readonly result?: unknown;
+  readonly error?: { readonly code: string; readonly detail: string; readonly remedy: string };
+}
+
+export interface Ratios {
+  readonly thin: number;
+  readonly lineage: number;
+  readonly dedupe: number;
+  readonly compression: number;
+  readonly total: number;
+}
+
+export interface SpaceReport {
+  readonly logicalBytes: number;
+  readonly allocatedBytes: number;
+  readonly uniqueBytes: number;
+  readonly dataStoredBytes: number;
+  readonly metadataBytes: number;
+  readonly garbageBytes: number;
+  readonly indexBytes: number;
+  readonly logBytes: number;
+  readonly catalogBytes: number;
+  readonly storedBytes: number;
+  readonly ratios: Ratios;
+  readonly ratiosWithoutBackups: Ratios;
+  readonly vms: number;
+  readonly backups: number;
+}
+
+export interface OwnerSpace {
+  readonly kind: 'vm' | 'backup';
+  readonly id: string;
+  readonly name: string;
+  readonly logicalBytes: number;
+  readonly allocatedBytes: number;
+  readonly exclusiveBytes: number;
+}
