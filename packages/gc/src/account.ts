@@ -5,14 +5,10 @@ import { gateOf } from './gate.ts';
 import { Lineage } from './lineage.ts';
 import { Marker } from './mark.ts';
 import { Marks } from './marks.ts';
-import { Ownership } from './ownership.ts';
+import { FIRST_OWNER, IN_FLIGHT, Ownership } from './ownership.ts';
 import { NOBODY, SHARED } from './slot-labels.ts';
 import { cancelled } from './subtree-walk.ts';
 import type { AccountOwner, Accounts, AccountWork, OwnerAccount } from './types.ts';
-
-/** Who holds what sessions in flight have pinned: an owner that appears in no account. */
-const IN_FLIGHT = 1;
-const FIRST_OWNER = 2;
 
 type Owners = AsyncIterable<AccountOwner> | Iterable<AccountOwner>;
 

@@ -1,6 +1,14 @@
-import { createMemoryChunkStore, type ChunkStore } from '@pando/chunk-store';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import {
+  MemoryChunkIndex,
+  MemorySegmentStorage,
+  createMemoryChunkStore,
+  openChunkStore,
+  type ChunkStore,
+  type SegmentWriter,
+} from '@pando/chunk-store';
 import { ID_BYTES, KiB, PandoError, idToHex } from '@pando/common';
-import { TreeBuilder } from '@pando/tree';
+import { FANOUT, NODE_BYTES, TreeBuilder, type Root } from '@pando/tree';
 import { afterEach, describe, expect, test } from 'vitest';
 import { account, collect, reclaimable, type GcReport } from './index.ts';
 import { World } from './world.ts';
@@ -20,6 +28,31 @@ async function newWorld(
   });
   stores.push(store);
   return new World(store, seed, options.kinds ?? 600);
+}
+
+/** Segments whose appends take many turns of the event loop, so that chunks are long on their way. */
+class SlowStorage extends MemorySegmentStorage {
+  override async create(segment: number): Promise<SegmentWriter> {
+    const writer = await super.create(segment);
+    const append = writer.append.bind(writer);
+    writer.append = async (parts) => {
+      for (let i = 0; i < 40; i++) await nextTurn();
+      await append(parts);
+    };
+    return writer;
+  }
+}
+
+async function slowWorld(seed: number): Promise<World> {
+  const slow = await openChunkStore({
+    storage: new SlowStorage(),
+    index: new MemoryChunkIndex(),
+    storeId: new Uint8Array(16),
+    chunkBytes: 4 * KiB,
+    limits: { workers: 0 },
+  });
+  stores.push(slow);
+  return new World(slow, seed, 100);
 }
 
 /** Every stored copy of every chunk: id, kind and stored share, straight from the segments. */
@@ -115,7 +148,7 @@ describe('a collection', () => {
     expect(phases).toEqual(['mark', 'sweep']);
   });
 
-  test.each(Array.from({ length: 6 }, (_, i) => 100 + i))('quiet, model, seed %i', async (seed) => {
+  test.each(Array.from({ length: 10 }, (_, i) => 100 + i))('quiet, model, seed %i', async (seed) => {
     const world = await newWorld(seed);
     for (let round = 0; round < 3; round++) {
       for (let step = 0; step < 10; step++) {
@@ -130,7 +163,7 @@ describe('a collection', () => {
     }
   });
 
-  test.each(Array.from({ length: 6 }, (_, i) => 200 + i))(
+  test.each(Array.from({ length: 12 }, (_, i) => 200 + i))(
     'among imports, updates and deletions, model, seed %i',
     async (seed) => {
       const world = await newWorld(seed, { kinds: 250 });
@@ -182,6 +215,76 @@ describe('a collection', () => {
     world.owners.clear();
     await checkQuiet(world, 4);
     expect((await world.store.stats()).segmentBytes).toBe(0);
+  });
+
+  test.each(['mark', 'sweep'])('keeps garbage that is used again during the %s', async (phase) => {
+    const world = await newWorld(12);
+    const kinds = Array.from({ length: 1000 }, (_, i) => 1 + i);
+    const store = async (): Promise<void> => {
+      const session = world.store.openSession();
+      const builder = new TreeBuilder(session);
+      session.setPinSource(builder);
+      await builder.append(await world.write(session, kinds), kinds.length);
+      const root = await builder.finish(kinds.length * 4096);
+      await session.flush();
+      const content = new Map(kinds.map((kind, i) => [i, kind]));
+      world.owners.set('again', { key: 'again', lineage: 'again', disks: [{ root, content }] });
+      session.release();
+    };
+    await store();
+    world.owners.clear();
+    let again: Promise<void> | undefined;
+    async function* rootsThatTakeTheirTime(): AsyncGenerator<Root> {
+      again = store();
+      await again;
+      yield* [];
+    }
+    const report = await collect(
+      world.store,
+      phase === 'mark' ? rootsThatTakeTheirTime : () => world.rootsAt(),
+      {
+        onProgress: (progress) => {
+          if (phase === 'sweep' && progress.phase === 'sweep') again ??= store();
+        },
+      },
+    );
+    await again;
+    if (phase === 'mark') expect(report.deadChunks).toBe(0);
+    await world.check();
+    await checkQuiet(world, 12);
+    await world.check();
+  });
+
+  test('walks pinned nodes that are still on their way into a segment', async () => {
+    const world = await slowWorld(13);
+    const kinds = Array.from({ length: 2 * FANOUT }, (_, i) => 1 + i);
+    const session = world.store.openSession();
+    session.setPinSource({ forEachPin: () => undefined });
+    const ids = await world.write(session, kinds);
+    await session.flush();
+    // The two leaves are handed in after the seal: pinned when the collection begins, and nowhere yet.
+    let leaves: Promise<Uint8Array> | undefined;
+    const store = new Proxy(world.store, {
+      get: (target, name: keyof ChunkStore) => {
+        if (name !== 'seal')
+          return typeof target[name] === 'function' ? target[name].bind(target) : target[name];
+        return async () => {
+          await target.seal();
+          leaves = session.writeNodes(ids.slice(), 2, 1);
+          await leaves;
+        };
+      },
+    });
+    await collect(store, () => world.rootsAt(), THOROUGH);
+    const top = new Uint8Array(NODE_BYTES);
+    top.set(await leaves!);
+    const id = await session.writeNodes(top, 1, 2);
+    await session.flush();
+    const content = new Map(kinds.map((kind, i) => [i, kind]));
+    const root = { id, height: 2, size: kinds.length * 4096 };
+    world.owners.set('one', { key: 'one', lineage: 'one', disks: [{ root, content }] });
+    session.release();
+    await world.check();
   });
 
   test('is given up before the sweep when a root cannot be walked to the end', async () => {
@@ -318,7 +421,7 @@ async function bruteForce(world: World): Promise<Awaited<ReturnType<typeof accou
 }
 
 describe('accounts', () => {
-  test.each(Array.from({ length: 5 }, (_, i) => 300 + i))(
+  test.each(Array.from({ length: 8 }, (_, i) => 300 + i))(
     'are what a plain count says, model, seed %i',
     async (seed) => {
       const world = await newWorld(seed);
@@ -365,6 +468,22 @@ describe('accounts', () => {
     expect(await reclaimable(world.store, world.accountOwners(), new Set([key!]))).toBe(
       after.owners[0]!.exclusiveBytes,
     );
+  });
+
+  test('can be asked for while chunks are on their way into a segment that does not exist yet', async () => {
+    const world = await slowWorld(14);
+    await world.import();
+    const expected = await bruteForce(world); // seals: there is no open segment now
+    const session = world.store.openSession();
+    session.setPinSource({ forEachPin: () => undefined });
+    const ids = await world.write(
+      session,
+      Array.from({ length: FANOUT }, (_, i) => 5000 + i),
+    );
+    await session.writeNodes(ids, 1, 1);
+    expect(await account(world.store, world.accountOwners())).toEqual(expected);
+    await session.flush();
+    session.release();
   });
 
   test('collections and accounts wait for each other', async () => {

@@ -17,11 +17,17 @@ import { NodeTable } from './node-table.ts';
 import { NOBODY, SHARED, SlotLabels } from './slot-labels.ts';
 import { BATCH_NODES, LIST_IDS, SubtreeWalk, type SubtreeVisitor } from './subtree-walk.ts';
 
+/** Who holds what sessions in flight have pinned: an owner that appears in no account. */
+export const IN_FLIGHT = 1;
+/** Numbers of real owners go up from here. */
+export const FIRST_OWNER = 2;
+
 export class Ownership implements SubtreeVisitor {
   readonly labels: SlotLabels;
   readonly #reader: ChunkReader;
   readonly #collection: Collection;
   readonly #walk: SubtreeWalk;
+  readonly #candidates: ReadonlyMap<number, number>;
   readonly #tables = Array.from({ length: LEVELS_MAX }, () => new NodeTable());
   /** Nodes above leaves that were met for the first time by the owner that is being walked, by level. */
   readonly #uncounted: number[][] = Array.from({ length: LEVELS_MAX }, () => []);
@@ -39,6 +45,7 @@ export class Ownership implements SubtreeVisitor {
     onBatch: (() => void) | undefined,
   ) {
     const slots = new Map(collection.candidates.map((info) => [info.segment, info.slots]));
+    this.#candidates = slots;
     this.labels = new SlotLabels((segment) => slots.get(segment) ?? 0);
     this.#reader = reader;
     this.#collection = collection;
@@ -109,7 +116,14 @@ export class Ownership implements SubtreeVisitor {
   async #label(ids: Uint8Array, count: number): Promise<void> {
     if (count === 0) return;
     await this.#collection.resolve(ids, count, this.#segments, this.#slots);
-    for (let i = 0; i < count; i++) this.labels.add(this.#segments[i]!, this.#slots[i]!, this.#owner);
+    for (let i = 0; i < count; i++) {
+      const segment = this.#segments[i]!;
+      const slot = this.#slots[i]!;
+      // A chunk that is on its way has no slot yet: it is said to be in slot 0 of a segment to come. Roots of
+      // owners have none of them, only what sessions in flight have pinned.
+      if (slot === 0 && this.#owner === IN_FLIGHT && !this.#candidates.has(segment)) continue;
+      this.labels.add(segment, slot, this.#owner);
+    }
     this.#onBatch?.();
   }
 
