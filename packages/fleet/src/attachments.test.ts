@@ -169,7 +169,7 @@ describe('close', () => {
 
   test('waits for operations under way', async () => {
     const { promise, resolve } = Promise.withResolvers<undefined>();
-    f.volumes.beforeCommit = () => promise;
+    f.catalog.beforeCommit = () => promise;
     const made = f.fleet.createVm(oneDisk('late'));
     await turns();
     let closed = false;

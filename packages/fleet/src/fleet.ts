@@ -13,7 +13,7 @@ import { Imports } from './imports.ts';
 import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 import { Locks, Reservations } from './locks.ts';
 import { finishRemovals, restoreBackup } from './restore.ts';
-import { Space, type SpaceSources } from './space.ts';
+import { Space } from './space.ts';
 import type { Fleet } from './types.ts';
 import { cloneVm, createVm, deleteVm, getVm, listVms, renameVm, resizeDisk } from './vms.ts';
 
@@ -23,11 +23,6 @@ export interface FleetOptions {
   readonly volumes: Volumes;
   readonly clock: Clock;
   readonly random: Random;
-  /**
-   * Runs an action that walks the store as a collection does, which only one may do at a time: whoever runs gc
-   * runs it through the same gate. Without one, nothing else collects.
-   */
-  readonly gate?: SpaceSources['gate'];
   readonly limits?: Partial<FleetLimits>;
 }
 
@@ -57,10 +52,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     newId: idSource(clock, random),
   };
   const imports = new Imports();
-  const space = new Space(ctx, {
-    account,
-    gate: options.gate ?? ((action) => action()),
-  });
+  const space = new Space(ctx, account);
   await finishRemovals(ctx);
 
   const operations = new Set<Promise<unknown>>();

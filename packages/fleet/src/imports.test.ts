@@ -40,9 +40,9 @@ const turns = async (): Promise<void> => {
 /** Nothing is left of an import that failed but chunks: no VM, no disk, the session released, the name free. */
 async function expectNothing(name: string): Promise<void> {
   expect((await f.fleet.listVms()).items).toEqual([]);
-  expect(f.volumes.disks).toEqual([]);
+  expect(await f.disks()).toEqual([]);
   expect(f.store.sessions.map((session) => [session.released, session.writing])).toEqual(f.store.sessions.map(() => [1, 0]));
-  f.store.beforeWrite = f.store.beforeFlush = f.volumes.beforeCommit = undefined;
+  f.store.beforeWrite = f.store.beforeFlush = f.catalog.beforeCommit = undefined;
   await f.fleet.importVm({ name, source: sourceOf([bytesOf(1)]) });
 }
 
@@ -67,7 +67,7 @@ describe('importVm', () => {
     const data = bytesOf(CHUNK);
     const holed = await f.fleet.importVm({ name: 'a', source: sourceOf([data, { holeBytes: 40 * MiB }, data]) });
     const zeros = await f.fleet.importVm({ name: 'b', source: sourceOf([data, new Uint8Array(40 * MiB), data]) });
-    const [a, b] = await Promise.all([f.volumes.settle(1), f.volumes.settle(2)]);
+    const [a, b] = await Promise.all([f.rooms.volumes.settle(1), f.rooms.volumes.settle(2)]);
     expect(rootsEqual(a, b)).toBe(true);
     expect(holed).toMatchObject({ readBytes: 2 * CHUNK, chunks: 10_242, zeroChunks: 10_240 });
     expect(zeros).toMatchObject({ readBytes: 40 * MiB + 2 * CHUNK, chunks: 10_242, zeroChunks: 10_240, newChunks: 0 });
@@ -112,7 +112,7 @@ describe('importVm', () => {
         },
       };
       const name = `vm-${round}`;
-      const before = f.volumes.disks.length;
+      const before = (await f.disks()).length;
       const { readBytes, chunks, zeroChunks } = await f.fleet.importVm({ name, source });
       const expected = flatten(parts);
       const padded = new Uint8Array(Math.ceil(expected.byteLength / CHUNK) * CHUNK);
@@ -121,7 +121,7 @@ describe('importVm', () => {
       const count = padded.byteLength / CHUNK;
       await builder.append(await f.store.chunks.writeChunks(padded, count), count);
       const root = await builder.finish(expected.byteLength);
-      expect(rootsEqual(await f.volumes.settle(f.volumes.disks[before]!), root), `seed ${seed}, round ${round}`).toBe(true);
+      expect(rootsEqual(await f.rooms.volumes.settle((await f.disks())[before]!), root), `seed ${seed}, round ${round}`).toBe(true);
       expect(readBytes).toBe(parts.reduce((sum, part) => sum + (part instanceof Uint8Array ? part.byteLength : 0), 0));
       expect(chunks).toBe(count);
       let zeros = 0;
@@ -264,7 +264,7 @@ describe('an import that breaks off', () => {
     f.store.beforeFlush = () => Promise.reject(new PandoError('store-failed', 'sync'));
     await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)]) })).rejects.toMatchObject({ code: 'store-failed' });
     f.store.beforeFlush = undefined;
-    f.volumes.beforeCommit = () => Promise.reject(new PandoError('store-full', 'full'));
+    f.catalog.beforeCommit = () => Promise.reject(new PandoError('store-full', 'full'));
     await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)]) })).rejects.toMatchObject({ code: 'store-full' });
     await expectNothing('a');
   });
@@ -293,7 +293,7 @@ describe('an import that breaks off', () => {
     await turns();
     await f.fleet.close();
     await outcome;
-    expect(f.volumes.disks).toEqual([]);
+    expect(await f.disks()).toEqual([]);
     expect(f.store.sessions[0]!.released).toBe(1);
   });
 });

@@ -58,11 +58,11 @@ describe('restore in place', () => {
     await f.fleet.createBackup('web', { name: 'x' });
     await write('web', 2);
     await f.fleet.resizeDisk('web', 'disk0', 65536);
-    const disks = f.volumes.disks;
+    const disks = await f.disks();
     const commits = f.catalog.commits;
     const vm = await f.fleet.restoreBackup('web@x');
     expect(f.catalog.commits).toBe(commits + 1);
-    expect(f.volumes.disks).toEqual(disks);
+    expect(await f.disks()).toEqual(disks);
     expect(vm.disks).toEqual([{ name: 'disk0', sizeBytes: 8192 }]);
     expect(await f.fleet.getVm('web')).toEqual(vm);
     expect(await read('web')).toBe(1);
@@ -86,11 +86,11 @@ describe('restore in place', () => {
     await f.fleet.createVm({ name: 'other', disks: [{ name: 'root', sizeBytes: 512 }, { name: 'swap', sizeBytes: 512 }] });
     await giveDisks('web', 'other');
     await f.fleet.deleteVm('other');
-    expect(f.volumes.disks).toHaveLength(4);
+    expect(await f.disks()).toHaveLength(4);
     const vm = await f.fleet.restoreBackup('web@x');
     expect(vm.disks.map((disk) => disk.name)).toEqual(['root', 'data']);
     expect(await read('web/root')).toBe(1);
-    expect(f.volumes.disks).toHaveLength(4);
+    expect(await f.disks()).toHaveLength(4);
     expect(await f.catalog.list('disk-removal')).toEqual([]);
   });
 
@@ -100,17 +100,17 @@ describe('restore in place', () => {
     await f.fleet.createVm({ name: 'other', disks: [{ name: 'swap', sizeBytes: 512 }] });
     await giveDisks('web', 'other');
     let commits = 0;
-    f.volumes.beforeCommit = () =>
+    f.catalog.beforeCommit = () =>
       ++commits > 1 ? Promise.reject(new PandoError('store-full', 'full')) : Promise.resolve();
     expect((await f.fleet.restoreBackup('web@x')).disks.map((disk) => disk.name)).toEqual(['disk0']);
-    expect(f.volumes.disks).toHaveLength(4);
+    expect(await f.disks()).toHaveLength(4);
     await f.fleet.close();
     const full = await f.restart();
     await full.close();
-    expect(f.volumes.disks).toHaveLength(4);
-    f.volumes.beforeCommit = undefined;
+    expect(await f.disks()).toHaveLength(4);
+    f.catalog.beforeCommit = undefined;
     await f.restart();
-    expect(f.volumes.disks).toHaveLength(3);
+    expect(await f.disks()).toHaveLength(3);
     expect(await f.catalog.list('disk-removal')).toEqual([]);
   });
 });

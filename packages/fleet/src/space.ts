@@ -19,13 +19,6 @@ export interface SpaceProgress {
   readonly all: number;
 }
 
-export interface SpaceSources {
-  /** Runs the walk when no collection runs. */
-  readonly gate: <T>(action: () => Promise<T>) => Promise<T>;
-  /** The walk: `account` of the gc room. */
-  readonly account: typeof account;
-}
-
 /** What one walk found; kept until the catalog or the store has changed. */
 interface Measured {
   readonly fingerprint: string;
@@ -36,28 +29,26 @@ interface Measured {
   readonly vms: number;
 }
 
-interface Listed {
-  readonly fingerprint: string;
-  readonly owners: readonly AccountOwner[];
-  readonly names: readonly string[];
-  readonly vms: number;
+/** What a listing of the owners came by; complete when the listing has ended. */
+interface Listing {
+  fingerprint: string;
+  readonly names: string[];
+  vms: number;
 }
 
 const VM_KEY = 'vm/';
 const BACKUP_KEY = 'backup/';
 
-/** Owners that are listed between two looks at the signal and the listener. */
-const PROGRESS_OWNERS = 1000;
-
 export class Space {
   readonly #ctx: FleetContext;
-  readonly #sources: SpaceSources;
+  readonly #account: typeof account;
   #measured: Measured | undefined;
   #running: SharedRun<Measured> | undefined;
 
-  constructor(ctx: FleetContext, sources: SpaceSources) {
+  /** @param walk `account` of the gc room, which waits for collections and keeps them away */
+  constructor(ctx: FleetContext, walk: typeof account) {
     this.#ctx = ctx;
-    this.#sources = sources;
+    this.#account = walk;
   }
 
   async report(work: Work<SpaceProgress>): Promise<SpaceReport> {
@@ -112,22 +103,19 @@ export class Space {
   }
 
   async #run(work: Required<Work<SpaceProgress>>): Promise<Measured> {
-    const snapshot = this.#ctx.catalog.snapshot();
-    let listed: Listed;
-    try {
-      listed = await this.#list(snapshot, work);
-    } finally {
-      await snapshot.close();
+    if (this.#measured !== undefined) {
+      const now = newListing();
+      for await (const _ of this.#list(now, 'all')) work.signal.throwIfAborted();
+      if (now.fingerprint === this.#measured.fingerprint) return this.#measured;
     }
-    if (this.#measured?.fingerprint === listed.fingerprint) return this.#measured;
-    const { owners, names, vms } = listed;
-    const onlyVms = owners.slice(0, vms);
-    const [accounts, withoutBackups] = await this.#sources.gate(async () => {
-      const all = await this.#sources.account(this.#ctx.store, owners, work);
-      return [all, vms === owners.length ? all : await this.#sources.account(this.#ctx.store, onlyVms, work)] as const;
-    });
+    const { store } = this.#ctx;
+    const listing = newListing();
+    const accounts = await this.#account(store, this.#list(listing, 'all'), work);
+    const { fingerprint, names, vms } = listing;
+    const withoutBackups =
+      vms === names.length ? accounts : await this.#account(store, this.#list(newListing(), 'vm'), work);
     this.#measured = {
-      fingerprint: listed.fingerprint,
+      fingerprint,
       accounts,
       withoutBackups,
       vms,
@@ -143,29 +131,36 @@ export class Space {
     return this.#measured;
   }
 
-  /** All owners of the snapshot. The fingerprint is of all that the accounts depend on: owners, roots, segments. */
-  async #list(snapshot: CatalogSnapshot, work: Required<Work<SpaceProgress>>): Promise<Listed> {
-    const { segments, segmentBytes } = await this.#ctx.store.stats();
-    const hash = createHash('sha256').update(JSON.stringify([segments, segmentBytes]));
-    const owners: AccountOwner[] = [];
-    const names: string[] = [];
-    let vms = 0;
-    for (const [table, prefix] of [['vm', VM_KEY], ['backup', BACKUP_KEY]] as const) {
-      for await (const { key, value } of snapshot.entries(table)) {
-        const record = readAs(table, key, value);
-        const name = 'vmName' in record ? `${record.vmName}@${record.name}` : record.name;
-        hash.update(JSON.stringify([key, name, record.lineage]));
-        owners.push({ key: prefix + key, lineage: record.lineage, roots: await rootsOf(snapshot, record.disks, hash) });
-        names.push(name);
-        if (owners.length % PROGRESS_OWNERS === 0) {
-          work.signal.throwIfAborted();
-          work.onProgress({ phase: 'list', done: owners.length, all: owners.length });
+  /**
+   * All owners, of the instant at which the first one is asked for: the walk asks when no collection can take away any
+   * more what they point at. The fingerprint is of all that the accounts depend on: owners, roots, segments.
+   */
+  async *#list(listing: Listing, which: 'all' | 'vm'): AsyncGenerator<AccountOwner, void, undefined> {
+    const snapshot = this.#ctx.catalog.snapshot();
+    try {
+      const { segments, segmentBytes } = await this.#ctx.store.stats();
+      const hash = createHash('sha256').update(JSON.stringify([segments, segmentBytes]));
+      for (const [table, prefix] of [['vm', VM_KEY], ['backup', BACKUP_KEY]] as const) {
+        if (table === 'backup' && which === 'vm') break;
+        for await (const { key, value } of snapshot.entries(table)) {
+          const record = readAs(table, key, value);
+          const name = 'vmName' in record ? `${record.vmName}@${record.name}` : record.name;
+          const roots = await rootsOf(snapshot, record.disks, hash);
+          hash.update(JSON.stringify([key, name, record.lineage]));
+          listing.names.push(name);
+          if (table === 'vm') listing.vms++;
+          yield { key: prefix + key, lineage: record.lineage, roots };
         }
       }
-      if (table === 'vm') vms = owners.length;
+      listing.fingerprint = hash.digest('hex');
+    } finally {
+      await snapshot.close();
     }
-    return { fingerprint: hash.digest('hex'), owners, names, vms };
   }
+}
+
+function newListing(): Listing {
+  return { fingerprint: '', names: [], vms: 0 };
 }
 
 async function rootsOf(snapshot: CatalogSnapshot, disks: readonly StoredDisk[], hash: Hash): Promise<AccountOwner['roots']> {

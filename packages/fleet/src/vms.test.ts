@@ -36,7 +36,7 @@ describe('createVm', () => {
   test('a name that is taken is refused and nothing is made', async () => {
     await f.fleet.createVm(oneDisk('web'));
     await expect(f.fleet.createVm(oneDisk('web'))).rejects.toMatchObject({ code: 'name-taken' });
-    expect(f.volumes.disks).toHaveLength(1);
+    expect(await f.disks()).toHaveLength(1);
   });
 
   test('a name in another Unicode form is the same name', async () => {
@@ -55,14 +55,14 @@ describe('createVm', () => {
     ['a bad size', { name: 'x', disks: [{ name: 'a', sizeBytes: 513 }] }, 'size-invalid'],
   ])('%s is refused', async (_, request, code) => {
     await expect(f.fleet.createVm(request)).rejects.toMatchObject({ code });
-    expect(f.volumes.disks).toEqual([]);
+    expect(await f.disks()).toEqual([]);
     expect(await names()).toEqual([]);
   });
 
   test('after a commit that failed the name is free', async () => {
-    f.volumes.beforeCommit = () => Promise.reject(new Error('full'));
+    f.catalog.beforeCommit = () => Promise.reject(new Error('full'));
     await expect(f.fleet.createVm(oneDisk('web'))).rejects.toThrow('full');
-    f.volumes.beforeCommit = undefined;
+    f.catalog.beforeCommit = undefined;
     await f.fleet.createVm(oneDisk('web'));
     expect(await names()).toEqual(['web']);
   });
@@ -111,7 +111,7 @@ describe('cloneVm', () => {
     await f.fleet.createVm(oneDisk('web-57'));
     await expect(f.fleet.cloneVm('golden', { name: 'web', count: 100 })).rejects.toMatchObject({ code: 'name-taken' });
     expect(await names()).toEqual(['golden', 'web-57']);
-    expect(f.volumes.disks).toHaveLength(2);
+    expect(await f.disks()).toHaveLength(2);
   });
 
   test.each([0, -1, 1.5, 10_001, NaN])('a count of %d is refused', async (count) => {
@@ -209,7 +209,7 @@ describe('deleteVm', () => {
   test('removes the VM with its disks and frees the name; again it is missing', async () => {
     const vm = await f.fleet.createVm(oneDisk('web'));
     await f.fleet.deleteVm('web');
-    expect(f.volumes.disks).toEqual([]);
+    expect(await f.disks()).toEqual([]);
     await expect(f.fleet.deleteVm('web')).rejects.toMatchObject({ code: 'vm-missing' });
     await expect(f.fleet.deleteVm(vm.id)).rejects.toMatchObject({ code: 'vm-missing' });
     expect((await f.fleet.createVm(oneDisk('web'))).id).not.toBe(vm.id);
@@ -217,9 +217,9 @@ describe('deleteVm', () => {
 
   test('a deletion that failed leaves all as it was', async () => {
     const vm = await f.fleet.createVm(oneDisk('web'));
-    f.volumes.beforeCommit = () => Promise.reject(new Error('full'));
+    f.catalog.beforeCommit = () => Promise.reject(new Error('full'));
     await expect(f.fleet.deleteVm('web')).rejects.toThrow('full');
-    f.volumes.beforeCommit = undefined;
+    f.catalog.beforeCommit = undefined;
     expect(await f.fleet.getVm('web')).toEqual(vm);
     await f.fleet.deleteVm('web');
   });

@@ -23,10 +23,6 @@ type From = { readonly size: number } | { readonly root: Root };
 
 export class FakeVolumes implements Volumes {
   readonly chunkBytes: number;
-  /** Every call that made a commit, for tests that count them. */
-  readonly calls: string[] = [];
-  /** Runs before each commit; tests make it fail or wait. */
-  beforeCommit: (() => Promise<void>) | undefined;
   readonly #catalog: Catalog;
   readonly #reader: ChunkReader;
   readonly #disks = new Map<DiskNumber, FakeDisk>();
@@ -36,11 +32,6 @@ export class FakeVolumes implements Volumes {
     this.#catalog = catalog;
     this.#reader = reader;
     this.chunkBytes = reader.chunkBytes;
-  }
-
-  /** Numbers of all disks that exist. */
-  get disks(): DiskNumber[] {
-    return [...this.#disks.keys()];
   }
 
   async create(from: From, records: (disk: DiskNumber) => readonly CatalogOperation[]): Promise<DiskNumber> {
@@ -53,8 +44,8 @@ export class FakeVolumes implements Volumes {
   ): Promise<readonly DiskNumber[]> {
     const made = await Promise.all(from.map((state) => this.#make(state)));
     const numbers = made.map(() => ++this.#last);
-    await this.#commit('create', [...made.map((disk, i) => this.#put(numbers[i]!, disk)), ...records(numbers)]);
-    made.forEach((disk, i) => this.#disks.set(numbers[i]!, disk));
+    await this.#catalog.commit([...made.map((disk, i) => this.#put(numbers[i]!, disk)), ...records(numbers)]);
+    for (const [i, disk] of made.entries()) this.#disks.set(numbers[i]!, disk);
     return numbers;
   }
 
@@ -68,7 +59,7 @@ export class FakeVolumes implements Volumes {
     );
     const numbers = made.map((ofCopy) => ofCopy.map(({ number }) => number));
     const all = made.flat();
-    await this.#commit('fork', [...all.map(({ number, disk }) => this.#put(number, disk)), ...records(numbers)]);
+    await this.#catalog.commit([...all.map(({ number, disk }) => this.#put(number, disk)), ...records(numbers)]);
     for (const { number, disk } of all) this.#disks.set(number, disk);
     return numbers;
   }
@@ -82,14 +73,14 @@ export class FakeVolumes implements Volumes {
       const from = this.#find(source);
       return { target, disk: { ...from, blocks: copy(from.blocks), readOnly: false, handles: 0 } satisfies FakeDisk };
     });
-    await this.#commit('replace', [...changes.map(({ target, disk }) => this.#put(target, disk)), ...records()]);
+    await this.#catalog.commit([...changes.map(({ target, disk }) => this.#put(target, disk)), ...records()]);
     for (const { target, disk } of changes) this.#disks.set(target, disk);
   }
 
   async resize(number: DiskNumber, size: number, records: () => readonly CatalogOperation[]): Promise<void> {
     const disk = this.#find(number);
     if (size < disk.size) this.#refuseOpen(number);
-    await this.#commit('resize', [this.#put(number, { ...disk, size }), ...records()]);
+    await this.#catalog.commit([this.#put(number, { ...disk, size }), ...records()]);
     if (size < disk.size) {
       new MemoryBlockDevice({ size: disk.size, blockBytes: this.chunkBytes }, disk.blocks).zero(size, disk.size - size);
     }
@@ -102,7 +93,7 @@ export class FakeVolumes implements Volumes {
       this.#refuseOpen(number);
     }
     const gone = numbers.map((number) => ({ type: 'delete', table: 'disk', key: diskKey(number) }) as const);
-    await this.#commit('remove', [...gone, ...records()]);
+    await this.#catalog.commit([...gone, ...records()]);
     for (const number of numbers) this.#disks.delete(number);
   }
 
@@ -171,12 +162,6 @@ export class FakeVolumes implements Volumes {
     };
     return { type: 'put', table: 'disk', key: diskKey(number), value };
   }
-
-  async #commit(call: string, operations: readonly CatalogOperation[]): Promise<void> {
-    await this.beforeCommit?.();
-    await this.#catalog.commit(operations);
-    this.calls.push(call);
-  }
 }
 
 function copy(blocks: Blocks): Blocks {
@@ -193,8 +178,9 @@ class FakeHandle extends MemoryBlockDevice implements OpenVolume {
     this.#onClose = onClose;
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
     this.#onClose?.();
     this.#onClose = undefined;
+    return Promise.resolve();
   }
 }

@@ -1,7 +1,10 @@
-/** A fleet over rooms in memory, with a clock that the test moves and ids that follow from a seed. */
+/** A fleet over rooms in memory, fake or real, with a clock that the test moves and ids that follow from a seed. */
 import { MemoryCatalog, type Catalog, type CatalogOperation } from '@pando/catalog';
-import type { Clock, Random } from '@pando/common';
+import { MemoryFileSystem, type Clock, type Random } from '@pando/common';
 import { fillRandom, seededRandom } from '@pando/common/testing';
+import { createMemoryChunkStore, type ChunkStore } from '@pando/chunk-store';
+import { openVolumes, type Volumes } from '@pando/volume';
+import { afterEach } from 'vitest';
 import { openFleet, type OpenFleet } from '../fleet.ts';
 import type { FleetLimits } from '../limits.ts';
 import type { ImportSource } from '../types.ts';
@@ -42,6 +45,8 @@ export class TestClock implements Clock {
 export class CountingCatalog extends MemoryCatalog {
   commits = 0;
   reads = 0;
+  /** Runs before each commit; tests make it fail or wait. */
+  beforeCommit: (() => Promise<void>) | undefined;
 
   override get(table: string, key: string): Promise<unknown> {
     this.reads++;
@@ -53,34 +58,62 @@ export class CountingCatalog extends MemoryCatalog {
     return super.list(...args);
   }
 
-  override commit(operations: readonly CatalogOperation[]): Promise<void> {
+  override async commit(operations: readonly CatalogOperation[]): Promise<void> {
+    await this.beforeCommit?.();
     this.commits++;
-    return super.commit(operations);
+    await super.commit(operations);
   }
 }
 
 export interface Fixture {
   readonly catalog: CountingCatalog;
+  /** Not what the fleet works on when the rooms are real. */
   readonly store: FakeStore;
-  readonly volumes: FakeVolumes;
+  readonly rooms: { readonly store: ChunkStore; readonly volumes: Volumes };
   readonly clock: TestClock;
   readonly fleet: OpenFleet;
+  /** Numbers of all disks that exist, ascending. */
+  disks(): Promise<number[]>;
   /** Another fleet over the same rooms, as after a restart of the process. */
   restart(): Promise<OpenFleet>;
 }
 
+let realRooms = false;
+
+/** From here on in this test file, fixtures have a real chunk store and real volumes, in memory. */
+export function useRealRooms(): void {
+  realRooms = true;
+}
+
+const opened: { close(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const room of opened.splice(0).reverse()) await room.close();
+});
+
 export async function makeFixture(limits: Partial<FleetLimits> = {}, chunkBytes = 4096): Promise<Fixture> {
   const catalog = new CountingCatalog();
   const store = new FakeStore(chunkBytes);
-  const volumes = new FakeVolumes(catalog, store);
   const clock = new TestClock();
+  const rooms = realRooms
+    ? await openRealRooms(catalog, clock, chunkBytes)
+    : { store: store.asStore, volumes: new FakeVolumes(catalog, store) };
   let seed = 1;
   const restart = (): Promise<OpenFleet> => {
     const random = seededRandom(seed++);
     const source: Random = { fill: (target) => fillRandom(random, target) };
-    return openFleet({ catalog, store: store.asStore, volumes, clock, random: source, limits });
+    return openFleet({ catalog, ...rooms, clock, random: source, limits });
   };
-  return { catalog, store, volumes, clock, fleet: await restart(), restart };
+  const disks = async (): Promise<number[]> =>
+    (await catalog.list('disk', { limit: 100_000 })).map(({ key }) => Number(key));
+  return { catalog, store, rooms, clock, fleet: await restart(), disks, restart };
+}
+
+async function openRealRooms(catalog: Catalog, clock: Clock, chunkBytes: number): Promise<Fixture['rooms']> {
+  const store = await createMemoryChunkStore(chunkBytes);
+  const storeId = new Uint8Array(16).fill(1);
+  const volumes = await openVolumes({ store, catalog, fs: new MemoryFileSystem(), logDirectory: 'log', storeId, clock });
+  opened.push(store, volumes);
+  return { store, volumes };
 }
 
 /** A source of the given parts. */
