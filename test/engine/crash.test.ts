@@ -4,12 +4,12 @@
  * catalog is the one in memory, whose commits are durable when they resolve.
  */
 import { describe, it } from 'vitest';
-import { MemoryCatalog } from '@pando/catalog';
+import { MemoryCatalog, type Catalog, type CatalogSnapshot } from '@pando/catalog';
 import { DirectorySegmentStorage, MemoryChunkIndex, openChunkStore, type ChunkIndex, type ChunkStore } from '@pando/chunk-store';
 import { CrashFileSystem, runSeed } from '@pando/common/testing';
 import { collect } from '@pando/gc';
 import { DISK_TABLE, checkRecord, rootOf } from '@pando/volume';
-import { runCrashModel, type World } from '@pando/volume/testing';
+import { mortalCatalog, runCrashModel, type World } from '@pando/volume/testing';
 
 const CHUNK = 4096;
 
@@ -67,8 +67,9 @@ class CrashIndex implements ChunkIndex {
 }
 
 function realWorld(random: () => number): World {
-  const catalog = new MemoryCatalog();
+  const records = new MemoryCatalog();
   const boot = (fs: CrashFileSystem, index: Promise<CrashIndex>): World => {
+    const { catalog, kill } = mortalCatalog(records);
     let stores: ChunkStore | undefined;
     return {
       fs,
@@ -85,6 +86,7 @@ function realWorld(random: () => number): World {
       },
       collect: (store) => collect(store, () => rootsOf(catalog), { compactBelow: 0.9 }),
       crash: () => {
+        kill();
         const next = fs.crash(random);
         void stores?.close().catch(() => undefined);
         return boot(next, index.then((old) => old.crash(random)));
@@ -94,7 +96,7 @@ function realWorld(random: () => number): World {
   return boot(new CrashFileSystem(), Promise.resolve(new CrashIndex()));
 }
 
-async function* rootsFrom(snapshot: ReturnType<MemoryCatalog['snapshot']>): AsyncGenerator<ReturnType<typeof rootOf>> {
+async function* rootsFrom(snapshot: CatalogSnapshot): AsyncGenerator<ReturnType<typeof rootOf>> {
   try {
     for await (const { key, value } of snapshot.entries(DISK_TABLE)) yield rootOf(checkRecord(Number(key), value, CHUNK));
   } finally {
@@ -103,7 +105,7 @@ async function* rootsFrom(snapshot: ReturnType<MemoryCatalog['snapshot']>): Asyn
 }
 
 /** The snapshot is of the instant of the call, not of the first pull. */
-function rootsOf(catalog: MemoryCatalog): AsyncGenerator<ReturnType<typeof rootOf>> {
+function rootsOf(catalog: Catalog): AsyncGenerator<ReturnType<typeof rootOf>> {
   return rootsFrom(catalog.snapshot());
 }
 
@@ -112,7 +114,8 @@ describe('the engine over power cuts', () => {
     await runCrashModel(runSeed(), 15, realWorld);
   }, 120_000);
 
-  for (const seed of [11, 12, 13, 14]) {
+  // 20: a checkpoint written while a segment was being created passed that segment.
+  for (const seed of [11, 12, 20]) {
     it(`nor for the fixed seed ${seed}`, () => runCrashModel(seed, 10, realWorld), 120_000);
   }
 });

@@ -152,8 +152,7 @@ export class SegmentLog {
     if (open !== undefined && open.contents!.runs > 0 && !this.#fits(open, runBytes, 1)) this.#startSeal(open);
     if (this.#open !== undefined) return this.#open;
     const { storage, table, storeId, chunkBytes } = this.#options;
-    const number = table.nextNumber;
-    table.reserveBelow(number + 1); // also when creating it fails: something may be there then
+    const number = table.reserve(); // used up also when creating it fails: something may be there then
     let writer: SegmentWriter | undefined;
     try {
       writer = await storage.create(number);

@@ -67,6 +67,8 @@ export class SegmentTable {
   readonly #storeId: Uint8Array;
   readonly #chunkBytes: number;
   #next = 1;
+  /** The number of the segment that is being created, if one is. */
+  #creating: number | undefined;
   #last: Segment | undefined;
 
   constructor(storeId: Uint8Array, chunkBytes: number) {
@@ -91,11 +93,22 @@ export class SegmentTable {
     return segmentSeed(this.#storeId, this.#chunkBytes, segment);
   }
 
+  /**
+   * Takes the next number for a segment that is being created. It counts as incomplete from here on: a
+   * checkpoint that is written while it comes into being must not pass it.
+   */
+  reserve(): number {
+    this.#creating = this.#next;
+    this.#next++;
+    return this.#creating;
+  }
+
   /** Registers a segment under its number. */
   add(number: number, state: SegmentState, bytes: number): Segment {
     if (number > SEGMENT_NUMBER_MAX) throw new PandoError('internal', `no segment numbers are left: ${number}`);
     const segment = new Segment(number, this.seedOf(number), state, bytes);
     this.#segments.set(number, segment);
+    if (this.#creating === number) this.#creating = undefined;
     this.reserveBelow(number + 1);
     return segment;
   }
@@ -120,7 +133,7 @@ export class SegmentTable {
 
   /** Below this number every segment is sealed and in the index. */
   completeBelow(): number {
-    let below = this.#next;
+    let below = this.#creating ?? this.#next;
     for (const segment of this.#segments.values()) {
       if (segment.state !== 'sealed' && segment.state !== 'damaged') below = Math.min(below, segment.number);
     }

@@ -3,17 +3,24 @@ import { it } from 'vitest';
 import { MemoryCatalog } from '@pando/catalog';
 import { CrashFileSystem, runSeed } from '@pando/common/testing';
 import { runCrashModel, type World } from './testing/crash-model.ts';
+import { mortalCatalog } from './testing/mortal-catalog.ts';
 import { TestStore } from './testing/test-store.ts';
 
 function testWorld(random: () => number): World {
-  const catalog = new MemoryCatalog();
-  const boot = (fs: CrashFileSystem, store: TestStore): World => ({
-    fs,
-    catalog,
-    openStore: () => Promise.resolve(store.asChunkStore()),
-    collect: () => store.collect(catalog),
-    crash: () => boot(fs.crash(random), store.crash()),
-  });
+  const records = new MemoryCatalog();
+  const boot = (fs: CrashFileSystem, store: TestStore): World => {
+    const { catalog, kill } = mortalCatalog(records);
+    return {
+      fs,
+      catalog,
+      openStore: () => Promise.resolve(store.asChunkStore()),
+      collect: () => store.collect(catalog),
+      crash: () => {
+        kill();
+        return boot(fs.crash(random), store.crash());
+      },
+    };
+  };
   return boot(new CrashFileSystem(), new TestStore(4096, () => random() < 0.5));
 }
 

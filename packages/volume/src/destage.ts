@@ -166,7 +166,7 @@ export class Destager {
     const engine = this.#engine;
     const error =
       cause instanceof PandoError ? cause : new PandoError('internal', `destage failed: ${String(cause)}`, { cause });
-    if (error.code === 'shutting-down') return;
+    if (this.#stop.signal.aborted) return;
     // A root that is in use and cannot be recorded must stop everything: what follows would build on it.
     if (error.code === 'store-failed' || layer.root !== undefined) {
       engine.failure = error;

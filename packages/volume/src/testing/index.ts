@@ -1,0 +1,2 @@
+export * from './crash-model.ts';
+export * from './mortal-catalog.ts';
