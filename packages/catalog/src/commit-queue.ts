@@ -36,7 +36,9 @@ export class CommitQueue {
   submit(operations: readonly StoredOperation[]): Promise<void> {
     if (this.#closed) return Promise.reject(new PandoError('shutting-down', 'the catalog is closed'));
     if (this.#waiting.length >= WAITING_BATCHES_MAX) {
-      return Promise.reject(new PandoError('too-busy', `${WAITING_BATCHES_MAX} batches wait for the catalog`));
+      return Promise.reject(
+        new PandoError('too-busy', `${WAITING_BATCHES_MAX} batches wait for the catalog`),
+      );
     }
     return new Promise((resolve, reject) => {
       this.#waiting.push({ operations, resolve, reject });

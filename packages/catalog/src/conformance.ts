@@ -27,7 +27,27 @@ const put = (table: string, key: string, n: number): CatalogOperation => ({
 const remove = (table: string, key: string): CatalogOperation => ({ type: 'delete', table, key });
 
 /** In order of their UTF-8 bytes, which is not the order of JavaScript's UTF-16 units. */
-const KEYS_IN_ORDER = ['', '\u0001', ' ', '0', 'A', 'a', 'a\u0001', 'a/b', 'aa', 'b', '~', '\u007f', 'ß', 'ä', 'Ω', '你好', '\uffee', '🌲', '🌳'];
+const KEYS_IN_ORDER = [
+  '',
+  '\u0001',
+  ' ',
+  '0',
+  'A',
+  'a',
+  'a\u0001',
+  'a/b',
+  'aa',
+  'b',
+  '~',
+  '\u007f',
+  'ß',
+  'ä',
+  'Ω',
+  '你好',
+  '\uffee',
+  '🌲',
+  '🌳',
+];
 
 export function catalogConformance(name: string, make: () => Promise<CatalogFixture>): void {
   describe(`${name} conforms to Catalog`, () => {
@@ -47,7 +67,8 @@ export function catalogConformance(name: string, make: () => Promise<CatalogFixt
       (await catalog.list(table, options)).map((entry) => entry.key);
     const walk = async (snapshot: CatalogSnapshot, table: string, prefix?: string): Promise<string[]> => {
       const found: string[] = [];
-      for await (const { key } of snapshot.entries(table, prefix === undefined ? {} : { prefix })) found.push(key);
+      for await (const { key } of snapshot.entries(table, prefix === undefined ? {} : { prefix }))
+        found.push(key);
       return found;
     };
 
@@ -74,7 +95,14 @@ export function catalogConformance(name: string, make: () => Promise<CatalogFixt
       value.text = 'changed after the call';
       await committed;
       const first = (await catalog.get('vm', 'x')) as typeof value;
-      expect(first).toMatchObject({ version: 1, text: 'ä🌲', empty: '', yes: true, none: null, negative: -1 });
+      expect(first).toMatchObject({
+        version: 1,
+        text: 'ä🌲',
+        empty: '',
+        yes: true,
+        none: null,
+        negative: -1,
+      });
       expect(first.large).toBe(Number.MAX_SAFE_INTEGER);
       expect([...first.id]).toEqual([0, 255, 1]);
       first.id[0] = 7;
@@ -84,9 +112,20 @@ export function catalogConformance(name: string, make: () => Promise<CatalogFixt
     });
 
     test('the last operation on a key in a batch wins, and deleting what is not there is no error', async () => {
-      await catalog.commit([put('t', 'a', 1), put('t', 'a', 2), remove('t', 'b'), put('t', 'c', 3), remove('t', 'c')]);
+      await catalog.commit([
+        put('t', 'a', 1),
+        put('t', 'a', 2),
+        remove('t', 'b'),
+        put('t', 'c', 3),
+        remove('t', 'c'),
+      ]);
       await catalog.commit([remove('t', 'd'), put('t', 'd', 4)]);
-      expect(await catalog.getMany('t', ['a', 'b', 'c', 'd'])).toEqual([{ version: 1, n: 2 }, undefined, undefined, { version: 1, n: 4 }]);
+      expect(await catalog.getMany('t', ['a', 'b', 'c', 'd'])).toEqual([
+        { version: 1, n: 2 },
+        undefined,
+        undefined,
+        { version: 1, n: 4 },
+      ]);
     });
 
     test('an empty batch is committed', async () => {
@@ -104,7 +143,12 @@ export function catalogConformance(name: string, make: () => Promise<CatalogFixt
     });
 
     test('tables keep apart, also when the name of one begins with another’s', async () => {
-      await catalog.commit([put('vm', 'a', 1), put('vm-name', 'b', 2), put('v', 'm', 3), put('vm\u0001', 'c', 4)]);
+      await catalog.commit([
+        put('vm', 'a', 1),
+        put('vm-name', 'b', 2),
+        put('v', 'm', 3),
+        put('vm\u0001', 'c', 4),
+      ]);
       expect(await keys('vm')).toEqual(['a']);
       expect(await keys('vm-name')).toEqual(['b']);
       expect(await keys('v')).toEqual(['m']);
@@ -164,7 +208,8 @@ export function catalogConformance(name: string, make: () => Promise<CatalogFixt
 
     test('batches take effect in the order of the calls', async () => {
       const commits: Promise<void>[] = [];
-      for (let n = 0; n < 500; n++) commits.push(catalog.commit([put('t', 'last', n), put('t', `k${n}`, n), remove('t', `k${n - 1}`)]));
+      for (let n = 0; n < 500; n++)
+        commits.push(catalog.commit([put('t', 'last', n), put('t', `k${n}`, n), remove('t', `k${n - 1}`)]));
       await Promise.all(commits);
       expect(await catalog.get('t', 'last')).toEqual({ version: 1, n: 499 });
       expect(await keys('t', { prefix: 'k' })).toEqual(['k499']);
@@ -212,7 +257,9 @@ export function catalogConformance(name: string, make: () => Promise<CatalogFixt
     test('bytes grow with what is stored', async () => {
       await catalog.commit([put('t', 'a', 1)]);
       const before = await catalog.bytes();
-      await catalog.commit([{ type: 'put', table: 't', key: 'b', value: { version: 1, bytes: new Uint8Array(10_000).fill(7) } }]);
+      await catalog.commit([
+        { type: 'put', table: 't', key: 'b', value: { version: 1, bytes: new Uint8Array(10_000).fill(7) } },
+      ]);
       expect(await catalog.bytes()).toBeGreaterThan(before + 9_000);
     });
 

@@ -40,7 +40,9 @@ async function run(command: Command): Promise<unknown> {
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const answer = await run(JSON.parse(line) as Command).catch((error: unknown) => (isPandoError(error) ? error.code : String(error)));
+  const answer = await run(JSON.parse(line) as Command).catch((error: unknown) =>
+    isPandoError(error) ? error.code : String(error),
+  );
   process.stdout.write(`${JSON.stringify(answer)}\n`);
 }
 await catalog.close();

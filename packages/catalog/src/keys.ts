@@ -23,7 +23,10 @@ export function keyBytes(table: string, key: string): Buffer {
   if (table === '') throw new PandoError('internal', 'a table of the catalog needs a name');
   const bytes = Buffer.from(table + SEPARATOR + key, 'utf8');
   if (bytes.byteLength > KEY_BYTES_MAX) {
-    throw new PandoError('internal', `a key of table ${table} has ${bytes.byteLength} bytes, more than ${KEY_BYTES_MAX}`);
+    throw new PandoError(
+      'internal',
+      `a key of table ${table} has ${bytes.byteLength} bytes, more than ${KEY_BYTES_MAX}`,
+    );
   }
   return bytes;
 }
@@ -50,7 +53,11 @@ export interface KeyRange {
 /** The range of a table that a list asks for; undefined when nothing can be in it. */
 export function keyRange(
   table: string,
-  options: { readonly prefix?: string | undefined; readonly after?: string | undefined; readonly before?: string | undefined },
+  options: {
+    readonly prefix?: string | undefined;
+    readonly after?: string | undefined;
+    readonly before?: string | undefined;
+  },
 ): KeyRange | undefined {
   const prefix = keyBytes(table, options.prefix ?? '');
   let from = prefix;
@@ -80,6 +87,9 @@ function endOfPrefix(prefix: Buffer): Buffer {
 function checkText(what: string, text: string): void {
   // A lone surrogate has no UTF-8 form; two of them would become the same bytes.
   if (text.includes(SEPARATOR) || !text.isWellFormed()) {
-    throw new PandoError('internal', `${what} of the catalog is not text that can be a key: ${JSON.stringify(text.slice(0, 80))}`);
+    throw new PandoError(
+      'internal',
+      `${what} of the catalog is not text that can be a key: ${JSON.stringify(text.slice(0, 80))}`,
+    );
   }
 }

@@ -52,7 +52,9 @@ describe('LevelCatalog', () => {
     const catalog = await openLevelCatalog(directory);
     const script = `import { openLevelCatalog } from ${JSON.stringify(import.meta.resolve('./level-catalog.ts'))};
       await openLevelCatalog(process.argv[1]).then(() => console.log('open'), (error) => console.log(error.code));`;
-    const output = execFileSync(process.execPath, ['--input-type=module', '-e', script, directory], { encoding: 'utf8' });
+    const output = execFileSync(process.execPath, ['--input-type=module', '-e', script, directory], {
+      encoding: 'utf8',
+    });
     expect(output.trim()).toBe('store-locked');
     await catalog.close();
   });
@@ -77,7 +79,9 @@ describe('LevelCatalog', () => {
   });
 
   test('a record of a later version is refused by checkRecord, and one without as corrupt', () => {
-    expect(() => checkRecord('vm', 'a', { version: 2 }, 1)).toThrow(expect.objectContaining({ code: 'store-newer' }));
+    expect(() => checkRecord('vm', 'a', { version: 2 }, 1)).toThrow(
+      expect.objectContaining({ code: 'store-newer' }),
+    );
     expect(() => checkRecord('vm', 'a', {}, 1)).toThrow(expect.objectContaining({ code: 'catalog-corrupt' }));
     expect(() => checkRecord('vm', 'a', { version: 1 }, 1)).not.toThrow();
   });
@@ -93,7 +97,11 @@ describe('LevelCatalog', () => {
       bad[at]! ^= 1 << (at % 8);
       await raw((level) => level.put(key, bad));
       catalog = await openLevelCatalog(directory);
-      const problem = { code: 'catalog-corrupt', kind: 'data', message: expect.stringMatching(/vm.*web\/1/) as string };
+      const problem = {
+        code: 'catalog-corrupt',
+        kind: 'data',
+        message: expect.stringMatching(/vm.*web\/1/) as string,
+      };
       await expect(catalog.get('vm', 'web/1')).rejects.toMatchObject(problem);
       await expect(catalog.getMany('vm', ['x', 'web/1'])).rejects.toMatchObject(problem);
       await expect(catalog.list('vm')).rejects.toMatchObject(problem);
@@ -189,7 +197,8 @@ describe.skipIf(!prlimitWorks)('LevelCatalog on a full disk', () => {
       expect(await ask({ put: 'held', bytes: 10 })).toBe('store-full');
       expect(await ask({ snapshot: 'count' })).toBe(1);
       expect(await ask({ snapshot: 'close' })).toBe('done');
-      for (const name of ['second', 'third', 'fourth']) expect(await ask({ put: name, bytes: 20_000 })).toBe('done');
+      for (const name of ['second', 'third', 'fourth'])
+        expect(await ask({ put: name, bytes: 20_000 })).toBe('done');
       child.kill('SIGKILL');
       await new Promise((resolve) => child.once('exit', resolve));
 

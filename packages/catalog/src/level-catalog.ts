@@ -7,7 +7,13 @@
 import { PandoError } from '@pando/common';
 import { CommitQueue } from './commit-queue.ts';
 import { META_TABLE, keyBytes, keyRange, keyText } from './keys.ts';
-import { ENCODINGS, LevelDatabase, closedError, type Database, type DatabaseSnapshot } from './level-database.ts';
+import {
+  ENCODINGS,
+  LevelDatabase,
+  closedError,
+  type Database,
+  type DatabaseSnapshot,
+} from './level-database.ts';
 import { directoryBytes } from './level-log.ts';
 import { checkRecord, decodeRecord, encodeRecord } from './records.ts';
 import type { Catalog, CatalogEntry, CatalogOperation, CatalogSnapshot, ListOptions } from './types.ts';
@@ -95,7 +101,10 @@ export class LevelCatalog implements Catalog {
     return {
       get: async (table, key) => {
         const bytes = keyBytes(table, key);
-        return decodeFound(bytes, await read((level, at) => level.get(bytes, { ...ENCODINGS, snapshot: at })));
+        return decodeFound(
+          bytes,
+          await read((level, at) => level.get(bytes, { ...ENCODINGS, snapshot: at })),
+        );
       },
       async *entries(table, options = {}) {
         const range = keyRange(table, options);
@@ -105,7 +114,8 @@ export class LevelCatalog implements Catalog {
         for (;;) {
           const bounds = { ...ENCODINGS, ...from, lt: range.to, limit: WALK_RECORDS };
           const part = await read((level, at) => level.iterator({ ...bounds, snapshot: at }).all());
-          for (const [key, value] of part) yield { key: keyText(key, table), value: decodeRecord(key, value) };
+          for (const [key, value] of part)
+            yield { key: keyText(key, table), value: decodeRecord(key, value) };
           if (part.length < WALK_RECORDS) return;
           from = { gt: part.at(-1)![0] };
         }

@@ -63,13 +63,17 @@ export class LevelDatabase {
   /** Applies the operations as one atomic, synced batch, or has no effect. One at a time. */
   async write(operations: readonly StoredOperation[]): Promise<void> {
     if (this.#state === 'failed') {
-      throw new PandoError('store-failed', 'a write to the catalog failed earlier; it takes no more', { cause: this.#cause });
+      throw new PandoError('store-failed', 'a write to the catalog failed earlier; it takes no more', {
+        cause: this.#cause,
+      });
     }
     if (this.#state === 'full') await this.#resume();
     const end = await logEnd(this.#directory);
     try {
       await this.#database.batch(
-        operations.map(({ key, value }) => (value === undefined ? { type: 'del', key } : { type: 'put', key, value })),
+        operations.map(({ key, value }) =>
+          value === undefined ? { type: 'del', key } : { type: 'put', key, value },
+        ),
         { ...ENCODINGS, sync: true },
       );
     } catch (error) {
@@ -112,7 +116,10 @@ export class LevelDatabase {
       release: async () => {
         if (released) return;
         released = true;
-        await snapshot.then((made) => made.close(), () => undefined);
+        await snapshot.then(
+          (made) => made.close(),
+          () => undefined,
+        );
         this.#snapshots--;
       },
     };
@@ -142,7 +149,11 @@ export class LevelDatabase {
     } catch (cutError) {
       // Whether the batch is there after a restart is not known: that is what store-failed means.
       this.#state = 'failed';
-      return new PandoError('store-failed', 'the log of the catalog cannot be cut back after a failed write', { cause: cutError });
+      return new PandoError(
+        'store-failed',
+        'the log of the catalog cannot be cut back after a failed write',
+        { cause: cutError },
+      );
     }
   }
 
@@ -159,9 +170,13 @@ export class LevelDatabase {
   /** Closing LevelDB ends its snapshots; they are short, so the next write tries again. */
   #refuseWhileSnapshots(): void {
     if (this.#snapshots === 0 || this.#database.status !== 'open') return;
-    throw new PandoError('store-full', 'the disk was full, and the catalog waits for an open snapshot to be closed', {
-      cause: this.#cause,
-    });
+    throw new PandoError(
+      'store-full',
+      'the disk was full, and the catalog waits for an open snapshot to be closed',
+      {
+        cause: this.#cause,
+      },
+    );
   }
 
   #reopen(): Promise<void> {
@@ -216,8 +231,13 @@ function fromLevelError(error: unknown, what: string): PandoError {
   const message = error instanceof Error ? error.message : String(error);
   const code = (error as { code?: unknown } | undefined)?.code;
   if (saysFull(message)) return new PandoError('store-full', `${what}: ${message}`, { cause: error });
-  if (code === 'LEVEL_CORRUPTION') return new PandoError('catalog-corrupt', `${what}: ${message}`, { cause: error });
-  if (code === 'LEVEL_SNAPSHOT_NOT_OPEN' || code === 'LEVEL_DATABASE_NOT_OPEN' || code === 'LEVEL_ITERATOR_NOT_OPEN') {
+  if (code === 'LEVEL_CORRUPTION')
+    return new PandoError('catalog-corrupt', `${what}: ${message}`, { cause: error });
+  if (
+    code === 'LEVEL_SNAPSHOT_NOT_OPEN' ||
+    code === 'LEVEL_DATABASE_NOT_OPEN' ||
+    code === 'LEVEL_ITERATOR_NOT_OPEN'
+  ) {
     return new PandoError('shutting-down', `${what}: ${message}`, { cause: error });
   }
   return fromIoError(error, what, 'store-failed');

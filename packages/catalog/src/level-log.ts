@@ -87,7 +87,10 @@ export async function directoryBytes(directory: string): Promise<number> {
   let bytes = 0;
   for (const file of await readdir(directory)) {
     // A file that a compaction removes meanwhile counts as nothing.
-    bytes += await stat(join(directory, file)).then((info) => info.size, () => 0);
+    bytes += await stat(join(directory, file)).then(
+      (info) => info.size,
+      () => 0,
+    );
   }
   return bytes;
 }
@@ -95,7 +98,8 @@ export async function directoryBytes(directory: string): Promise<number> {
 /** Whether every file could be LevelDB's (or there is none): a crash in the first open leaves no CURRENT. */
 export function looksLikeLevel(files: readonly string[]): boolean {
   return files.every(
-    (file) => /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(log|ldb|sst|dbtmp))$/.test(file) || file === PROBE_FILE,
+    (file) =>
+      /^(CURRENT|LOCK|LOG|LOG\.old|MANIFEST-\d+|\d+\.(log|ldb|sst|dbtmp))$/.test(file) || file === PROBE_FILE,
   );
 }
 

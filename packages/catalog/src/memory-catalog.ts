@@ -53,7 +53,8 @@ export class MemoryCatalog implements Catalog {
         const { key, value } = changes[i]!;
         const next = changes[i + 1];
         if (next !== undefined && key.equals(next.key)) continue;
-        while (old < this.#records.length && Buffer.compare(this.#records[old]!.key, key) < 0) merged.push(this.#records[old++]!);
+        while (old < this.#records.length && Buffer.compare(this.#records[old]!.key, key) < 0)
+          merged.push(this.#records[old++]!);
         if (old < this.#records.length && this.#records[old]!.key.equals(key)) old++;
         if (value !== undefined) merged.push({ key, value });
       }
@@ -87,7 +88,9 @@ export class MemoryCatalog implements Catalog {
   }
 
   bytes(): Promise<number> {
-    return this.#attempt(() => this.#records.reduce((sum, { key, value }) => sum + key.byteLength + value.byteLength, 0));
+    return this.#attempt(() =>
+      this.#records.reduce((sum, { key, value }) => sum + key.byteLength + value.byteLength, 0),
+    );
   }
 
   close(): Promise<void> {

@@ -27,7 +27,10 @@ export function encodeRecord(key: Buffer, value: unknown): Buffer {
   }
   const body = packr.pack(value);
   if (body.byteLength > RECORD_BYTES_MAX) {
-    throw new PandoError('internal', `a record of ${body.byteLength} bytes is too large: ${describeKey(key)}`);
+    throw new PandoError(
+      'internal',
+      `a record of ${body.byteLength} bytes is too large: ${describeKey(key)}`,
+    );
   }
   const bytes = Buffer.allocUnsafe(CRC_BYTES + body.byteLength);
   bytes.writeUInt32LE(crc32(body, crc32(key)), 0);
@@ -45,7 +48,9 @@ export function decodeRecord(key: Buffer, bytes: Buffer): unknown {
   try {
     value = packr.unpack(body);
   } catch (error) {
-    throw new PandoError('catalog-corrupt', `a catalog record is not msgpack: ${describeKey(key)}`, { cause: error });
+    throw new PandoError('catalog-corrupt', `a catalog record is not msgpack: ${describeKey(key)}`, {
+      cause: error,
+    });
   }
   if (!isVersioned(value)) {
     throw new PandoError('catalog-corrupt', `a catalog record has no version: ${describeKey(key)}`);
@@ -59,7 +64,10 @@ export function decodeRecord(key: Buffer, bytes: Buffer): unknown {
  */
 export function checkRecord(table: string, key: string, value: unknown, newest: number): void {
   if (!isVersioned(value)) {
-    throw new PandoError('catalog-corrupt', `a catalog record has no version: table ${table}, key ${JSON.stringify(key)}`);
+    throw new PandoError(
+      'catalog-corrupt',
+      `a catalog record has no version: table ${table}, key ${JSON.stringify(key)}`,
+    );
   }
   if (value.version > newest) {
     throw new PandoError(

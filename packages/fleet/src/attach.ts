@@ -29,12 +29,15 @@ export async function attach(ctx: FleetContext, exportName: string): Promise<Att
       throw error instanceof PandoError && error.code === 'backup-missing' ? vmMissing(owner) : error;
     });
   }
-  return holdBackup(ctx, owner, 'shared', ({ id, record }) => open(id, `${record.vmName}@${record.name}`, record.disks));
+  return holdBackup(ctx, owner, 'shared', ({ id, record }) =>
+    open(id, `${record.vmName}@${record.name}`, record.disks),
+  );
 }
 
 function chooseDisk(label: string, disks: readonly StoredDisk[], name: string | undefined): StoredDisk {
   const wanted = name?.normalize('NFC');
-  const found = wanted === undefined && disks.length === 1 ? disks[0] : disks.find((disk) => disk.name === wanted);
+  const found =
+    wanted === undefined && disks.length === 1 ? disks[0] : disks.find((disk) => disk.name === wanted);
   if (found !== undefined) return found;
   const names = disks.map((disk) => disk.name).join(', ');
   throw new PandoError(
@@ -55,7 +58,9 @@ export async function listExports(ctx: FleetContext, limit: number): Promise<rea
         limit: Math.min(LIST_RECORDS, limit - names.length),
         ...(table === 'backup'
           ? { reverse: true, ...(at === undefined ? {} : { before: at }) }
-          : at === undefined ? {} : { after: at }),
+          : at === undefined
+            ? {}
+            : { after: at }),
       });
       for (const { key, value } of found) {
         const record = readAs(table, key, value);

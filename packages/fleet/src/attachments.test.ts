@@ -5,7 +5,13 @@ let f: Fixture;
 beforeEach(async () => {
   f = await makeFixture({ detachWaitMs: 5000, attachmentsMax: 5 });
   await f.fleet.createVm(oneDisk('web'));
-  await f.fleet.createVm({ name: 'db', disks: [{ name: 'root', sizeBytes: 512 }, { name: 'data', sizeBytes: 1024 }] });
+  await f.fleet.createVm({
+    name: 'db',
+    disks: [
+      { name: 'root', sizeBytes: 512 },
+      { name: 'data', sizeBytes: 1024 },
+    ],
+  });
 });
 
 const turns = async (): Promise<void> => {
@@ -17,7 +23,14 @@ describe('attach', () => {
     const vm = await f.fleet.getVm('web');
     const backup = await f.fleet.createBackup('web', { name: 'x' });
     const writable = ['web', 'web/disk0', vm.id, `${vm.id}/disk0`];
-    const readOnly = ['web@x', 'web@x/disk0', backup.id, `${backup.id}/disk0`, `web@${backup.id}/disk0`, `${vm.id}@x`];
+    const readOnly = [
+      'web@x',
+      'web@x/disk0',
+      backup.id,
+      `${backup.id}/disk0`,
+      `web@${backup.id}/disk0`,
+      `${vm.id}@x`,
+    ];
     for (const name of [...writable, ...readOnly]) {
       const attachment = await f.fleet.attach(name);
       expect(attachment.readOnly).toBe(readOnly.includes(name));
@@ -48,7 +61,11 @@ describe('attach', () => {
   });
 
   test('clients are counted by VM, also several of one disk, which see each other’s writes', async () => {
-    const clients = await Promise.all([f.fleet.attach('web'), f.fleet.attach('web'), f.fleet.attach('db/root')]);
+    const clients = await Promise.all([
+      f.fleet.attach('web'),
+      f.fleet.attach('web'),
+      f.fleet.attach('db/root'),
+    ]);
     await clients[0].write(100, new Uint8Array([7]));
     const byte = new Uint8Array(1);
     await clients[1].read(100, 1, byte, 0);
@@ -74,7 +91,10 @@ describe('attach', () => {
     await client.zero(0, 4096);
     await client.flush();
     await client.prefetch(0, 8192);
-    expect(await client.allocation(0, 12_288, 10)).toEqual({ lengths: [4096, 4096, 4096], holes: [true, false, true] });
+    expect(await client.allocation(0, 12_288, 10)).toEqual({
+      lengths: [4096, 4096, 4096],
+      holes: [true, false, true],
+    });
     const holes: number[] = [];
     await client.read(0, 8192, new Uint8Array(8192), 0, holes);
     expect(holes).toEqual([0, 4096]);
@@ -88,26 +108,32 @@ describe('operations that need the VM to themselves', () => {
     shrink: (force: boolean) => f.fleet.resizeDisk('web', 'disk0', 512, { shrink: true, force }),
   };
 
-  test.each(Object.keys(operations) as (keyof typeof operations)[])('%s: refused while attached, forced it waits for the clients to go', async (name) => {
-    await f.fleet.createBackup('web', { name: 'x' });
-    const clients = await Promise.all([f.fleet.attach('web'), f.fleet.attach('web')]);
-    await expect(operations[name](false)).rejects.toMatchObject({ code: 'vm-attached' });
-    expect(clients.map((client) => client.revoked.aborted)).toEqual([false, false]);
-    let done = false;
-    const operation = operations[name](true).then(() => (done = true));
-    await turns();
-    expect(clients.map((client) => client.revoked.aborted)).toEqual([true, true]);
-    expect(clients[0].revoked.reason).toMatchObject({ code: 'disk-in-use' });
-    // A new client waits until it is over.
-    const late = f.fleet.attach('web').then((client) => client.exportName, (error: unknown) => error);
-    await clients[0].close();
-    await turns();
-    expect(done).toBe(false);
-    await clients[1].close();
-    await operation;
-    if (name === 'delete') expect(await late).toMatchObject({ code: 'vm-missing' });
-    else expect(await late).toBe('web/disk0');
-  });
+  test.each(Object.keys(operations) as (keyof typeof operations)[])(
+    '%s: refused while attached, forced it waits for the clients to go',
+    async (name) => {
+      await f.fleet.createBackup('web', { name: 'x' });
+      const clients = await Promise.all([f.fleet.attach('web'), f.fleet.attach('web')]);
+      await expect(operations[name](false)).rejects.toMatchObject({ code: 'vm-attached' });
+      expect(clients.map((client) => client.revoked.aborted)).toEqual([false, false]);
+      let done = false;
+      const operation = operations[name](true).then(() => (done = true));
+      await turns();
+      expect(clients.map((client) => client.revoked.aborted)).toEqual([true, true]);
+      expect(clients[0].revoked.reason).toMatchObject({ code: 'disk-in-use' });
+      // A new client waits until it is over.
+      const late = f.fleet.attach('web').then(
+        (client) => client.exportName,
+        (error: unknown) => error,
+      );
+      await clients[0].close();
+      await turns();
+      expect(done).toBe(false);
+      await clients[1].close();
+      await operation;
+      if (name === 'delete') expect(await late).toMatchObject({ code: 'vm-missing' });
+      else expect(await late).toBe('web/disk0');
+    },
+  );
 
   test('a client that does not go is closed after detachWaitMs', async () => {
     const client = await f.fleet.attach('web');
@@ -140,7 +166,8 @@ describe('listExports', () => {
   test('names VMs in order of creation, then backups, newest first, and each can be attached', async () => {
     for (const name of ['x', 'y']) await f.fleet.createBackup('db', { name });
     const all = ['web/disk0', 'db/root', 'db/data', 'db@y/root', 'db@y/data', 'db@x/root', 'db@x/data'];
-    for (let limit = 0; limit <= 8; limit++) expect(await f.fleet.listExports(limit)).toEqual(all.slice(0, limit));
+    for (let limit = 0; limit <= 8; limit++)
+      expect(await f.fleet.listExports(limit)).toEqual(all.slice(0, limit));
     for (const name of all) {
       const attachment = await f.fleet.attach(name);
       expect(attachment.exportName).toBe(name);

@@ -114,7 +114,13 @@ class OpenAttachment implements Attachment {
     this.#revoked.abort(reason);
   }
 
-  read(offset: number, length: number, target: Uint8Array, targetOffset: number, holes?: number[]): Promise<void> | undefined {
+  read(
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+    holes?: number[],
+  ): Promise<void> | undefined {
     return this.#device.read(offset, length, target, targetOffset, holes);
   }
 

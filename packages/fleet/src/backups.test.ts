@@ -11,12 +11,15 @@ const names = async (request?: Parameters<Fixture['fleet']['listBackups']>[0]): 
 
 describe('createBackup', () => {
   test('takes all disks at one instant, in one fork and one commit', async () => {
-    const disks = [{ name: 'root', sizeBytes: 1024 }, { name: 'data', sizeBytes: 4096 * 3 + 512 }];
+    const disks = [
+      { name: 'root', sizeBytes: 1024 },
+      { name: 'data', sizeBytes: 4096 * 3 + 512 },
+    ];
     const vm = await f.fleet.createVm({ name: 'web', disks });
     const commits = f.catalog.commits;
     const backup = await f.fleet.createBackup('web', { name: 'before' });
     expect(f.catalog.commits).toBe(commits + 1);
-      expect(backup).toMatchObject({ name: 'before', vmId: vm.id, vmName: 'web', lineage: vm.lineage, disks });
+    expect(backup).toMatchObject({ name: 'before', vmId: vm.id, vmName: 'web', lineage: vm.lineage, disks });
     expect(await f.fleet.getBackup('web@before')).toEqual(backup);
     expect(await f.fleet.getBackup(backup.id)).toEqual(backup);
     expect(await f.fleet.getBackup(`${vm.id}@before`)).toEqual(backup);
@@ -123,19 +126,32 @@ describe('backups without their VM', () => {
     for (const name of ['x', 'y']) await f.fleet.createBackup('web', { name });
     await f.fleet.deleteVm('web');
     await Promise.all([f.fleet.deleteBackup('web@x'), f.fleet.deleteBackup('web@y')]);
-    for (const table of ['vm', 'vm-name', 'backup', 'vm-backup', 'backup-name', 'backup-label', 'vm-gone', 'vm-gone-name', 'disk']) {
+    for (const table of [
+      'vm',
+      'vm-name',
+      'backup',
+      'vm-backup',
+      'backup-name',
+      'backup-label',
+      'vm-gone',
+      'vm-gone-name',
+      'disk',
+    ]) {
       expect(await f.catalog.list(table)).toEqual([]);
     }
     expect(await f.disks()).toEqual([]);
   });
 
-  test.each(['web', 'web@', '@x', 'web@nope', 'web@x@y', 'nope@x', '', '\ud800@x', `${'x'.repeat(9000)}@x`])('%j is no backup', async (ref) => {
-    await f.fleet.createVm(oneDisk('web'));
-    await f.fleet.createBackup('web', { name: 'x' });
-    await expect(f.fleet.getBackup(ref)).rejects.toMatchObject({ code: 'backup-missing' });
-    await expect(f.fleet.deleteBackup(ref)).rejects.toMatchObject({ code: 'backup-missing' });
-    await expect(f.fleet.restoreBackup(ref, { as: 'y' })).rejects.toMatchObject({ code: 'backup-missing' });
-  });
+  test.each(['web', 'web@', '@x', 'web@nope', 'web@x@y', 'nope@x', '', '\ud800@x', `${'x'.repeat(9000)}@x`])(
+    '%j is no backup',
+    async (ref) => {
+      await f.fleet.createVm(oneDisk('web'));
+      await f.fleet.createBackup('web', { name: 'x' });
+      await expect(f.fleet.getBackup(ref)).rejects.toMatchObject({ code: 'backup-missing' });
+      await expect(f.fleet.deleteBackup(ref)).rejects.toMatchObject({ code: 'backup-missing' });
+      await expect(f.fleet.restoreBackup(ref, { as: 'y' })).rejects.toMatchObject({ code: 'backup-missing' });
+    },
+  );
 });
 
 describe('deleteBackup', () => {

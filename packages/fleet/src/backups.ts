@@ -44,7 +44,14 @@ export async function createBackup(
     const createdAt = ctx.clock.now();
     const { name, release } = await reserveName(ctx, vm.id, given, createdAt, id);
     try {
-      const about = { version: 1, name, vmId: vm.id, vmName: vm.record.name, lineage: vm.record.lineage, createdAt } as const;
+      const about = {
+        version: 1,
+        name,
+        vmId: vm.id,
+        vmName: vm.record.name,
+        lineage: vm.record.lineage,
+        createdAt,
+      } as const;
       let record: BackupRecord | undefined;
       await ctx.volumes.fork({
         sources: vm.record.disks.map(({ disk }) => disk),
@@ -143,9 +150,10 @@ async function idOfVm(ctx: FleetContext, ref: string): Promise<string> {
   const live = await lookUpVm(ctx, ref);
   if (live !== undefined) return live.id;
   if (looksLikeId(ref) && (await getRecord(ctx.catalog, 'vm-gone', ref)) !== undefined) return ref;
-  const gone = ref.isWellFormed() && Buffer.byteLength(ref) <= 1024 && !ref.includes('\u0000')
-    ? await getRecord(ctx.catalog, 'vm-gone-name', ref.normalize('NFC'))
-    : undefined;
+  const gone =
+    ref.isWellFormed() && Buffer.byteLength(ref) <= 1024 && !ref.includes('\u0000')
+      ? await getRecord(ctx.catalog, 'vm-gone-name', ref.normalize('NFC'))
+      : undefined;
   if (gone === undefined) throw vmMissing(ref);
   return gone.id;
 }
@@ -169,7 +177,10 @@ export async function deleteBackup(ctx: FleetContext, ref: string): Promise<void
 }
 
 /** What to remove with the last backup of a VM that is gone. */
-async function forgetGoneVm(ctx: FleetContext, { record }: StoredBackup): Promise<ReturnType<typeof remove>[]> {
+async function forgetGoneVm(
+  ctx: FleetContext,
+  { record }: StoredBackup,
+): Promise<ReturnType<typeof remove>[]> {
   const gone = await getRecord(ctx.catalog, 'vm-gone', record.vmId);
   if (gone === undefined) return [];
   const left = await ctx.catalog.list('vm-backup', { prefix: vmBackupKey(record.vmId, ''), limit: 2 });
@@ -180,4 +191,3 @@ async function forgetGoneVm(ctx: FleetContext, { record }: StoredBackup): Promis
   if (named?.id === record.vmId) operations.push(remove('vm-gone-name', gone.name));
   return operations;
 }
-

@@ -98,7 +98,10 @@ export class ChunkPipeline implements PinSource {
 
   /** The root of a disk of `size` bytes. */
   async finish(size: number): Promise<Root> {
-    await this.#zeros((this.#writer.chunkBytes - (this.#filled % this.#writer.chunkBytes)) % this.#writer.chunkBytes, false);
+    await this.#zeros(
+      (this.#writer.chunkBytes - (this.#filled % this.#writer.chunkBytes)) % this.#writer.chunkBytes,
+      false,
+    );
     await this.#sendBatch();
     this.#sendHole();
     await this.#tail;
@@ -145,10 +148,12 @@ export class ChunkPipeline implements PinSource {
     this.#chunks += count;
     const batch: Batch = { ids: undefined };
     this.#underWay.add(batch);
-    const written = this.#writer.writeChunks(buffer.subarray(0, count * this.#writer.chunkBytes), count).then((ids) => {
-      batch.ids = ids;
-      this.#free.push(buffer);
-    });
+    const written = this.#writer
+      .writeChunks(buffer.subarray(0, count * this.#writer.chunkBytes), count)
+      .then((ids) => {
+        batch.ids = ids;
+        this.#free.push(buffer);
+      });
     written.catch(() => undefined); // reported by the append, in its turn
     this.#append(async () => {
       try {

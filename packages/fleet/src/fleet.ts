@@ -70,7 +70,9 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     }
   };
   /** A signal that aborts with the caller's, and when the fleet closes. */
-  const withClosing = <W extends { readonly signal?: AbortSignal }>(work: W | undefined): W & { readonly signal: AbortSignal } => ({
+  const withClosing = <W extends { readonly signal?: AbortSignal }>(
+    work: W | undefined,
+  ): W & { readonly signal: AbortSignal } => ({
     ...(work as W),
     signal: work?.signal === undefined ? closing.signal : AbortSignal.any([work.signal, closing.signal]),
   });

@@ -14,7 +14,10 @@ type Part = Uint8Array | { holeBytes: number };
 
 /** What a disk of these parts holds. */
 function flatten(parts: readonly Part[]): Uint8Array {
-  const length = parts.reduce((sum, part) => sum + (part instanceof Uint8Array ? part.byteLength : part.holeBytes), 0);
+  const length = parts.reduce(
+    (sum, part) => sum + (part instanceof Uint8Array ? part.byteLength : part.holeBytes),
+    0,
+  );
   const bytes = new Uint8Array(Math.ceil(length / 512) * 512);
   let at = 0;
   for (const part of parts) {
@@ -32,7 +35,8 @@ async function contents(exportName: string): Promise<Uint8Array> {
   return bytes;
 }
 
-const bytesOf = (length: number, seed = 1): Uint8Array => fillRandom(seededRandom(seed), new Uint8Array(length));
+const bytesOf = (length: number, seed = 1): Uint8Array =>
+  fillRandom(seededRandom(seed), new Uint8Array(length));
 const turns = async (): Promise<void> => {
   for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve));
 };
@@ -41,7 +45,9 @@ const turns = async (): Promise<void> => {
 async function expectNothing(name: string): Promise<void> {
   expect((await f.fleet.listVms()).items).toEqual([]);
   expect(await f.disks()).toEqual([]);
-  expect(f.store.sessions.map((session) => [session.released, session.writing])).toEqual(f.store.sessions.map(() => [1, 0]));
+  expect(f.store.sessions.map((session) => [session.released, session.writing])).toEqual(
+    f.store.sessions.map(() => [1, 0]),
+  );
   f.store.beforeWrite = f.store.beforeFlush = f.catalog.beforeCommit = undefined;
   await f.fleet.importVm({ name, source: sourceOf([bytesOf(1)]) });
 }
@@ -52,7 +58,11 @@ describe('importVm', () => {
     async (length) => {
       const bytes = bytesOf(length);
       const parts = [bytes.subarray(0, length >> 1), new Uint8Array(0), bytes.subarray(length >> 1)];
-      const { vm, ...result } = await f.fleet.importVm({ name: 'golden', diskName: 'root', source: sourceOf(parts, { sizeBytes: length }) });
+      const { vm, ...result } = await f.fleet.importVm({
+        name: 'golden',
+        diskName: 'root',
+        source: sourceOf(parts, { sizeBytes: length }),
+      });
       expect(vm.disks).toEqual([{ name: 'root', sizeBytes: Math.ceil(length / 512) * 512 }]);
       expect(vm.lineage).toBe(vm.id);
       expect(Buffer.compare(await contents('golden'), flatten(parts))).toBe(0);
@@ -65,12 +75,23 @@ describe('importVm', () => {
 
   test('holes and zeros are the same disk, and holes cost no writing', async () => {
     const data = bytesOf(CHUNK);
-    const holed = await f.fleet.importVm({ name: 'a', source: sourceOf([data, { holeBytes: 40 * MiB }, data]) });
-    const zeros = await f.fleet.importVm({ name: 'b', source: sourceOf([data, new Uint8Array(40 * MiB), data]) });
+    const holed = await f.fleet.importVm({
+      name: 'a',
+      source: sourceOf([data, { holeBytes: 40 * MiB }, data]),
+    });
+    const zeros = await f.fleet.importVm({
+      name: 'b',
+      source: sourceOf([data, new Uint8Array(40 * MiB), data]),
+    });
     const [a, b] = await Promise.all([f.rooms.volumes.settle(1), f.rooms.volumes.settle(2)]);
     expect(rootsEqual(a, b)).toBe(true);
     expect(holed).toMatchObject({ readBytes: 2 * CHUNK, chunks: 10_242, zeroChunks: 10_240 });
-    expect(zeros).toMatchObject({ readBytes: 40 * MiB + 2 * CHUNK, chunks: 10_242, zeroChunks: 10_240, newChunks: 0 });
+    expect(zeros).toMatchObject({
+      readBytes: 40 * MiB + 2 * CHUNK,
+      chunks: 10_242,
+      zeroChunks: 10_240,
+      newChunks: 0,
+    });
     expect(f.store.sessions[0]!.counts.chunks).toBeLessThan(100);
   });
 
@@ -121,11 +142,17 @@ describe('importVm', () => {
       const count = padded.byteLength / CHUNK;
       await builder.append(await f.store.chunks.writeChunks(padded, count), count);
       const root = await builder.finish(expected.byteLength);
-      expect(rootsEqual(await f.rooms.volumes.settle((await f.disks())[before]!), root), `seed ${seed}, round ${round}`).toBe(true);
-      expect(readBytes).toBe(parts.reduce((sum, part) => sum + (part instanceof Uint8Array ? part.byteLength : 0), 0));
+      expect(
+        rootsEqual(await f.rooms.volumes.settle((await f.disks())[before]!), root),
+        `seed ${seed}, round ${round}`,
+      ).toBe(true);
+      expect(readBytes).toBe(
+        parts.reduce((sum, part) => sum + (part instanceof Uint8Array ? part.byteLength : 0), 0),
+      );
       expect(chunks).toBe(count);
       let zeros = 0;
-      for (let i = 0; i < count; i++) if (padded.subarray(i * CHUNK, (i + 1) * CHUNK).every((byte) => byte === 0)) zeros++;
+      for (let i = 0; i < count; i++)
+        if (padded.subarray(i * CHUNK, (i + 1) * CHUNK).every((byte) => byte === 0)) zeros++;
       expect(zeroChunks, `seed ${seed}, round ${round}`).toBe(zeros);
     }
   });
@@ -180,12 +207,15 @@ describe('importVm', () => {
         }
       },
     };
-    await f.fleet.importVm({ name: 'a', source }, {
-      onProgress: ({ doneBytes, allBytes }) => {
-        expect(allBytes).toBe(50 * CHUNK);
-        told.push(doneBytes / CHUNK);
+    await f.fleet.importVm(
+      { name: 'a', source },
+      {
+        onProgress: ({ doneBytes, allBytes }) => {
+          expect(allBytes).toBe(50 * CHUNK);
+          told.push(doneBytes / CHUNK);
+        },
       },
-    });
+    );
     expect(told).toEqual([10, 20, 30, 40, 50, 50]);
   });
 });
@@ -196,7 +226,11 @@ describe('an import that is refused', () => {
     ['a bad name', { name: 'a/b', source: sourceOf([]) }, 'name-invalid'],
     ['a bad disk name', { name: 'a', diskName: '', source: sourceOf([]) }, 'name-invalid'],
     ['a size of 0', { name: 'a', source: sourceOf([], { sizeBytes: 0 }) }, 'size-invalid'],
-    ['a size past 64 TiB', { name: 'a', source: sourceOf([], { sizeBytes: 64 * 1024 * 1024 * MiB + 1 }) }, 'size-invalid'],
+    [
+      'a size past 64 TiB',
+      { name: 'a', source: sourceOf([], { sizeBytes: 64 * 1024 * 1024 * MiB + 1 }) },
+      'size-invalid',
+    ],
   ])('for %s has read nothing', async (_, request, code) => {
     await f.fleet.createVm(oneDisk('taken'));
     await expect(f.fleet.importVm(request)).rejects.toMatchObject({ code });
@@ -206,22 +240,44 @@ describe('an import that is refused', () => {
 
   test('a name is taken from the beginning of an import to its end', async () => {
     const { promise, resolve } = Promise.withResolvers<Uint8Array>();
-    const first = f.fleet.importVm({ name: 'a', source: { async *parts() { yield await promise; } } });
+    const first = f.fleet.importVm({
+      name: 'a',
+      source: {
+        async *parts() {
+          yield await promise;
+        },
+      },
+    });
     await turns();
     const second = sourceOf([bytesOf(1)]);
-    await expect(f.fleet.importVm({ name: 'a', source: second })).rejects.toMatchObject({ code: 'name-taken' });
+    await expect(f.fleet.importVm({ name: 'a', source: second })).rejects.toMatchObject({
+      code: 'name-taken',
+    });
     await expect(f.fleet.createVm(oneDisk('a'))).rejects.toMatchObject({ code: 'name-taken' });
     expect(second.signal).toBeUndefined();
     resolve(bytesOf(1));
     await first;
-    await expect(f.fleet.importVm({ name: 'a', source: second })).rejects.toMatchObject({ code: 'name-taken' });
+    await expect(f.fleet.importVm({ name: 'a', source: second })).rejects.toMatchObject({
+      code: 'name-taken',
+    });
   });
 
   test('more than importsMax at once are refused', async () => {
     const { promise, resolve } = Promise.withResolvers<Uint8Array>();
-    const running = ['a', 'b'].map((name) => f.fleet.importVm({ name, source: { async *parts() { yield await promise; } } }));
+    const running = ['a', 'b'].map((name) =>
+      f.fleet.importVm({
+        name,
+        source: {
+          async *parts() {
+            yield await promise;
+          },
+        },
+      }),
+    );
     await turns();
-    await expect(f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(1)]) })).rejects.toMatchObject({ code: 'too-busy' });
+    await expect(f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(1)]) })).rejects.toMatchObject({
+      code: 'too-busy',
+    });
     resolve(bytesOf(1));
     await Promise.all(running);
     await f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(1)]) });
@@ -230,12 +286,28 @@ describe('an import that is refused', () => {
 
 describe('an import that breaks off', () => {
   test.each([
-    ['the source throws', sourceOf([bytesOf(2 * MiB)], { fail: new Error('connection reset') }), 'import-interrupted'],
-    ['the source throws an error of ours', sourceOf([bytesOf(5)], { fail: new PandoError('import-not-a-file', 'x') }), 'import-not-a-file'],
+    [
+      'the source throws',
+      sourceOf([bytesOf(2 * MiB)], { fail: new Error('connection reset') }),
+      'import-interrupted',
+    ],
+    [
+      'the source throws an error of ours',
+      sourceOf([bytesOf(5)], { fail: new PandoError('import-not-a-file', 'x') }),
+      'import-not-a-file',
+    ],
     ['the source ends early', sourceOf([bytesOf(MiB)], { sizeBytes: MiB + 1 }), 'import-interrupted'],
-    ['the source goes on past its size', sourceOf([bytesOf(MiB), bytesOf(1)], { sizeBytes: MiB }), 'size-invalid'],
+    [
+      'the source goes on past its size',
+      sourceOf([bytesOf(MiB), bytesOf(1)], { sizeBytes: MiB }),
+      'size-invalid',
+    ],
     ['the source is empty', sourceOf([]), 'size-invalid'],
-    ['the source is longer than a disk', sourceOf([bytesOf(1), { holeBytes: 64 * 1024 * 1024 * MiB }]), 'size-invalid'],
+    [
+      'the source is longer than a disk',
+      sourceOf([bytesOf(1), { holeBytes: 64 * 1024 * 1024 * MiB }]),
+      'size-invalid',
+    ],
     ['a hole has no size', sourceOf([{ holeBytes: -1 }]), 'request-invalid'],
   ])('because %s leaves nothing', async (_, source, code) => {
     await expect(f.fleet.importVm({ name: 'a', source })).rejects.toMatchObject({ code });
@@ -245,27 +317,36 @@ describe('an import that breaks off', () => {
 
   test('the cause of an interruption is kept', async () => {
     const fail = new Error('connection reset');
-    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)], { fail }) })).rejects.toMatchObject({ cause: fail });
+    await expect(
+      f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)], { fail }) }),
+    ).rejects.toMatchObject({ cause: fail });
   });
 
-  test.each([0, 1, 5, 9])('because write %i fails stops the source, waits for the other writes, and leaves nothing', async (failing) => {
-    let calls = 0;
-    f.store.beforeWrite = async () => {
-      const call = calls++;
-      await turns();
-      if (call === failing) throw new PandoError('store-full', 'full');
-    };
-    const source = sourceOf(Array.from({ length: 40 }, (_, i) => bytesOf(MiB / 4, i)));
-    await expect(f.fleet.importVm({ name: 'a', source })).rejects.toMatchObject({ code: 'store-full' });
-    await expectNothing('a');
-  });
+  test.each([0, 1, 5, 9])(
+    'because write %i fails stops the source, waits for the other writes, and leaves nothing',
+    async (failing) => {
+      let calls = 0;
+      f.store.beforeWrite = async () => {
+        const call = calls++;
+        await turns();
+        if (call === failing) throw new PandoError('store-full', 'full');
+      };
+      const source = sourceOf(Array.from({ length: 40 }, (_, i) => bytesOf(MiB / 4, i)));
+      await expect(f.fleet.importVm({ name: 'a', source })).rejects.toMatchObject({ code: 'store-full' });
+      await expectNothing('a');
+    },
+  );
 
   test('because the flush or the commit fails leaves nothing', async () => {
     f.store.beforeFlush = () => Promise.reject(new PandoError('store-failed', 'sync'));
-    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)]) })).rejects.toMatchObject({ code: 'store-failed' });
+    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)]) })).rejects.toMatchObject({
+      code: 'store-failed',
+    });
     f.store.beforeFlush = undefined;
     f.catalog.beforeCommit = () => Promise.reject(new PandoError('store-full', 'full'));
-    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)]) })).rejects.toMatchObject({ code: 'store-full' });
+    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)]) })).rejects.toMatchObject({
+      code: 'store-full',
+    });
     await expectNothing('a');
   });
 
@@ -273,7 +354,9 @@ describe('an import that breaks off', () => {
   const endless = {
     async *parts(signal: AbortSignal) {
       yield bytesOf(MiB);
-      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('stopped reading'))));
+      await new Promise((_, reject) =>
+        signal.addEventListener('abort', () => reject(new Error('stopped reading'))),
+      );
     },
   };
 
@@ -283,7 +366,9 @@ describe('an import that breaks off', () => {
     await turns();
     cancel.abort();
     await expect(running).rejects.toMatchObject({ code: 'cancelled' });
-    await expect(f.fleet.importVm({ name: 'a', source: endless }, { signal: cancel.signal })).rejects.toMatchObject({ code: 'cancelled' });
+    await expect(
+      f.fleet.importVm({ name: 'a', source: endless }, { signal: cancel.signal }),
+    ).rejects.toMatchObject({ code: 'cancelled' });
     await expectNothing('a');
   });
 

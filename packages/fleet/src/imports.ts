@@ -95,7 +95,8 @@ async function copy(
     for await (const part of source.parts(signal)) {
       refuseAborted(ctx, work.signal);
       const bytes = part instanceof Uint8Array ? part.byteLength : part.holeBytes;
-      if (!Number.isSafeInteger(bytes) || bytes < 0) throw new PandoError('request-invalid', `a hole of ${bytes} bytes`);
+      if (!Number.isSafeInteger(bytes) || bytes < 0)
+        throw new PandoError('request-invalid', `a hole of ${bytes} bytes`);
       if (pipeline.position + bytes > (allBytes ?? DISK_BYTES_MAX)) {
         throw new PandoError('size-invalid', `the source has more than ${allBytes ?? DISK_BYTES_MAX} bytes`);
       }
@@ -113,10 +114,17 @@ async function copy(
     refuseAborted(ctx, work.signal);
     if (error instanceof PandoError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
-    throw new PandoError('import-interrupted', `the source broke off at byte ${pipeline.position}: ${reason}`, { cause: error });
+    throw new PandoError(
+      'import-interrupted',
+      `the source broke off at byte ${pipeline.position}: ${reason}`,
+      { cause: error },
+    );
   }
   if (allBytes !== undefined && pipeline.position < allBytes) {
-    throw new PandoError('import-interrupted', `the source ended at byte ${pipeline.position} of ${allBytes}`);
+    throw new PandoError(
+      'import-interrupted',
+      `the source ended at byte ${pipeline.position} of ${allBytes}`,
+    );
   }
   tell();
 }
@@ -124,7 +132,8 @@ async function copy(
 /** A stopped source may say anything; why it was stopped is what counts. */
 function refuseAborted(ctx: FleetContext, signal: AbortSignal | undefined): void {
   if (ctx.closing.aborted) throw ctx.closing.reason as Error;
-  if (signal?.aborted === true) throw new PandoError('cancelled', 'the import was cancelled', { cause: signal.reason });
+  if (signal?.aborted === true)
+    throw new PandoError('cancelled', 'the import was cancelled', { cause: signal.reason });
 }
 
 function checkImportSize(sizeBytes: number): void {

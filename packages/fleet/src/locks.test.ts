@@ -20,7 +20,10 @@ describe('locks', () => {
   test('shared holders go together, an exclusive one alone, and nobody overtakes', async () => {
     const locks = new Locks(10);
     const events: string[] = [];
-    const [a, b, c, d] = ['a', 'b', 'c', 'd'].map((name) => held(events, name)) as [ReturnType<typeof held>, ...ReturnType<typeof held>[]];
+    const [a, b, c, d] = ['a', 'b', 'c', 'd'].map((name) => held(events, name)) as [
+      ReturnType<typeof held>,
+      ...ReturnType<typeof held>[],
+    ];
     const all = [
       locks.hold('x', 'shared', a.action),
       locks.hold('x', 'shared', b!.action),
@@ -60,7 +63,9 @@ describe('locks', () => {
     const x = held([], 'x');
     const holding = locks.hold('x', 'exclusive', x.action);
     const waiting = locks.hold('x', 'shared', () => Promise.resolve('w'));
-    await expect(locks.hold('x', 'shared', () => Promise.resolve('w'))).rejects.toMatchObject({ code: 'too-busy' });
+    await expect(locks.hold('x', 'shared', () => Promise.resolve('w'))).rejects.toMatchObject({
+      code: 'too-busy',
+    });
     x.end();
     await holding;
     expect(await waiting).toBe('w');

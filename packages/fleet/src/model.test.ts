@@ -9,7 +9,15 @@ import { makeFixture, oneDisk, useRealRooms, type Fixture } from './testing/fixt
 
 const NAMES = ['a', 'b', 'c', 'd-1', 'd-2', 'd-3'];
 const BACKUPS = ['x', 'y'];
-const EXPECTED_CODES = ['name-taken', 'vm-missing', 'backup-missing', 'vm-attached', 'disk-in-use', 'disk-missing', 'shrink-refused'];
+const EXPECTED_CODES = [
+  'name-taken',
+  'vm-missing',
+  'backup-missing',
+  'vm-attached',
+  'disk-in-use',
+  'disk-missing',
+  'shrink-refused',
+];
 
 async function run(f: Fixture, seed: number, operations: number): Promise<void> {
   const random = seededRandom(seed);
@@ -24,7 +32,11 @@ async function run(f: Fixture, seed: number, operations: number): Promise<void> 
     () => fleet.createBackup(pick(NAMES), { name: pick(BACKUPS) }),
     () => fleet.createBackup(pick(NAMES)),
     () => fleet.deleteBackup(`${pick(NAMES)}@${pick(BACKUPS)}`),
-    () => fleet.restoreBackup(`${pick(NAMES)}@${pick(BACKUPS)}`, random() < 0.5 ? { as: pick(NAMES) } : { force: random() < 0.5 }),
+    () =>
+      fleet.restoreBackup(
+        `${pick(NAMES)}@${pick(BACKUPS)}`,
+        random() < 0.5 ? { as: pick(NAMES) } : { force: random() < 0.5 },
+      ),
     () => fleet.resizeDisk(pick(NAMES), 'disk0', 512 * between(random, 1, 64), { shrink: random() < 0.7 }),
     async () => {
       const name = random() < 0.7 ? pick(NAMES) : `${pick(NAMES)}@${pick(BACKUPS)}`;
@@ -39,9 +51,12 @@ async function run(f: Fixture, seed: number, operations: number): Promise<void> 
   for (let i = 0; i < operations; i++) {
     const request = pick(requests);
     under.push(
-      request().then(() => undefined, (error: unknown) => {
-        if (!isPandoError(error) || !EXPECTED_CODES.includes(error.code)) throw error;
-      }),
+      request().then(
+        () => undefined,
+        (error: unknown) => {
+          if (!isPandoError(error) || !EXPECTED_CODES.includes(error.code)) throw error;
+        },
+      ),
     );
     if (under.length >= 12) await Promise.all(under.splice(0, between(random, 1, 12)));
   }
@@ -52,20 +67,34 @@ async function run(f: Fixture, seed: number, operations: number): Promise<void> 
 async function check(f: Fixture): Promise<void> {
   const table = async <T>(name: string): Promise<Map<string, T>> =>
     new Map((await f.catalog.list(name, { limit: 100_000 })).map(({ key, value }) => [key, value as T]));
-  interface Owner { name: string; vmId: string; vmName: string; disks: { disk: number; size: number }[] }
+  interface Owner {
+    name: string;
+    vmId: string;
+    vmName: string;
+    disks: { disk: number; size: number }[];
+  }
   const vms = await table<Owner>('vm');
   const backups = await table<Owner>('backup');
-  expect(await table('vm-name')).toEqual(new Map([...vms].map(([id, vm]) => [vm.name, { version: 1, id }]).sort() as [string, unknown][]));
+  expect(await table('vm-name')).toEqual(
+    new Map([...vms].map(([id, vm]) => [vm.name, { version: 1, id }]).sort() as [string, unknown][]),
+  );
   const sorted = (keys: Iterable<string>): string[] => [...keys].sort();
-  expect(sorted((await table('vm-backup')).keys())).toEqual(sorted([...backups].map(([id, { vmId }]) => `${vmId}/${id}`)));
-  expect(sorted((await table('backup-name')).keys())).toEqual(sorted([...backups.values()].map(({ vmId, name }) => `${vmId}/${name}`)));
+  expect(sorted((await table('vm-backup')).keys())).toEqual(
+    sorted([...backups].map(([id, { vmId }]) => `${vmId}/${id}`)),
+  );
+  expect(sorted((await table('backup-name')).keys())).toEqual(
+    sorted([...backups.values()].map(({ vmId, name }) => `${vmId}/${name}`)),
+  );
   expect(sorted((await table('backup-label')).keys())).toEqual(
     sorted([...backups].map(([id, { vmName, name }]) => `${vmName}@${name}/${id}`)),
   );
   const withBackups = new Set([...backups.values()].map(({ vmId }) => vmId));
-  expect(sorted((await table('vm-gone')).keys())).toEqual(sorted([...withBackups].filter((id) => !vms.has(id))));
+  expect(sorted((await table('vm-gone')).keys())).toEqual(
+    sorted([...withBackups].filter((id) => !vms.has(id))),
+  );
   const gone = await table<{ name: string }>('vm-gone');
-  for (const [name, { id }] of await table<{ id: string }>('vm-gone-name')) expect(gone.get(id)?.name).toBe(name);
+  for (const [name, { id }] of await table<{ id: string }>('vm-gone-name'))
+    expect(gone.get(id)?.name).toBe(name);
   expect(await f.catalog.list('disk-removal')).toEqual([]);
 
   const owned = [...vms.values(), ...backups.values()].flatMap((owner) => owner.disks);
@@ -95,7 +124,10 @@ async function check(f: Fixture): Promise<void> {
 
 describe('many requests for few names at once', () => {
   const seed = runSeed();
-  test.each([['fake', 600], ['real', 400]] as const)(`leave the tables in order over %s rooms (seed ${seed})`, async (rooms, operations) => {
+  test.each([
+    ['fake', 600],
+    ['real', 400],
+  ] as const)(`leave the tables in order over %s rooms (seed ${seed})`, async (rooms, operations) => {
     if (rooms === 'real') useRealRooms();
     for (let round = 0; round < 4; round++) {
       const f = await makeFixture();
@@ -107,7 +139,16 @@ describe('many requests for few names at once', () => {
   test.each([10, 100])('of %i creations of one name one is done', async (count) => {
     const f = await makeFixture();
     const requests = Array.from({ length: count }, (_, i) =>
-      i % 2 === 0 ? f.fleet.createVm(oneDisk('x-1')) : f.fleet.importVm({ name: 'x-1', source: { async *parts() { yield await Promise.resolve(new Uint8Array(512)); } } }),
+      i % 2 === 0
+        ? f.fleet.createVm(oneDisk('x-1'))
+        : f.fleet.importVm({
+            name: 'x-1',
+            source: {
+              async *parts() {
+                yield await Promise.resolve(new Uint8Array(512));
+              },
+            },
+          }),
     );
     const results = await Promise.allSettled(requests);
     expect(results.filter((result) => result.status === 'fulfilled')).toHaveLength(1);

@@ -3,9 +3,12 @@ import { describe, expect, test } from 'vitest';
 import { checkName, checkSize, looksLikeId, splitBackupRef, splitExportName, timeName } from './names.ts';
 
 describe('names', () => {
-  test.each(['a', 'web-1', 'Größe', '你好', '🌲', 'a b', 'x'.repeat(255), '...', 'ä'.repeat(127)])('%j is a name', (name) => {
-    expect(checkName('name', name)).toBe(name);
-  });
+  test.each(['a', 'web-1', 'Größe', '你好', '🌲', 'a b', 'x'.repeat(255), '...', 'ä'.repeat(127)])(
+    '%j is a name',
+    (name) => {
+      expect(checkName('name', name)).toBe(name);
+    },
+  );
 
   test.each([
     ['', 'empty'],

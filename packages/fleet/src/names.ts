@@ -62,5 +62,8 @@ export function splitExportName(text: string): { readonly owner: string; readonl
  * a file name is a protocol to qemu-img and a host to scp.
  */
 export function timeName(milliseconds: number): string {
-  return new Date(milliseconds).toISOString().replace(/\.\d+Z$/, 'Z').replaceAll(':', '-');
+  return new Date(milliseconds)
+    .toISOString()
+    .replace(/\.\d+Z$/, 'Z')
+    .replaceAll(':', '-');
 }

@@ -98,7 +98,11 @@ export async function getRecord<T extends Table>(
   return value === undefined ? undefined : readAs(table, key, value);
 }
 
-export function put<T extends Table>(table: T, key: string, value: Omit<RecordOf[T], 'version'>): CatalogOperation {
+export function put<T extends Table>(
+  table: T,
+  key: string,
+  value: Omit<RecordOf[T], 'version'>,
+): CatalogOperation {
   return { type: 'put', table, key, value: { version: VERSION, ...value } };
 }
 

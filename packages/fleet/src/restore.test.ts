@@ -80,10 +80,22 @@ describe('restore in place', () => {
   });
 
   test('a VM with other disks gets those of the backup, and its old ones go', async () => {
-    await f.fleet.createVm({ name: 'web', disks: [{ name: 'root', sizeBytes: 512 }, { name: 'data', sizeBytes: 1024 }] });
+    await f.fleet.createVm({
+      name: 'web',
+      disks: [
+        { name: 'root', sizeBytes: 512 },
+        { name: 'data', sizeBytes: 1024 },
+      ],
+    });
     await write('web/root', 1);
     await f.fleet.createBackup('web', { name: 'x' });
-    await f.fleet.createVm({ name: 'other', disks: [{ name: 'root', sizeBytes: 512 }, { name: 'swap', sizeBytes: 512 }] });
+    await f.fleet.createVm({
+      name: 'other',
+      disks: [
+        { name: 'root', sizeBytes: 512 },
+        { name: 'swap', sizeBytes: 512 },
+      ],
+    });
     await giveDisks('web', 'other');
     await f.fleet.deleteVm('other');
     expect(await f.disks()).toHaveLength(4);

@@ -3,7 +3,15 @@ import { PandoError } from '@pando/common';
 import type { FleetContext } from './context.ts';
 import { holdBackup, withVmNames } from './lookup.ts';
 import { checkName } from './names.ts';
-import { getRecord, put, readAs, remove, type StoredBackup, type StoredDisk, type StoredVm } from './records.ts';
+import {
+  getRecord,
+  put,
+  readAs,
+  remove,
+  type StoredBackup,
+  type StoredDisk,
+  type StoredVm,
+} from './records.ts';
 import type { Vm } from './types.ts';
 import { detachClients, newVm, toVm } from './vms.ts';
 
@@ -16,7 +24,9 @@ export async function restoreBackup(
     return holdBackup(ctx, ref, 'shared', (backup) => restoreInPlace(ctx, backup, request.force === true));
   }
   const name = checkName('VM name', request.as);
-  return withVmNames(ctx, [name], () => holdBackup(ctx, ref, 'shared', (backup) => restoreAs(ctx, backup, name)));
+  return withVmNames(ctx, [name], () =>
+    holdBackup(ctx, ref, 'shared', (backup) => restoreAs(ctx, backup, name)),
+  );
 }
 
 async function restoreAs(ctx: FleetContext, { record }: StoredBackup, name: string): Promise<Vm> {
@@ -35,7 +45,10 @@ async function restoreInPlace(ctx: FleetContext, backup: StoredBackup, force: bo
   return ctx.locks.hold(vmId, 'exclusive', async () => {
     const record = await getRecord(ctx.catalog, 'vm', vmId);
     if (record === undefined) {
-      throw new PandoError('vm-missing', `the VM ${vmName} of this backup is gone: restore it as a new VM (\`--as\`, \`"as"\`)`);
+      throw new PandoError(
+        'vm-missing',
+        `the VM ${vmName} of this backup is gone: restore it as a new VM (\`--as\`, \`"as"\`)`,
+      );
     }
     const vm = { id: vmId, record };
     await detachClients(ctx, vm, force, 'restored');
@@ -78,7 +91,10 @@ async function swapDisks(ctx: FleetContext, vm: StoredVm, backup: StoredBackup):
     copies: 1,
     readOnly: false,
     records: ([numbers]) => {
-      record = { ...vm.record, disks: backup.record.disks.map((disk, i) => ({ ...disk, disk: numbers![i]! })) };
+      record = {
+        ...vm.record,
+        disks: backup.record.disks.map((disk, i) => ({ ...disk, disk: numbers![i]! })),
+      };
       return [put('vm', vm.id, record), put('disk-removal', removal, { disks: old })];
     },
   });

@@ -15,11 +15,17 @@ beforeEach(async () => {
   f = await makeFixture();
 });
 
-const bytesOf = (length: number, seed: number): Uint8Array => fillRandom(seededRandom(seed), new Uint8Array(length));
+const bytesOf = (length: number, seed: number): Uint8Array =>
+  fillRandom(seededRandom(seed), new Uint8Array(length));
 
 /** A disk of 1,000 chunks: 100 that nobody else has, 100 twice the same, the rest hole. */
 async function importGolden(): Promise<void> {
-  const source = sourceOf([bytesOf(100 * CHUNK, 1), bytesOf(100 * CHUNK, 2), bytesOf(100 * CHUNK, 2), { holeBytes: 700 * CHUNK }]);
+  const source = sourceOf([
+    bytesOf(100 * CHUNK, 1),
+    bytesOf(100 * CHUNK, 2),
+    bytesOf(100 * CHUNK, 2),
+    { holeBytes: 700 * CHUNK },
+  ]);
   await f.fleet.importVm({ name: 'golden', source });
 }
 async function write(vm: string, chunks: number, seed: number): Promise<void> {
@@ -27,8 +33,12 @@ async function write(vm: string, chunks: number, seed: number): Promise<void> {
   await disk.write(0, bytesOf(chunks * CHUNK, seed));
   await disk.close();
 }
-const exclusive = async (request?: Parameters<Fixture['fleet']['ownerSpaces']>[0]): Promise<Record<string, number>> =>
-  Object.fromEntries((await f.fleet.ownerSpaces(request)).items.map((owner) => [owner.name, owner.exclusiveBytes]));
+const exclusive = async (
+  request?: Parameters<Fixture['fleet']['ownerSpaces']>[0],
+): Promise<Record<string, number>> =>
+  Object.fromEntries(
+    (await f.fleet.ownerSpaces(request)).items.map((owner) => [owner.name, owner.exclusiveBytes]),
+  );
 
 describe('space', () => {
   test('of an empty fleet is nothing, and its ratios are 1', async () => {
@@ -97,7 +107,7 @@ describe('space', () => {
 
   test('reports while disks are made, deleted and collected never meet a chunk that is gone (seeded)', async () => {
     await importGolden();
-    let stop = false;
+    const state = { stopped: false };
     const churn = (async () => {
       for (let i = 0; i < 15; i++) {
         await f.fleet.importVm({ name: `vm-${i}`, source: sourceOf([bytesOf(30 * CHUNK, i + 10)]) });
@@ -112,9 +122,8 @@ describe('space', () => {
         });
         await snapshot.close();
       }
-      stop = true;
-    })();
-    while (!stop) {
+    })().finally(() => (state.stopped = true));
+    while (!state.stopped) {
       const { vms } = await f.fleet.space();
       expect(vms).toBeGreaterThan(0);
     }
@@ -146,14 +155,21 @@ describe('space', () => {
     await f.fleet.space();
     const second = await f.fleet.ownerSpaces({ limit: 2, cursor: first.nextCursor! });
     expect(second.items.map((owner) => owner.name)).toEqual(['web-2', 'web-3']);
-    await expect(f.fleet.ownerSpaces({ kind: 'vm', cursor: first.nextCursor! })).rejects.toMatchObject({ code: 'cursor-invalid' });
+    await expect(f.fleet.ownerSpaces({ kind: 'vm', cursor: first.nextCursor! })).rejects.toMatchObject({
+      code: 'cursor-invalid',
+    });
     await expect(f.fleet.ownerSpaces({ limit: 0 })).rejects.toMatchObject({ code: 'request-invalid' });
   });
 });
 
 describe('one walk serves all who ask', () => {
   /** A walk that counts, takes its time, and says so. */
-  function slowWalk(): { walks: number; walk: ConstructorParameters<typeof Space>[1]; go: () => void; aborted: () => boolean } {
+  function slowWalk(): {
+    walks: number;
+    walk: ConstructorParameters<typeof Space>[1];
+    go: () => void;
+    aborted: () => boolean;
+  } {
     const { promise, resolve } = Promise.withResolvers<undefined>();
     const state = { walks: 0, signal: undefined as AbortSignal | undefined };
     const walk = async (
@@ -164,10 +180,17 @@ describe('one walk serves all who ask', () => {
       state.walks++;
       state.signal = work.signal;
       const found: Accounts['owners'][number][] = [];
-      for await (const { key } of owners) found.push({ key, logicalBytes: 4, allocatedBytes: 2, exclusiveBytes: 1 });
+      for await (const { key } of owners)
+        found.push({ key, logicalBytes: 4, allocatedBytes: 2, exclusiveBytes: 1 });
       work.onProgress?.({ phase: 'walk', done: 1, all: 2 });
       await promise;
-      const sums = { logicalBytes: 4, allocatedBytes: 2, lineageBytes: 2, uniqueBytes: 1, dataStoredBytes: 1 };
+      const sums = {
+        logicalBytes: 4,
+        allocatedBytes: 2,
+        lineageBytes: 2,
+        uniqueBytes: 1,
+        dataStoredBytes: 1,
+      };
       return { owners: found, ...sums, nodeStoredBytes: 0, garbageBytes: 0, liveChunks: 0 };
     };
     return {
@@ -190,7 +213,9 @@ describe('one walk serves all who ask', () => {
     const slow = slowWalk();
     const space = spaceOver(slow.walk);
     const told: string[] = [];
-    const reports = [1, 2, 3].map((n) => space.report({ onProgress: ({ phase }) => told.push(`${n} ${phase}`) }));
+    const reports = [1, 2, 3].map((n) =>
+      space.report({ onProgress: ({ phase }) => told.push(`${n} ${phase}`) }),
+    );
     await turns();
     slow.go();
     const [first, ...others] = await Promise.all(reports);
@@ -244,7 +269,9 @@ describe('one walk serves all who ask', () => {
     let walks = 0;
     const slow = slowWalk();
     slow.go();
-    const space = spaceOver((...args) => (walks++ === 0 ? Promise.reject(new Error('damaged')) : slow.walk(...args)));
+    const space = spaceOver((...args) =>
+      walks++ === 0 ? Promise.reject(new Error('damaged')) : slow.walk(...args),
+    );
     const reports = [space.report({}), space.report({})];
     for (const report of reports) await expect(report).rejects.toThrow('damaged');
     await space.report({});

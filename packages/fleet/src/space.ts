@@ -84,7 +84,9 @@ export class Space {
     if (after !== undefined) first = Math.max(first, positionAfter(owners, vms, after));
     const items = owners.slice(first, Math.min(end, first + limit));
     const last = items.at(-1);
-    return last !== undefined && first + limit < end ? { items, nextCursor: encodeCursor(list, keyOf(last)) } : { items };
+    return last !== undefined && first + limit < end
+      ? { items, nextCursor: encodeCursor(list, keyOf(last)) }
+      : { items };
   }
 
   /** One walk for all who ask meanwhile; none when nothing has changed. */
@@ -92,9 +94,12 @@ export class Space {
     if (this.#running === undefined) {
       const run = new SharedRun<Measured>((shared) => this.#run(shared));
       this.#running = run;
-      run.ended.then(() => {
-        if (this.#running === run) this.#running = undefined;
-      }, () => undefined);
+      run.ended.then(
+        () => {
+          if (this.#running === run) this.#running = undefined;
+        },
+        () => undefined,
+      );
     }
     const run = this.#running;
     return run.join(work, () => {
@@ -140,7 +145,10 @@ export class Space {
     try {
       const { segments, segmentBytes } = await this.#ctx.store.stats();
       const hash = createHash('sha256').update(JSON.stringify([segments, segmentBytes]));
-      for (const [table, prefix] of [['vm', VM_KEY], ['backup', BACKUP_KEY]] as const) {
+      for (const [table, prefix] of [
+        ['vm', VM_KEY],
+        ['backup', BACKUP_KEY],
+      ] as const) {
         if (table === 'backup' && which === 'vm') break;
         for await (const { key, value } of snapshot.entries(table)) {
           const record = readAs(table, key, value);
@@ -163,7 +171,11 @@ function newListing(): Listing {
   return { fingerprint: '', names: [], vms: 0 };
 }
 
-async function rootsOf(snapshot: CatalogSnapshot, disks: readonly StoredDisk[], hash: Hash): Promise<AccountOwner['roots']> {
+async function rootsOf(
+  snapshot: CatalogSnapshot,
+  disks: readonly StoredDisk[],
+  hash: Hash,
+): Promise<AccountOwner['roots']> {
   const roots: AccountOwner['roots'][number][] = [];
   for (const { name, disk } of disks) {
     const record = await getRecord(snapshot, 'disk', diskKey(disk));

@@ -127,13 +127,21 @@ export interface Work<P> {
 
 export interface Fleet {
   createVm(request: { name: string; disks: readonly { name: string; sizeBytes: number }[] }): Promise<Vm>;
-  importVm(request: { name: string; diskName?: string; source: ImportSource }, work?: Work<ImportProgress>): Promise<ImportResult>;
+  importVm(
+    request: { name: string; diskName?: string; source: ImportSource },
+    work?: Work<ImportProgress>,
+  ): Promise<ImportResult>;
   listVms(request?: PageRequest & { namePrefix?: string }): Promise<Page<Vm>>;
   /** @throws `vm-missing` */
   getVm(vm: string): Promise<Vm>;
   renameVm(vm: string, name: string): Promise<Vm>;
   /** Grows a disk, or shrinks it when `shrink` is set. @throws `shrink-refused`, `size-invalid`, `vm-attached` (shrink) */
-  resizeDisk(vm: string, disk: string, sizeBytes: number, options?: { shrink?: boolean; force?: boolean }): Promise<Vm>;
+  resizeDisk(
+    vm: string,
+    disk: string,
+    sizeBytes: number,
+    options?: { shrink?: boolean; force?: boolean },
+  ): Promise<Vm>;
   /** @throws `vm-attached` unless forced, which disconnects the clients first */
   deleteVm(vm: string, options?: { force?: boolean }): Promise<void>;
   /** count absent: one VM called `name`. count given: `name-1` … `name-<count>`; all or none. */

@@ -25,9 +25,18 @@ async function read(exportName: string, offset: number): Promise<number> {
 
 describe('createVm', () => {
   test('makes a VM with empty disks that is found by name and by id', async () => {
-    const disks = [{ name: 'root', sizeBytes: 512 }, { name: 'data', sizeBytes: 64 * TiB }];
+    const disks = [
+      { name: 'root', sizeBytes: 512 },
+      { name: 'data', sizeBytes: 64 * TiB },
+    ];
     const vm = await f.fleet.createVm({ name: 'web', disks });
-    expect(vm).toMatchObject({ name: 'web', lineage: vm.id, createdAt: '2026-11-20T10:00:00.000Z', disks, attachedClients: 0 });
+    expect(vm).toMatchObject({
+      name: 'web',
+      lineage: vm.id,
+      createdAt: '2026-11-20T10:00:00.000Z',
+      disks,
+      attachedClients: 0,
+    });
     expect(await f.fleet.getVm('web')).toEqual(vm);
     expect(await f.fleet.getVm(vm.id)).toEqual(vm);
     expect(f.catalog.commits).toBe(1);
@@ -48,8 +57,22 @@ describe('createVm', () => {
 
   test.each([
     ['no disks', { name: 'x', disks: [] }, 'request-invalid'],
-    ['65 disks', { name: 'x', disks: Array.from({ length: 65 }, (_, i) => ({ name: `d${i}`, sizeBytes: 512 })) }, 'request-invalid'],
-    ['two disks of one name', { name: 'x', disks: [{ name: 'a', sizeBytes: 512 }, { name: 'a', sizeBytes: 512 }] }, 'request-invalid'],
+    [
+      '65 disks',
+      { name: 'x', disks: Array.from({ length: 65 }, (_, i) => ({ name: `d${i}`, sizeBytes: 512 })) },
+      'request-invalid',
+    ],
+    [
+      'two disks of one name',
+      {
+        name: 'x',
+        disks: [
+          { name: 'a', sizeBytes: 512 },
+          { name: 'a', sizeBytes: 512 },
+        ],
+      },
+      'request-invalid',
+    ],
     ['a bad disk name', { name: 'x', disks: [{ name: 'a/b', sizeBytes: 512 }] }, 'name-invalid'],
     ['a bad name', { name: 'x@y', disks: [{ name: 'a', sizeBytes: 512 }] }, 'name-invalid'],
     ['a bad size', { name: 'x', disks: [{ name: 'a', sizeBytes: 513 }] }, 'size-invalid'],
@@ -67,11 +90,14 @@ describe('createVm', () => {
     expect(await names()).toEqual(['web']);
   });
 
-  test.each(['nobody', '', 'a/b', 'x'.repeat(10_000), '\ud800', '0192f0c1-7b2a-7def-8123-456789abcdef'])('%j is no VM', async (ref) => {
-    await expect(f.fleet.getVm(ref)).rejects.toMatchObject({ code: 'vm-missing' });
-    await expect(f.fleet.deleteVm(ref)).rejects.toMatchObject({ code: 'vm-missing' });
-    await expect(f.fleet.createBackup(ref)).rejects.toMatchObject({ code: 'vm-missing' });
-  });
+  test.each(['nobody', '', 'a/b', 'x'.repeat(10_000), '\ud800', '0192f0c1-7b2a-7def-8123-456789abcdef'])(
+    '%j is no VM',
+    async (ref) => {
+      await expect(f.fleet.getVm(ref)).rejects.toMatchObject({ code: 'vm-missing' });
+      await expect(f.fleet.deleteVm(ref)).rejects.toMatchObject({ code: 'vm-missing' });
+      await expect(f.fleet.createBackup(ref)).rejects.toMatchObject({ code: 'vm-missing' });
+    },
+  );
 
   test('an id wins over a name that looks like it', async () => {
     const first = await f.fleet.createVm(oneDisk('first'));
@@ -109,20 +135,26 @@ describe('cloneVm', () => {
   test('all clones or none: one taken name refuses them all', async () => {
     await f.fleet.createVm(oneDisk('golden'));
     await f.fleet.createVm(oneDisk('web-57'));
-    await expect(f.fleet.cloneVm('golden', { name: 'web', count: 100 })).rejects.toMatchObject({ code: 'name-taken' });
+    await expect(f.fleet.cloneVm('golden', { name: 'web', count: 100 })).rejects.toMatchObject({
+      code: 'name-taken',
+    });
     expect(await names()).toEqual(['golden', 'web-57']);
     expect(await f.disks()).toHaveLength(2);
   });
 
   test.each([0, -1, 1.5, 10_001, NaN])('a count of %d is refused', async (count) => {
     await f.fleet.createVm(oneDisk('golden'));
-    await expect(f.fleet.cloneVm('golden', { name: 'web', count })).rejects.toMatchObject({ code: 'request-invalid' });
+    await expect(f.fleet.cloneVm('golden', { name: 'web', count })).rejects.toMatchObject({
+      code: 'request-invalid',
+    });
   });
 
   test('a name that is too long with its number is refused', async () => {
     await f.fleet.createVm(oneDisk('golden'));
     const name = 'x'.repeat(254);
-    await expect(f.fleet.cloneVm('golden', { name, count: 2 })).rejects.toMatchObject({ code: 'name-invalid' });
+    await expect(f.fleet.cloneVm('golden', { name, count: 2 })).rejects.toMatchObject({
+      code: 'name-invalid',
+    });
     await f.fleet.cloneVm('golden', { name });
   });
 
@@ -189,7 +221,9 @@ describe('resizeDisk', () => {
     await f.fleet.createVm(oneDisk('web'));
     const client = await f.fleet.attach('web');
     client.revoked.addEventListener('abort', () => void client.close());
-    await expect(f.fleet.resizeDisk('web', 'disk0', 512, { shrink: true })).rejects.toMatchObject({ code: 'vm-attached' });
+    await expect(f.fleet.resizeDisk('web', 'disk0', 512, { shrink: true })).rejects.toMatchObject({
+      code: 'vm-attached',
+    });
     expect(client.revoked.aborted).toBe(false);
     await f.fleet.resizeDisk('web', 'disk0', 512, { shrink: true, force: true });
     expect(client.revoked.aborted).toBe(true);
@@ -250,7 +284,8 @@ describe('listVms', () => {
   });
 
   test('by prefix it is in order of names', async () => {
-    for (const name of ['web-2', 'db', 'web-10', 'web-1', 'we', 'ähre']) await f.fleet.createVm(oneDisk(name));
+    for (const name of ['web-2', 'db', 'web-10', 'web-1', 'we', 'ähre'])
+      await f.fleet.createVm(oneDisk(name));
     expect(await names({ namePrefix: 'web' })).toEqual(['web-1', 'web-10', 'web-2']);
     expect(await names({ namePrefix: 'a\u0308' })).toEqual(['ähre']);
     expect(await names({ namePrefix: '@' })).toEqual([]);
@@ -267,9 +302,22 @@ describe('listVms', () => {
   test('a cursor of another list, or of nobody, is refused', async () => {
     for (const name of ['web-1', 'web-2']) await f.fleet.createVm(oneDisk(name));
     const { nextCursor } = await f.fleet.listVms({ limit: 1 });
-    await expect(f.fleet.listBackups({ cursor: nextCursor! })).rejects.toMatchObject({ code: 'cursor-invalid' });
-    await expect(f.fleet.listVms({ cursor: nextCursor!, namePrefix: 'web' })).rejects.toMatchObject({ code: 'cursor-invalid' });
-    const forged = ['', 'x', 'null', '[1]', '[1,"vms",5]', '[1,"vms","\\u0000"]', '[1,"vms","\\ud800"]', '{}'];
+    await expect(f.fleet.listBackups({ cursor: nextCursor! })).rejects.toMatchObject({
+      code: 'cursor-invalid',
+    });
+    await expect(f.fleet.listVms({ cursor: nextCursor!, namePrefix: 'web' })).rejects.toMatchObject({
+      code: 'cursor-invalid',
+    });
+    const forged = [
+      '',
+      'x',
+      'null',
+      '[1]',
+      '[1,"vms",5]',
+      '[1,"vms","\\u0000"]',
+      '[1,"vms","\\ud800"]',
+      '{}',
+    ];
     for (const text of [...forged, 'x'.repeat(100_000)]) {
       const cursor = text === 'x' ? text : Buffer.from(text).toString('base64url');
       await expect(f.fleet.listVms({ cursor })).rejects.toMatchObject({ code: 'cursor-invalid' });

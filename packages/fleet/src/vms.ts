@@ -22,7 +22,10 @@ export function toVm(ctx: FleetContext, { id, record }: StoredVm): Vm {
 
 export async function createVm(ctx: FleetContext, request: Parameters<Fleet['createVm']>[0]): Promise<Vm> {
   const name = checkName('VM name', request.name);
-  const disks = request.disks.map((disk) => ({ name: checkName('disk name', disk.name), size: disk.sizeBytes }));
+  const disks = request.disks.map((disk) => ({
+    name: checkName('disk name', disk.name),
+    size: disk.sizeBytes,
+  }));
   if (disks.length < 1 || disks.length > VM_DISKS_MAX) {
     throw new PandoError('request-invalid', `a VM has 1 to ${VM_DISKS_MAX} disks, not ${disks.length}`);
   }
@@ -49,7 +52,12 @@ export function newVm(
   about: { readonly name: string; readonly lineage?: string },
 ): { store(disks: VmRecord['disks']): readonly CatalogOperation[]; made(): Vm } {
   const id = ctx.newId();
-  const record = { version: 1, name: about.name, lineage: about.lineage ?? id, createdAt: ctx.clock.now() } as const;
+  const record = {
+    version: 1,
+    name: about.name,
+    lineage: about.lineage ?? id,
+    createdAt: ctx.clock.now(),
+  } as const;
   let stored: VmRecord | undefined;
   return {
     store: (disks) => {
@@ -157,12 +165,18 @@ export async function resizeDisk(
   return holdVm(ctx, ref, 'exclusive', async (vm) => {
     const disk = vm.record.disks.find(({ name }) => name === diskName.normalize('NFC'));
     if (disk === undefined) {
-      throw new PandoError('disk-missing', `${vm.record.name} has no disk ${JSON.stringify(diskName.slice(0, 80))}`);
+      throw new PandoError(
+        'disk-missing',
+        `${vm.record.name} has no disk ${JSON.stringify(diskName.slice(0, 80))}`,
+      );
     }
     if (sizeBytes === disk.size) return toVm(ctx, vm);
     if (sizeBytes < disk.size) {
       if (options.shrink !== true) {
-        throw new PandoError('shrink-refused', `disk ${disk.name} has ${disk.size} bytes, more than ${sizeBytes}`);
+        throw new PandoError(
+          'shrink-refused',
+          `disk ${disk.name} has ${disk.size} bytes, more than ${sizeBytes}`,
+        );
       }
       await detachClients(ctx, vm, options.force === true, 'shrunk');
     }
@@ -173,7 +187,11 @@ export async function resizeDisk(
   });
 }
 
-export async function deleteVm(ctx: FleetContext, ref: string, options: { readonly force?: boolean }): Promise<void> {
+export async function deleteVm(
+  ctx: FleetContext,
+  ref: string,
+  options: { readonly force?: boolean },
+): Promise<void> {
   await holdVm(ctx, ref, 'exclusive', async (vm) => {
     await detachClients(ctx, vm, options.force === true, 'deleted');
     const { id, record } = vm;
@@ -194,11 +212,22 @@ export async function deleteVm(ctx: FleetContext, ref: string, options: { readon
  * Nobody is attached when it resolves; the caller holds the VM's lock exclusively.
  * @throws `vm-attached` when somebody is and must not be thrown out
  */
-export async function detachClients(ctx: FleetContext, vm: StoredVm, force: boolean, what: string): Promise<void> {
+export async function detachClients(
+  ctx: FleetContext,
+  vm: StoredVm,
+  force: boolean,
+  what: string,
+): Promise<void> {
   const clients = ctx.attachments.count(vm.id);
   if (clients === 0) return;
   if (!force) {
-    throw new PandoError('vm-attached', `${vm.record.name} is to be ${what}, and ${clients} clients are attached to it`);
+    throw new PandoError(
+      'vm-attached',
+      `${vm.record.name} is to be ${what}, and ${clients} clients are attached to it`,
+    );
   }
-  await ctx.attachments.disconnect(vm.id, new PandoError('disk-in-use', `${vm.record.name} is being ${what}`));
+  await ctx.attachments.disconnect(
+    vm.id,
+    new PandoError('disk-in-use', `${vm.record.name} is being ${what}`),
+  );
 }

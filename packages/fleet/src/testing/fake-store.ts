@@ -1,5 +1,12 @@
 /** A chunk store in memory for tests of the fleet alone: sessions that count, pin and can fail; no segments. */
-import type { ChunkReader, ChunkStore, PinSource, SessionCounts, StoreStats, WriteSession } from '@pando/chunk-store';
+import type {
+  ChunkReader,
+  ChunkStore,
+  PinSource,
+  SessionCounts,
+  StoreStats,
+  WriteSession,
+} from '@pando/chunk-store';
 import { ID_BYTES, isHole } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
 import { MemoryChunks } from '@pando/tree/testing';
@@ -14,7 +21,14 @@ export class FakeSession implements WriteSession {
   /** Calls of writeChunks under way, and the most at one time. */
   writing = 0;
   writingMax = 0;
-  counts: SessionCounts = { chunks: 0, zeroChunks: 0, knownChunks: 0, newChunks: 0, newBytes: 0, storedBytes: 0 };
+  counts: SessionCounts = {
+    chunks: 0,
+    zeroChunks: 0,
+    knownChunks: 0,
+    newChunks: 0,
+    newBytes: 0,
+    storedBytes: 0,
+  };
 
   constructor(store: FakeStore) {
     this.#store = store;
@@ -107,6 +121,12 @@ export class FakeStore {
   }
 
   stats(): Promise<StoreStats> {
-    return Promise.resolve({ segmentBytes: this.segmentBytes, segments: 1, indexBytes: 77, runCacheBytes: 0, nodeCacheBytes: 0 });
+    return Promise.resolve({
+      segmentBytes: this.segmentBytes,
+      segments: 1,
+      indexBytes: 77,
+      runCacheBytes: 0,
+      nodeCacheBytes: 0,
+    });
   }
 }

@@ -49,8 +49,15 @@ export class FakeVolumes implements Volumes {
     return numbers;
   }
 
-  async fork({ sources, copies, readOnly, records }: ForkRequest): Promise<readonly (readonly DiskNumber[])[]> {
-    const frozen = sources.map((number) => this.#find(number)).map((disk) => ({ ...disk, blocks: copy(disk.blocks) }));
+  async fork({
+    sources,
+    copies,
+    readOnly,
+    records,
+  }: ForkRequest): Promise<readonly (readonly DiskNumber[])[]> {
+    const frozen = sources
+      .map((number) => this.#find(number))
+      .map((disk) => ({ ...disk, blocks: copy(disk.blocks) }));
     const made = Array.from({ length: copies }, () =>
       frozen.map((disk) => ({
         number: ++this.#last,
@@ -59,7 +66,10 @@ export class FakeVolumes implements Volumes {
     );
     const numbers = made.map((ofCopy) => ofCopy.map(({ number }) => number));
     const all = made.flat();
-    await this.#catalog.commit([...all.map(({ number, disk }) => this.#put(number, disk)), ...records(numbers)]);
+    await this.#catalog.commit([
+      ...all.map(({ number, disk }) => this.#put(number, disk)),
+      ...records(numbers),
+    ]);
     for (const { number, disk } of all) this.#disks.set(number, disk);
     return numbers;
   }
@@ -71,7 +81,10 @@ export class FakeVolumes implements Volumes {
     const changes = pairs.map(({ target, source }) => {
       this.#refuseOpen(target);
       const from = this.#find(source);
-      return { target, disk: { ...from, blocks: copy(from.blocks), readOnly: false, handles: 0 } satisfies FakeDisk };
+      return {
+        target,
+        disk: { ...from, blocks: copy(from.blocks), readOnly: false, handles: 0 } satisfies FakeDisk,
+      };
     });
     await this.#catalog.commit([...changes.map(({ target, disk }) => this.#put(target, disk)), ...records()]);
     for (const { target, disk } of changes) this.#disks.set(target, disk);
@@ -82,7 +95,10 @@ export class FakeVolumes implements Volumes {
     if (size < disk.size) this.#refuseOpen(number);
     await this.#catalog.commit([this.#put(number, { ...disk, size }), ...records()]);
     if (size < disk.size) {
-      new MemoryBlockDevice({ size: disk.size, blockBytes: this.chunkBytes }, disk.blocks).zero(size, disk.size - size);
+      await new MemoryBlockDevice({ size: disk.size, blockBytes: this.chunkBytes }, disk.blocks).zero(
+        size,
+        disk.size - size,
+      );
     }
     disk.size = size;
   }

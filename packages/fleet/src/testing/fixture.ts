@@ -111,7 +111,14 @@ export async function makeFixture(limits: Partial<FleetLimits> = {}, chunkBytes 
 async function openRealRooms(catalog: Catalog, clock: Clock, chunkBytes: number): Promise<Fixture['rooms']> {
   const store = await createMemoryChunkStore(chunkBytes);
   const storeId = new Uint8Array(16).fill(1);
-  const volumes = await openVolumes({ store, catalog, fs: new MemoryFileSystem(), logDirectory: 'log', storeId, clock });
+  const volumes = await openVolumes({
+    store,
+    catalog,
+    fs: new MemoryFileSystem(),
+    logDirectory: 'log',
+    storeId,
+    clock,
+  });
   opened.push(store, volumes);
   return { store, volumes };
 }
@@ -132,7 +139,10 @@ export function sourceOf(
 }
 
 export const MiB = 1024 * 1024;
-export const oneDisk = (name: string, sizeBytes = MiB): { name: string; disks: { name: string; sizeBytes: number }[] } => ({
+export const oneDisk = (
+  name: string,
+  sizeBytes = MiB,
+): { name: string; disks: { name: string; sizeBytes: number }[] } => ({
   name,
   disks: [{ name: 'disk0', sizeBytes }],
 });
