@@ -8,19 +8,16 @@
 import { PandoError } from '@pando/common';
 import type { Socket } from 'node:net';
 import { listContexts, selectContexts } from './contexts.ts';
-import type { MetaContext } from './contexts.ts';
 import type { NbdLimits } from './limits.ts';
-import { Negotiation, blockSizes, describeExport, transmissionFlags } from './negotiation.ts';
+import { Negotiation } from './negotiation.ts';
 import type { Session } from './negotiation.ts';
 import { OptionDataError, decodeString, parseContextRequest, parseInfoRequest } from './option-data.ts';
+import { contextReplies, exportNameAnswer, infoReplies, listReplies, optionReply } from './option-replies.ts';
 import {
   HandshakeFlag,
-  Info,
   NBD_MAGIC,
   OPTION_HEADER_BYTES,
   OPTION_MAGIC,
-  OPTION_REPLY_HEADER_BYTES,
-  OPTION_REPLY_MAGIC,
   Option,
   OptionReply,
 } from './protocol.ts';
@@ -243,25 +240,15 @@ export class Handshake {
       this.#end();
       return;
     }
-    const answer = Buffer.alloc(this.#negotiation.noZeroes ? 10 : 10 + 124);
-    answer.writeBigUInt64BE(BigInt(handle.size), 0);
-    answer.writeUInt16BE(transmissionFlags(handle, this.#negotiation), 8);
-    this.#host.socket.write(answer);
+    this.#send(exportNameAnswer(handle, this.#negotiation));
     this.#go(name, handle);
   }
 
   async #list(data: Buffer): Promise<void> {
     if (data.length > 0) throw new OptionDataError('LIST has no data');
-    const names = await this.#host.exports.list(this.#host.limits.listedExportsMax);
-    const parts: Buffer[] = [];
-    for (const name of names.slice(0, this.#host.limits.listedExportsMax)) {
-      const bytes = Buffer.from(name);
-      const length = Buffer.alloc(4);
-      length.writeUInt32BE(bytes.length);
-      parts.push(this.#header(OptionReply.server, 4 + bytes.length), length, bytes);
-    }
-    parts.push(this.#header(OptionReply.ack, 0));
-    this.#host.socket.write(Buffer.concat(parts));
+    const { listedExportsMax } = this.#host.limits;
+    const names = await this.#host.exports.list(listedExportsMax);
+    this.#send(listReplies(this.#option, names.slice(0, listedExportsMax)));
   }
 
   async #infoOrGo(option: number, data: Buffer): Promise<void> {
@@ -271,65 +258,35 @@ export class Handshake {
       this.#refuse(name, handle);
       return;
     }
-    const parts = this.#infos(handle, infos);
-    parts.push(this.#header(OptionReply.ack, 0));
+    const replies = infoReplies(option, handle, this.#negotiation, infos);
     if (option === Option.go) {
-      this.#host.socket.write(Buffer.concat(parts));
+      this.#send(replies);
       this.#go(name, handle);
       return;
     }
     await handle.close();
-    this.#host.socket.write(Buffer.concat(parts));
+    this.#send(replies);
   }
 
-  #infos(handle: ExportHandle, asked: Set<number>): Buffer[] {
-    const size = Buffer.alloc(12);
-    size.writeUInt16BE(Info.export, 0);
-    size.writeBigUInt64BE(BigInt(handle.size), 2);
-    size.writeUInt16BE(transmissionFlags(handle, this.#negotiation), 10);
-    // Block sizes are sent to everyone: clients that did not ask have been seen to guess wrong.
-    const { minimum, preferred, payloadMax } = blockSizes(handle);
-    const sizes = Buffer.alloc(14);
-    sizes.writeUInt16BE(Info.blockSize, 0);
-    sizes.writeUInt32BE(minimum, 2);
-    sizes.writeUInt32BE(preferred, 6);
-    sizes.writeUInt32BE(payloadMax, 10);
-    const payloads: Buffer[] = [size, sizes];
-    if (asked.has(Info.name)) payloads.push(textInfo(Info.name, handle.exportName));
-    if (asked.has(Info.description)) payloads.push(textInfo(Info.description, describeExport(handle)));
-    const parts: Buffer[] = [];
-    for (const payload of payloads) parts.push(this.#header(OptionReply.info, payload.length), payload);
-    return parts;
+  #needStructuredReplies(): void {
+    if (this.#negotiation.structuredReplies) return;
+    throw new OptionDataError('contexts need STRUCTURED_REPLY first');
   }
 
   #listContexts(data: Buffer): void {
     const { queries } = parseContextRequest(data);
-    if (!this.#negotiation.structuredReplies)
-      throw new OptionDataError('contexts need STRUCTURED_REPLY first');
-    this.#sendContexts(listContexts(queries), false);
+    this.#needStructuredReplies();
+    this.#send(contextReplies(this.#option, listContexts(queries), false));
   }
 
   #setContexts(data: Buffer): void {
     // Replaces the earlier set even when it fails.
     this.#negotiation.contexts = [];
     const { name, queries } = parseContextRequest(data);
-    if (!this.#negotiation.structuredReplies)
-      throw new OptionDataError('contexts need STRUCTURED_REPLY first');
+    this.#needStructuredReplies();
     this.#negotiation.contexts = selectContexts(queries);
     this.#negotiation.contextsFor = name;
-    this.#sendContexts(this.#negotiation.contexts, true);
-  }
-
-  #sendContexts(contexts: readonly MetaContext[], withId: boolean): void {
-    const parts: Buffer[] = [];
-    for (const context of contexts) {
-      const id = Buffer.alloc(4);
-      id.writeUInt32BE(withId ? context.id : 0);
-      const name = Buffer.from(context.name);
-      parts.push(this.#header(OptionReply.metaContext, 4 + name.length), id, name);
-    }
-    parts.push(this.#header(OptionReply.ack, 0));
-    this.#host.socket.write(Buffer.concat(parts));
+    this.#send(contextReplies(this.#option, this.#negotiation.contexts, true));
   }
 
   async #open(name: string): Promise<ExportHandle | PandoError> {
@@ -350,30 +307,27 @@ export class Handshake {
   #refuse(name: string, error: PandoError): void {
     this.#host.logger.info({ exportName: name, code: error.code }, 'NBD export refused');
     // A name that can be no export's is unknown, not a malformed option.
-    if (error.kind === 'missing' || error.kind === 'invalid')
+    if (error.kind === 'missing' || error.kind === 'invalid') {
       this.#fail(OptionReply.unknown, 'no such export');
-    else if (error.code === 'shutting-down') this.#fail(OptionReply.shutdown, 'the server is shutting down');
-    else if (error.kind === 'conflict' || error.code === 'too-busy')
+    } else if (error.code === 'shutting-down') {
+      this.#fail(OptionReply.shutdown, 'the server is shutting down');
+    } else if (error.kind === 'conflict' || error.code === 'too-busy') {
       this.#fail(OptionReply.policy, error.code);
-    else this.#fail(OptionReply.platform, error.code);
+    } else {
+      this.#fail(OptionReply.platform, error.code);
+    }
+  }
+
+  #send(bytes: Buffer): void {
+    this.#host.socket.write(bytes);
   }
 
   #reply(type: number): void {
-    this.#host.socket.write(this.#header(type, 0));
+    this.#send(optionReply(this.#option, type));
   }
 
   #fail(type: number, text: string): void {
-    const message = Buffer.from(text);
-    this.#host.socket.write(Buffer.concat([this.#header(type, message.length), message]));
-  }
-
-  #header(type: number, bytes: number): Buffer {
-    const header = Buffer.alloc(OPTION_REPLY_HEADER_BYTES);
-    header.writeBigUInt64BE(OPTION_REPLY_MAGIC, 0);
-    header.writeUInt32BE(this.#option, 8);
-    header.writeUInt32BE(type, 12);
-    header.writeUInt32BE(bytes, 16);
-    return header;
+    this.#send(optionReply(this.#option, type, Buffer.from(text)));
   }
 }
 
@@ -386,11 +340,3 @@ const KNOWN_OPTIONS = new Set<number>([
   Option.listMetaContext,
   Option.setMetaContext,
 ]);
-
-function textInfo(type: number, text: string): Buffer {
-  const bytes = Buffer.from(text);
-  const payload = Buffer.alloc(2 + bytes.length);
-  payload.writeUInt16BE(type, 0);
-  bytes.copy(payload, 2);
-  return payload;
-}

@@ -9,41 +9,21 @@
  * Hot path: a request whose device operation returns undefined allocates nothing but the view of a payload.
  */
 import type { Socket } from 'node:net';
+import { Answers, SMALL_ANSWER_BYTES } from './answers.ts';
 import type { BufferPool } from './buffer-pool.ts';
 import { classBytes } from './buffer-pool.ts';
-import type { MetaContext, StatusExtents } from './contexts.ts';
+import type { StatusExtents } from './contexts.ts';
 import type { NbdLimits } from './limits.ts';
 import { errnoOf, textOf } from './nbd-errors.ts';
 import type { Session } from './negotiation.ts';
 import { PendingRequest } from './pending-request.ts';
-import {
-  CHUNK_DONE,
-  CHUNK_HEADER_BYTES,
-  ChunkType,
-  Command,
-  CommandFlag,
-  NbdErrno,
-  SIMPLE_REPLY_BYTES,
-} from './protocol.ts';
-import {
-  DATA_CHUNK_BYTES,
-  putChunkHeader,
-  putErrorChunk,
-  putReadReply,
-  putSimpleReply,
-  putStatusChunk,
-} from './reply-format.ts';
-import type { Cookie } from './reply-format.ts';
+import { Command, CommandFlag, NbdErrno } from './protocol.ts';
 import { ReplyWriter } from './reply-writer.ts';
 import { Payload, RequestParser } from './request-parser.ts';
 import type { PayloadAction, Request, RequestHandler } from './request-parser.ts';
 import { SHUTTING_DOWN, refusalOf } from './request-rules.ts';
 import type { Refusal } from './request-rules.ts';
 import type { ExportHandle, Logger } from './types.ts';
-
-/** Room for any reply that carries no data: a structured error with its text. */
-const SMALL_REPLY_BYTES = 1024;
-const ERROR_TEXT_BYTES_MAX = 512;
 
 export interface TransmissionHost {
   readonly socket: Socket;
@@ -62,6 +42,7 @@ export class Transmission implements RequestHandler {
   readonly #session: Session;
   readonly #parser: RequestParser;
   readonly #replies: ReplyWriter;
+  readonly #answers: Answers;
   readonly #idlePending: PendingRequest[] = [];
   readonly #loggedErrors = new Set<string>();
   #requestsInFlight = 0;
@@ -79,6 +60,7 @@ export class Transmission implements RequestHandler {
     this.#session = session;
     this.#parser = new RequestParser(this);
     this.#replies = new ReplyWriter(host.socket, host.pool, this.#roomFreed);
+    this.#answers = new Answers(this.#replies, session.structuredReplies);
   }
 
   get waiting(): boolean {
@@ -133,7 +115,7 @@ export class Transmission implements RequestHandler {
     if (this.#requestsInFlight >= this.#host.limits.requestsInFlightMax) return false;
     this.#refusal = this.#retiring ? SHUTTING_DOWN : refusalOf(request, this.handle, this.#session);
     const isRead = request.type === Command.read && this.#refusal === undefined;
-    const bytes = isRead ? request.length + DATA_CHUNK_BYTES : SMALL_REPLY_BYTES;
+    const bytes = isRead ? request.length + this.#answers.readHeaderBytes : SMALL_ANSWER_BYTES;
     return this.#replies.hasRoom(bytes) || this.#admitBlock(bytes);
   }
 
@@ -181,7 +163,7 @@ export class Transmission implements RequestHandler {
       return;
     }
     if (refusal !== undefined) {
-      this.#fail(request, refusal.errno, refusal.text);
+      this.#answers.fail(request, refusal.errno, refusal.text);
       return;
     }
     try {
@@ -217,14 +199,14 @@ export class Transmission implements RequestHandler {
   #read(request: Request): void {
     const { offset, length, flags } = request;
     if (length === 0) {
-      this.#succeed(request);
+      this.#answers.succeed(request);
       return;
     }
-    const structured = this.#session.structuredReplies;
-    const headerBytes = structured ? DATA_CHUNK_BYTES : SIMPLE_REPLY_BYTES;
+    const headerBytes = this.#answers.readHeaderBytes;
     const start = this.#replies.reserve(headerBytes + length);
     const pending = this.#idlePending.pop() ?? this.#newPending();
-    const holes = structured && (flags & CommandFlag.df) === 0 ? pending.holes : undefined;
+    const wantsHoles = this.#session.structuredReplies && (flags & CommandFlag.df) === 0;
+    const holes = wantsHoles ? pending.holes : undefined;
     const buffer = this.#replies.buffer;
     let promise: Promise<void> | undefined;
     try {
@@ -234,7 +216,7 @@ export class Transmission implements RequestHandler {
       throw error;
     }
     if (promise === undefined) {
-      this.#replies.commit(this.#putRead(buffer, start, request, pending.holes));
+      this.#replies.commit(this.#answers.putRead(buffer, start, request, pending.holes));
       this.#park(pending);
       return;
     }
@@ -244,17 +226,11 @@ export class Transmission implements RequestHandler {
     this.#wait(pending, promise);
   }
 
-  #putRead(buffer: Buffer, at: number, request: Request, holes: readonly number[]): number {
-    if (this.#session.structuredReplies)
-      return putReadReply(buffer, at, request, request.offset, request.length, holes);
-    return putSimpleReply(buffer, at, request, 0) + request.length;
-  }
-
   /** WRITE, TRIM and WRITE_ZEROES: done, or done when the promise resolves, and with FUA when it is flushed. */
   #change(request: Request, promise: Promise<void> | undefined): void {
     const fua = (request.flags & CommandFlag.fua) !== 0;
     if (promise === undefined && !fua) {
-      this.#succeed(request);
+      this.#answers.succeed(request);
       return;
     }
     const pending = this.#pendingOf(request);
@@ -271,34 +247,18 @@ export class Transmission implements RequestHandler {
     this.#wait(pending, this.#answerStatus(pending));
   }
 
-  /** One chunk a context, made in a region of its own; the last one ends the reply. */
   async #answerStatus(pending: PendingRequest): Promise<void> {
     const { contexts } = this.#session;
     const extentsMax = (pending.flags & CommandFlag.reqOne) !== 0 ? 1 : this.#host.limits.extentsMax;
-    const answers: StatusExtents[] = [];
-    for (const context of contexts) answers.push(await this.#describe(context, pending, extentsMax));
-    if (this.#aborted) return;
-    for (const [i, { lengths, flags }] of answers.entries()) {
-      const at = this.#replies.reserve(CHUNK_HEADER_BYTES + 4 + 8 * lengths.length);
-      const chunkFlags = i === answers.length - 1 ? CHUNK_DONE : 0;
-      const bytes = putStatusChunk(
-        this.#replies.buffer,
-        at,
-        pending,
-        chunkFlags,
-        contexts[i]!.id,
-        lengths,
-        flags,
-      );
-      this.#replies.commit(bytes);
+    const found: StatusExtents[] = [];
+    for (const context of contexts) {
+      const extents = await context.describe(this.handle, pending.offset, pending.length, extentsMax);
+      if (extents.lengths.length === 0) {
+        throw new Error(`${context.name} described nothing at ${pending.offset}`);
+      }
+      found.push(extents);
     }
-  }
-
-  async #describe(context: MetaContext, pending: PendingRequest, extentsMax: number): Promise<StatusExtents> {
-    const extents = await context.describe(this.handle, pending.offset, pending.length, extentsMax);
-    if (extents.lengths.length === 0)
-      throw new Error(`${context.name} described nothing at ${pending.offset}`);
-    return extents;
+    if (!this.#aborted) this.#answers.status(pending, contexts, found);
   }
 
   // Operations in flight.
@@ -342,12 +302,12 @@ export class Transmission implements RequestHandler {
   #answer(pending: PendingRequest): void {
     const { block, start } = pending;
     if (block !== undefined) {
-      const bytes = this.#aborted ? 0 : this.#putRead(block.buffer, start, pending, pending.holes);
+      const bytes = this.#aborted ? 0 : this.#answers.putRead(block.buffer, start, pending, pending.holes);
       pending.block = undefined;
       if (this.#aborted) this.#replies.release(block);
       else this.#replies.attach(block, start, bytes);
     } else if (!this.#aborted && pending.type !== Command.blockStatus) {
-      this.#succeed(pending);
+      this.#answers.succeed(pending);
     }
   }
 
@@ -395,34 +355,9 @@ export class Transmission implements RequestHandler {
     this.#host.finish();
   }
 
-  // Replies without data.
-
-  #succeed(request: Cookie & { readonly type: number }): void {
-    const at = this.#replies.reserve(CHUNK_HEADER_BYTES);
-    const { buffer } = this.#replies;
-    // Once structured replies are agreed on, a READ never gets a simple one, not even of no bytes.
-    const structured = request.type === Command.read && this.#session.structuredReplies;
-    this.#replies.commit(
-      structured
-        ? putChunkHeader(buffer, at, request, CHUNK_DONE, ChunkType.none, 0)
-        : putSimpleReply(buffer, at, request, 0),
-    );
-  }
-
-  #fail(request: Cookie, errno: number, text: string): void {
-    if (!this.#session.structuredReplies) {
-      const at = this.#replies.reserve(SIMPLE_REPLY_BYTES);
-      this.#replies.commit(putSimpleReply(this.#replies.buffer, at, request, errno));
-      return;
-    }
-    const bytes = Buffer.from(text.slice(0, ERROR_TEXT_BYTES_MAX / 4));
-    const at = this.#replies.reserve(CHUNK_HEADER_BYTES + 6 + bytes.length);
-    this.#replies.commit(putErrorChunk(this.#replies.buffer, at, request, errno, bytes));
-  }
-
   #deviceFailed(request: Request, error: unknown): void {
     const errno = errnoOf(error);
-    this.#fail(request, errno, textOf(error));
+    this.#answers.fail(request, errno, textOf(error));
     // Once a connection and kind of error: a guest on a full disk retries thousands of times.
     const key = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
     if (errno === NbdErrno.invalid || this.#loggedErrors.has(key)) return;
