@@ -103,9 +103,14 @@ async function wholeDirectory(
   number: number,
   size: number,
 ): Promise<SegmentDirectory | undefined> {
-  await checkHeader(context, number);
+  const neverSynced = (await checkHeader(context, number)) === 'blank';
   const segment = context.table.add(number, 'sealed', size);
   const trailer = await readTrailer(context.storage, number, segment.seed, size);
+  if (trailer === undefined && neverSynced) {
+    await context.storage.remove(number);
+    context.table.remove(number);
+    return undefined;
+  }
   if (trailer !== undefined) {
     const directory = await readDirectory(context.storage, number, segment.seed, size).catch((error: unknown) => {
       if (error instanceof PandoError && error.code === 'segment-corrupt') return undefined;
@@ -172,12 +177,16 @@ export async function scanDirectory(
   return { directory: { runTable: runTable.bytes, ids: ids.bytes }, end };
 }
 
-/** A header that says something else than it should is somebody else's; one that says nothing may be torn. */
-async function checkHeader(context: RecoveryContext, number: number): Promise<void> {
+/**
+ * A header that says something else than it should is somebody else's: refuse. One that is blank was never
+ * written to the disk, so that no sync of this segment has succeeded and nobody was promised anything.
+ * One that is damaged is not needed: what it says is known.
+ */
+async function checkHeader(context: RecoveryContext, number: number): Promise<'whole' | 'damaged' | 'blank'> {
   const bytes = new Uint8Array(FILE_HEADER_BYTES);
   await context.storage.read(number, bytes, 0);
   const header = decodeFileHeader(bytes);
-  if (header === undefined) return;
+  if (header === undefined) return bytes.every((byte) => byte === 0) ? 'blank' : 'damaged';
   if (header.version > FORMAT_VERSION) {
     throw new PandoError('store-newer', `segment ${number} has format version ${header.version}`);
   }
@@ -185,6 +194,7 @@ async function checkHeader(context: RecoveryContext, number: number): Promise<vo
   if (!same || header.chunkBytes !== context.chunkBytes || header.segment !== number) {
     throw new PandoError('store-foreign', `segment ${number} belongs to another store`);
   }
+  return 'whole';
 }
 
 /** Puts all chunks of a segment into the index, over older places; notes who then holds copies that do not count. */

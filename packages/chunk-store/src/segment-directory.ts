@@ -144,7 +144,7 @@ export interface IndexBatch {
   readonly count: number;
 }
 
-/** The index entries of runs `fromRun … toRun − 1` in batches of about `entriesMax`; ids are views of the directory. */
+/** The index entries of runs `fromRun … toRun − 1` in batches of about `entriesMax`. */
 export function* indexBatches(
   segment: number,
   directory: SegmentDirectory,
@@ -153,17 +153,20 @@ export function* indexBatches(
   entriesMax: number,
 ): Generator<IndexBatch> {
   for (let run = fromRun; run < toRun; ) {
-    const firstSlot = runEntryAt(directory.runTable, run).firstSlot;
-    let slots = 0;
+    let count = 0;
     let end = run;
-    while (end < toRun && slots < entriesMax) slots += runEntryAt(directory.runTable, end++).count;
-    const places = new Uint8Array(slots * PLACE_BYTES);
+    while (end < toRun && count < entriesMax) count += runEntryAt(directory.runTable, end++).count;
+    const ids = new Uint8Array(count * ID_BYTES);
+    const places = new Uint8Array(count * PLACE_BYTES);
+    let at = 0;
     for (; run < end; run++) {
       const entry = runEntryAt(directory.runTable, run);
-      for (let slot = entry.firstSlot; slot < entry.firstSlot + entry.count; slot++) {
-        writePlace(places, (slot - firstSlot) * PLACE_BYTES, segment, entry.offset, entry.bytes, slot);
+      const endSlot = entry.firstSlot + entry.count; // the next run may begin later: slots of a damaged run are missing
+      ids.set(directory.ids.subarray(entry.firstSlot * ID_BYTES, endSlot * ID_BYTES), at * ID_BYTES);
+      for (let slot = entry.firstSlot; slot < endSlot; slot++) {
+        writePlace(places, at++ * PLACE_BYTES, segment, entry.offset, entry.bytes, slot);
       }
     }
-    yield { ids: directory.ids.slice(firstSlot * ID_BYTES, (firstSlot + slots) * ID_BYTES), places, count: slots };
+    yield { ids, places, count };
   }
 }

@@ -42,7 +42,7 @@ export interface SegmentLogOptions {
   readonly storeId: Uint8Array;
   readonly chunkBytes: number;
   readonly limits: ChunkStoreLimits;
-  /** An append has failed: called before its promise rejects. */
+  /** Something appended or about to be is lost: called in the turn in which it goes. */
   readonly onAppendFailed: (error: PandoError) => void;
 }
 
@@ -128,7 +128,8 @@ export class SegmentLog {
       } catch (error) {
         const wrapped = fromIoError(error, `appending to segment ${segment.number}`, 'store-failed');
         this.#options.onAppendFailed(wrapped);
-        await this.#repair(segment);
+        // Not awaited: whoever waits for this append hears of it before anything new can count on it.
+        void this.#repair(segment, wrapped);
         throw wrapped;
       }
       this.#record(segment, part, taken);
@@ -150,6 +151,7 @@ export class SegmentLog {
   async #segmentFor(runBytes: number): Promise<Segment> {
     const open = this.#open;
     if (open !== undefined && open.contents!.runs > 0 && !this.#fits(open, runBytes, 1)) this.#startSeal(open);
+    await this.#open?.contents?.repairing;
     if (this.#open !== undefined) return this.#open;
     const { storage, table, storeId, chunkBytes } = this.#options;
     const number = table.reserve(); // used up also when creating it fails: something may be there then
@@ -338,7 +340,7 @@ export class SegmentLog {
     try {
       await writer.append([footer]);
     } catch (error) {
-      await this.#repair(segment);
+      await this.#repair(segment, fromIoError(error, `sealing segment ${segment.number}`, 'store-failed'));
       // The footer can wait; what flushes wait for cannot.
       if (contents.writer !== undefined) await this.#syncAndIndex(contents, segment);
       throw error;
@@ -368,15 +370,16 @@ export class SegmentLog {
     return this.#options.storage.reopen(segment.number);
   }
 
-  /** Cuts off what a failed append left behind. */
-  async #repair(segment: Segment): Promise<void> {
+  /** Cuts off what a failed append left behind. Never rejects. */
+  #repair(segment: Segment, cause: PandoError): Promise<void> {
     const contents = segment.contents!;
-    contents.repairing = this.#cut(segment, contents);
-    await contents.repairing;
-    contents.repairing = undefined;
+    contents.repairing = this.#cut(segment, contents, cause).finally(() => {
+      contents.repairing = undefined;
+    });
+    return contents.repairing;
   }
 
-  async #cut(segment: Segment, contents: SegmentContents): Promise<void> {
+  async #cut(segment: Segment, contents: SegmentContents, cause: PandoError): Promise<void> {
     await contents.syncing?.catch(() => undefined);
     const writer = contents.writer;
     contents.writer = undefined;
@@ -385,14 +388,15 @@ export class SegmentLog {
       contents.writer = await this.#reopen(segment);
     } catch {
       await this.#options.indexQueue.run(() => {
-        this.#giveUp(segment, contents);
+        this.#giveUp(segment, contents, cause);
         return Promise.resolve();
       });
     }
   }
 
-  /** Forgets what of a segment is not in the index: nobody counts on it, since every writer was told. */
-  #giveUp(segment: Segment, contents: SegmentContents): void {
+  /** Forgets what of a segment is not in the index, and tells every writer that may count on it. */
+  #giveUp(segment: Segment, contents: SegmentContents, cause: PandoError): void {
+    this.#options.onAppendFailed(cause);
     const runs = contents.runs;
     for (let run = contents.indexedRuns; run < runs; run++) {
       const entry = runEntryAt(contents.runTable.bytes, run);

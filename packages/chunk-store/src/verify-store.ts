@@ -49,6 +49,7 @@ export async function verifyStore(
   let chunks = 0;
   let bytes = 0;
   for (const segment of segments) {
+    signal?.throwIfAborted();
     const check = new SegmentCheck(context, segment, signal, (done) => onProgress?.(bytes + done, allBytes));
     try {
       await check.run();

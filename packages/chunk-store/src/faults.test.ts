@@ -1,0 +1,249 @@
+import { KiB } from '@pando/common';
+import { between, fillRandom, runSeed, seededRandom } from '@pando/common/testing';
+import { describe, expect, it } from 'vitest';
+import { rebuildIndex } from './chunk-store.ts';
+import { MemoryChunkIndex } from './memory-chunk-index.ts';
+import { CHUNK, CrashIndex, chunkOf, chunksOf, expectChunks, idAt, isCode, put, range, STORE_ID, World } from './test-world.ts';
+
+/** A store whose last segment was never sealed, as a killed process leaves it. */
+async function killedWorld(numbers: readonly number[]): Promise<{ world: World; ids: Uint8Array }> {
+  const world = new World();
+  const ids = await put(await world.open(), numbers);
+  await world.kill();
+  return { world, ids };
+}
+
+describe('a torn tail', () => {
+  it('is cut at the last whole run, wherever the last run breaks off', async () => {
+    const numbers = range(1, 5); // a run of four and a run of one
+    const { world, ids } = await killedWorld(numbers);
+    const [file] = await world.files();
+    const whole = world.fs.bytesOf(file!).slice();
+    const lastRun = Buffer.from(whole).lastIndexOf('PRUN');
+    for (let length = lastRun; length < whole.byteLength; length++) {
+      world.fs.damage(file!, () => whole.slice(0, length));
+      world.index = new CrashIndex();
+      const store = await world.open();
+      await expectChunks(store, ids, numbers.slice(0, 4));
+      await expect(store.readChunk(ids, 4 * 32)).rejects.toSatisfy(isCode('chunk-missing'));
+      expect((await store.verify()).damaged).toEqual([]);
+      await store.close();
+    }
+  });
+
+  it('of garbage, or of zeros, is cut, and what was whole can be written again', async () => {
+    const seed = runSeed();
+    const random = seededRandom(seed);
+    for (const tail of [new Uint8Array(70_000), fillRandom(random, new Uint8Array(5001)), Buffer.from('PRUNPRUN')]) {
+      const { world, ids } = await killedWorld(range(1, 10));
+      const [file] = await world.files();
+      world.fs.damage(file!, (bytes) => new Uint8Array(Buffer.concat([bytes, tail])));
+      const store = await world.open();
+      await expectChunks(store, ids, range(1, 10));
+      await expectChunks(store, await put(store, range(100, 7)), range(100, 7));
+      expect((await store.verify()).damaged, `seed ${seed}`).toEqual([]);
+      await store.close();
+    }
+  });
+
+  it('does not take whole runs behind a damaged one with it', async () => {
+    const numbers = range(1, 20);
+    const { world, ids } = await killedWorld(numbers);
+    const [file] = await world.files();
+    const second = Buffer.from(world.fs.bytesOf(file!)).indexOf('PRUN', 100);
+    world.fs.damage(file!, (bytes) => bytes.fill(0, second, second + 50));
+    world.index = new CrashIndex();
+    const store = await world.open();
+    await expectChunks(store, ids, numbers.slice(0, 4));
+    await expectChunks(store, ids.slice(8 * 32), numbers.slice(8));
+    await expect(store.readChunk(ids, 4 * 32)).rejects.toSatisfy(isCode('chunk-missing'));
+    await put(store, numbers);
+    await expectChunks(store, ids, numbers);
+    expect((await store.verify()).damaged).toEqual([]);
+    await store.close();
+    await rebuildIndex(world.storage(), new MemoryChunkIndex(), { storeId: STORE_ID, chunkBytes: CHUNK });
+  });
+
+  it('that is nothing but a header leaves no segment', async () => {
+    for (const length of [0, 1, 47, 48]) {
+      const { world } = await killedWorld([1]);
+      const [file] = await world.files();
+      world.fs.damage(file!, (bytes) => bytes.slice(0, length));
+      world.index = new CrashIndex();
+      const store = await world.open();
+      expect(await world.files()).toEqual([]);
+      await store.close();
+    }
+  });
+});
+
+describe('a flipped bit', () => {
+  it('anywhere in a segment never gives wrong data, and verification finds it', async () => {
+    const seed = runSeed();
+    const random = seededRandom(seed);
+    const numbers = range(1, 12);
+    const world = new World();
+    const first = await world.open();
+    const ids = await put(first, numbers);
+    await first.close();
+    const [file] = await world.files();
+    const whole = world.fs.bytesOf(file!).slice();
+    let corrupt = 0;
+    for (let round = 0; round < 130; round++) {
+      const at = round < 70 ? round * 4 : between(random, 0, whole.byteLength - 1);
+      const context = `seed ${seed}, byte ${at}`;
+      world.fs.damage(file!, () => whole.map((byte, i) => (i === at ? byte ^ (1 << round % 8) : byte)));
+      const store = await world.open();
+      for (let i = 0; i < numbers.length; i++) {
+        const read = await store.readChunk(ids, i * 32).catch((error: unknown) => {
+          if (!isCode('chunk-corrupt')(error)) throw error;
+          corrupt++;
+          return undefined;
+        });
+        if (read !== undefined && !Buffer.from(read).equals(chunkOf(numbers[i]!))) expect.fail(context);
+      }
+      if ((await store.verify()).damaged.length === 0) {
+        if (!(at >= whole.byteLength - 8 && at < whole.byteLength - 4)) expect.fail(`${context} was not found`);
+      }
+      await store.close();
+    }
+    expect(corrupt).toBeGreaterThan(0);
+  });
+
+  it('in the index gives an error, not another chunk', async () => {
+    const world = new World();
+    const store = await world.open();
+    const ids = await put(store, [1, 2]);
+    const other = world.index.get(ids, 32)!;
+    await world.index.write({ ids: ids.slice(0, 32), places: other, count: 1 }, false);
+    await expect(store.readChunk(ids, 0)).rejects.toSatisfy(isCode('chunk-corrupt'));
+    expect((await store.verify()).damaged).toHaveLength(1);
+    await store.close();
+  });
+});
+
+describe('a full disk', () => {
+  it('fails the sessions in flight, lets reads go on, and writing works again when there is room', async () => {
+    for (const free of [0, 10, 48, 500, 5000, 40_000]) {
+      const world = new World();
+      const store = await world.open();
+      const before = await put(store, range(0, 20));
+      world.fs.faults.freeBytes = free;
+      const session = store.openSession();
+      const bystander = store.openSession();
+      await bystander.writeChunks(chunksOf(range(500, 2)), 2).catch(() => undefined);
+      const full = (async () => {
+        await session.writeChunks(chunksOf(range(1000, 300)), 300);
+        await session.flush();
+      })();
+      await expect(full).rejects.toSatisfy(isCode('store-full'));
+      await expect(bystander.flush()).rejects.toSatisfy(isCode('store-full'));
+      await expect(session.writeChunks(chunkOf(1), 1)).rejects.toSatisfy(isCode('store-full'));
+      session.release();
+      bystander.release();
+      await expectChunks(store, before, range(0, 20));
+      world.fs.faults.freeBytes = Infinity;
+      const numbers = range(1000, 300);
+      const ids = await put(store, numbers);
+      await expectChunks(store, ids, numbers);
+      expect((await store.verify()).damaged).toEqual([]);
+      await store.close();
+      const again = await world.open(new MemoryChunkIndex());
+      await expectChunks(again, ids, numbers);
+      await expectChunks(again, before, range(0, 20));
+      await again.close();
+    }
+  });
+
+  it('does not fail a session that has flushed everything', async () => {
+    const world = new World();
+    const store = await world.open();
+    const quiet = store.openSession();
+    await quiet.writeChunks(chunkOf(1), 1);
+    await quiet.flush();
+    world.fs.faults.freeBytes = 0;
+    await expect(put(store, range(10, 20))).rejects.toSatisfy(isCode('store-full'));
+    await quiet.flush();
+    world.fs.faults.freeBytes = Infinity;
+    await quiet.writeChunks(chunkOf(2), 1);
+    await quiet.flush();
+    await store.close();
+  });
+
+  it('where even cutting the torn bytes fails gives the segment up, and seals it later', async () => {
+    const world = new World();
+    const store = await world.open();
+    const before = await put(store, range(0, 20));
+    const session = store.openSession();
+    await session.writeChunks(chunksOf(range(100, 20)), 20); // appended, never synced
+    world.fs.faults.freeBytes = 3000;
+    world.fs.faults.before = (operation) => {
+      if (operation === 'truncate') throw Object.assign(new Error('no'), { code: 'EIO' });
+    };
+    await session.writeChunks(chunksOf(range(200, 20)), 20).catch(() => undefined); // may hear of it already
+    await expect(session.flush()).rejects.toSatisfy(isCode('store-full'));
+    world.fs.faults.freeBytes = Infinity;
+    await new Promise((resolve) => setTimeout(resolve, 20)); // the repair goes on behind the rejection
+    const numbers = [...range(0, 20), ...range(100, 20), ...range(200, 20)];
+    const ids = await put(store, numbers);
+    await expectChunks(store, ids, numbers);
+    world.fs.faults.before = undefined;
+    await store.seal();
+    expect(store.beginCollection(() => undefined).candidates.map(({ segment }) => segment)).toEqual([1, 2]);
+    expect((await store.verify()).damaged).toEqual([]);
+    await store.close();
+    const again = await world.open(new MemoryChunkIndex());
+    await expectChunks(again, ids, numbers);
+    await expectChunks(again, before, range(0, 20));
+    await again.close();
+  });
+
+  it('keeps a segment from being sealed only as long as it is full', async () => {
+    const world = new World({ segmentBytesMax: 60 * KiB });
+    const store = await world.open();
+    await put(store, range(0, 3));
+    world.fs.faults.freeBytes = 0;
+    await expect(store.seal()).rejects.toSatisfy(isCode('store-full'));
+    world.fs.faults.freeBytes = Infinity;
+    const ids = await put(store, range(50, 60));
+    await store.seal();
+    expect((await store.verify()).damaged).toEqual([]);
+    const collection = store.beginCollection(() => undefined);
+    expect(collection.candidates.length).toBe((await world.files()).length);
+    await expectChunks(store, ids, range(50, 60));
+    await store.close();
+  });
+});
+
+describe('a failed sync', () => {
+  it('is final: no write and no flush succeeds any more, reads go on', async () => {
+    const world = new World();
+    const store = await world.open();
+    const before = await put(store, range(0, 5));
+    world.fs.faults.failSyncOf = 'segments';
+    const session = store.openSession();
+    await session.writeChunks(chunksOf(range(10, 5)), 5);
+    await expect(session.flush()).rejects.toSatisfy(isCode('store-failed'));
+    world.fs.faults.failSyncOf = undefined;
+    await expect(session.flush()).rejects.toSatisfy(isCode('store-failed'));
+    await expect(put(store, [77])).rejects.toSatisfy(isCode('store-failed'));
+    await expect(store.seal()).rejects.toSatisfy(isCode('store-failed'));
+    await expectChunks(store, before, range(0, 5));
+    await store.close();
+    await world.kill();
+    const again = await world.open();
+    await expectChunks(again, before, range(0, 5));
+    await again.close();
+  });
+
+  it('never leaves an index entry that points at bytes that were not synced', async () => {
+    const world = new World();
+    const store = await world.open();
+    world.fs.faults.failSyncOf = 'segments';
+    const session = store.openSession();
+    const ids = await session.writeChunks(chunksOf(range(0, 9)), 9);
+    await expect(session.flush()).rejects.toSatisfy(isCode('store-failed'));
+    for (let i = 0; i < 9; i++) expect(world.index.get(idAt(ids, i), 0)).toBeUndefined();
+    await store.close();
+  });
+});
