@@ -6,7 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { expect } from 'vitest';
+import { expect, onTestFailed } from 'vitest';
 import type { Rest } from '../support/rest.ts';
 import { TestServer } from '../support/server.ts';
 import { itWithTools, mustRun } from '../support/tools.ts';
@@ -44,6 +44,16 @@ async function untilDetached(rest: Rest, vm: string): Promise<void> {
   }
 }
 
+/** Prints how long each part took: for people who wonder where the time goes. */
+function stopwatch(): (what: string) => void {
+  let since = performance.now();
+  return (what) => {
+    const now = performance.now();
+    console.log(`${what}: ${((now - since) / 1000).toFixed(1)} s`);
+    since = now;
+  };
+}
+
 const TOOLS = ['qemu-system-x86_64', 'qemu-img', 'mmdebstrap', 'mke2fs', 'e2fsck', 'nbdcopy', 'flock'];
 
 itWithTools(
@@ -51,11 +61,16 @@ itWithTools(
   'a guest boots from a clone, is backed up while it writes, and comes back from the backup whole',
   async () => {
     await using cleanup = new AsyncDisposableStack();
+    const lap = stopwatch();
     const image = await guestImage();
+    lap('the image');
     const scratch = await mkdtemp(join(tmpdir(), 'pando-guest-'));
     cleanup.defer(() => rm(scratch, { recursive: true, force: true }));
     const server = await TestServer.start({ args: ['--import-dir', dirname(image.disk)] });
     cleanup.defer(() => server.close());
+    onTestFailed(() => {
+      console.error(`the server said:\n${server.log.slice(-5000)}`);
+    });
     const { rest } = server;
 
     async function boot(vm: string): Promise<Guest> {
@@ -66,8 +81,10 @@ itWithTools(
 
     await rest.job('/imports', { name: 'golden', path: image.disk });
     await rest.must('POST', '/vms/golden/clone', { name: 'web', count: 3 });
+    lap('import and clone');
 
     const guest = await boot('web-1');
+    lap('boot of a clone');
     await guest.must('mkdir /root/before');
     await guest.must(
       'for i in 1 2 3 4 5 6 7 8; do dd if=/dev/urandom of=/root/before/$i bs=65537 count=$((i * i)) 2>/dev/null; done',
@@ -85,6 +102,7 @@ itWithTools(
     await guest.must('touch /run/stop; wait');
     await guest.powerOff();
     await untilDetached(rest, 'web-1');
+    lap('writes, a backup, power-off');
 
     // The golden image is what it was, whatever its clone did.
     await mustRun('qemu-img', [
@@ -97,6 +115,7 @@ itWithTools(
       server.nbdUri('golden/disk0'),
     ]);
     await untilDetached(rest, 'golden');
+    lap('compare of the golden image');
 
     // The backup depends on nothing: neither on the VM, nor on the image that the VM came from.
     await rest.must('POST', '/backups/web-1@live/restore', { as: 'back' });
@@ -104,8 +123,10 @@ itWithTools(
     await rest.must('DELETE', '/backups/web-1@live');
     await rest.must('DELETE', '/vms/web-1');
     await rest.job('/gc');
+    lap('restore, deletes, gc');
 
     const restored = await boot('back');
+    lap('boot of the restored VM');
     // It was taken under way, so there is a journal to replay; after that there is nothing to repair.
     expect(await restored.must('cat /run/initramfs/fsck.log')).toMatch(/recovering journal\n+root: clean,/);
     expect(await restored.must('cd /root/before && sha256sum *')).toBe(before);
@@ -122,15 +143,18 @@ itWithTools(
     );
     await restored.powerOff();
     await untilDetached(rest, 'back');
+    lap('checks inside, power-off');
 
     const exported = join(scratch, 'back.raw');
     await mustRun('nbdcopy', [server.nbdUri('back/disk0'), exported]);
     const verdict = await mustRun('e2fsck', ['-fn', exported]);
     expect(verdict).not.toMatch(/recovering|not cleanly unmounted|FIXED/i);
+    lap('export and e2fsck');
 
     // The other clones never noticed: still bootable after everything around them is gone.
     const neighbour = await boot('web-2');
     expect(await neighbour.run('ls /root/before')).toMatchObject({ status: 2 });
     await neighbour.powerOff();
+    lap('boot and power-off of a neighbour');
   },
 );
