@@ -2,7 +2,7 @@
 import { PandoError, type DiskPart } from '@pando/common';
 import type { Attachment } from '@pando/fleet';
 
-const PIECE_BYTES = 1024 * 1024;
+const PIECE_BYTES = 256 * 1024;
 const EXTENTS_MAX = 1024;
 /** One request of allocation covers at most this. */
 const MAP_BYTES_MAX = 2 ** 40;

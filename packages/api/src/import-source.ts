@@ -48,12 +48,10 @@ async function* bodyPieces(
 ): AsyncGenerator<Uint8Array> {
   // The stream must outlive an early end: the answer goes out on the same socket.
   const pieces = body.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-  const stopped = new Promise<never>((_resolve, reject) => {
-    const stop = (): void => reject(signal.reason as Error);
-    if (signal.aborted) stop();
-    else signal.addEventListener('abort', stop, { once: true });
-  });
-  stopped.catch(() => undefined);
+  // Not a race against one promise of the signal: that would keep every piece until the end.
+  let stop: ((reason: unknown) => void) | undefined;
+  const onAbort = (): void => stop?.(signal.reason);
+  signal.addEventListener('abort', onAbort);
   let waiting = false;
   const timer = setTimeout(() => {
     // Only waits for the client count, not the time that the engine takes.
@@ -63,7 +61,11 @@ async function* bodyPieces(
     for (;;) {
       waiting = true;
       timer.refresh();
-      const next = await Promise.race([pieces.next(), stopped]);
+      signal.throwIfAborted();
+      const next = await new Promise<IteratorResult<Buffer>>((resolve, reject) => {
+        stop = reject;
+        pieces.next().then(resolve, reject);
+      });
       waiting = false;
       if (next.done === true) return;
       yield next.value;
@@ -74,6 +76,7 @@ async function* bodyPieces(
       cause: error,
     });
   } finally {
+    signal.removeEventListener('abort', onAbort);
     clearTimeout(timer);
   }
 }
