@@ -7,6 +7,7 @@ export * from './ids.ts';
 export * from './limits.ts';
 export * from './memory-file-system.ts';
 export * from './node-file-system.ts';
+export * from './shared-lock.ts';
 export * from './sizes.ts';
 export * from './sparse-file.ts';
 export * from './sparse-stream.ts';

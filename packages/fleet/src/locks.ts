@@ -4,23 +4,10 @@
  *
  * Order, so that nobody waits in a circle: a backup's lock before its VM's.
  */
-import { PandoError } from '@pando/common';
-
-export type LockMode = 'shared' | 'exclusive';
-
-interface Waiter {
-  readonly mode: LockMode;
-  readonly grant: () => void;
-}
-
-interface Lock {
-  /** Holders: a count of shared ones, or -1 for an exclusive one. */
-  holders: number;
-  readonly waiting: Waiter[];
-}
+import { PandoError, SharedLock, type LockMode } from '@pando/common';
 
 export class Locks {
-  readonly #locks = new Map<string, Lock>();
+  readonly #locks = new Map<string, SharedLock>();
   readonly #waitersMax: number;
 
   constructor(waitersMax: number) {
@@ -32,36 +19,17 @@ export class Locks {
    * @throws `too-busy` when too many wait for this lock already
    */
   async hold<T>(key: string, mode: LockMode, action: () => Promise<T>): Promise<T> {
-    const lock = this.#locks.get(key) ?? { holders: 0, waiting: [] };
+    const lock = this.#locks.get(key) ?? new SharedLock();
     this.#locks.set(key, lock);
-    if (lock.waiting.length === 0 && canHold(lock, mode)) {
-      take(lock, mode);
-    } else {
-      if (lock.waiting.length >= this.#waitersMax) {
-        throw new PandoError('too-busy', `${this.#waitersMax} operations wait for the same VM or backup`);
-      }
-      await new Promise<void>((grant) => lock.waiting.push({ mode, grant }));
+    if (lock.waiting >= this.#waitersMax) {
+      throw new PandoError('too-busy', `${this.#waitersMax} operations wait for the same VM or backup`);
     }
     try {
-      return await action();
+      return await lock.hold(mode, action);
     } finally {
-      lock.holders = mode === 'exclusive' ? 0 : lock.holders - 1;
-      while (lock.waiting.length > 0 && canHold(lock, lock.waiting[0]!.mode)) {
-        const next = lock.waiting.shift()!;
-        take(lock, next.mode);
-        next.grant();
-      }
-      if (lock.holders === 0) this.#locks.delete(key);
+      if (lock.idle && this.#locks.get(key) === lock) this.#locks.delete(key);
     }
   }
-}
-
-function canHold(lock: Lock, mode: LockMode): boolean {
-  return mode === 'exclusive' ? lock.holders === 0 : lock.holders >= 0;
-}
-
-function take(lock: Lock, mode: LockMode): void {
-  lock.holders = mode === 'exclusive' ? -1 : lock.holders + 1;
 }
 
 /**

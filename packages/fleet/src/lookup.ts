@@ -1,7 +1,6 @@
 /** From what people type to records: VMs by id or name, backups by id or `vm@name`. Each costs a few gets. */
-import { PandoError } from '@pando/common';
+import { PandoError, type LockMode } from '@pando/common';
 import type { FleetContext } from './context.ts';
-import type { LockMode } from './locks.ts';
 import { checkName, looksLikeId, splitBackupRef } from './names.ts';
 import { backupLabelPrefix, backupNameKey, getRecord, type StoredBackup, type StoredVm } from './records.ts';
 

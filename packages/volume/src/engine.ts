@@ -5,10 +5,10 @@
  * Invariants:
  * - `pending` holds every layer that is not committed, in the order in which their overlays were opened; the log
  *   is kept from the first of them on.
- * - Records of disks change in one commit at a time (`exclusively`), built from the layers as they are then.
+ * - Records of disks change in one commit at a time (`exclusively`), built from the layers as they are then; only
+ *   commits that add disks may share a sync with each other (`adding`).
  */
-import type { PandoError} from '@pando/common';
-import { type Clock } from '@pando/common';
+import { SharedLock, type Clock, type PandoError } from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import type { WriteLog } from '@pando/write-log';
@@ -45,7 +45,7 @@ export class Engine {
   failure: PandoError | undefined;
   /** Why the log could not be shortened the last time, if so. */
   releaseTrouble: PandoError | undefined;
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #records = new SharedLock();
 
   constructor(store: ChunkStore, catalog: Catalog, clock: Clock, pool: SlotPool, logBytesMax: number) {
     this.store = store;
@@ -83,11 +83,17 @@ export class Engine {
     return layer;
   }
 
-  /** Runs one change of records after another. */
+  /** Runs a change of records while no other one is under way. */
   exclusively<T>(run: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(run, run);
-    this.#queue = result.catch(() => undefined);
-    return result;
+    return this.#records.hold('exclusive', run);
+  }
+
+  /**
+   * Runs a change that only adds records, beside others of its kind, so that they share a sync. What it adds
+   * must be held by its layers (`hold`) before it ends: a destage that follows has to know of it.
+   */
+  adding<T>(run: () => Promise<T>): Promise<T> {
+    return this.#records.hold('shared', run);
   }
 
   /** The operations that make a disk's record say what its layers are now. */
@@ -101,7 +107,7 @@ export class Engine {
     return [{ type: 'put', table: DISK_TABLE, key, value: record }, pending];
   }
 
-  /** Only inside `exclusively`. */
+  /** Only inside `exclusively` or `adding`. */
   async commit(operations: readonly CatalogOperation[]): Promise<void> {
     const numbers: NumbersRecord = { version: 1, lastDisk: this.lastDisk, lastOverlay: this.lastOverlay };
     await this.catalog.commit([

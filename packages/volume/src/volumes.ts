@@ -102,7 +102,7 @@ class AllVolumes implements Volumes {
     records: (disks: readonly DiskNumber[]) => readonly CatalogOperation[],
   ): Promise<readonly DiskNumber[]> {
     const engine = this.#engine;
-    return engine.exclusively(async () => {
+    return engine.adding(async () => {
       const disks = from.map(() => ++engine.lastDisk);
       const operations = from.flatMap((state, index) => {
         const root = 'root' in state ? state.root : emptyRoot(state.size, this.chunkBytes);
@@ -121,9 +121,10 @@ class AllVolumes implements Volumes {
       const tops = sources.map((disk) => disk.top);
       // What the copies will be recorded to hold must be in the log for good before they are recorded.
       if (tops.some((top) => top.root === undefined)) await engine.log.sync();
-      return engine.exclusively(async () => {
+      return engine.adding(async () => {
         for (const disk of sources) this.#checkThere(disk);
         const held = tops.map((top) => unresolvedOf(top));
+        const floor = engine.lastOverlay;
         const disks = Array.from({ length: request.copies }, () => sources.map(() => ++engine.lastDisk));
         const operations = disks.flatMap((copy) =>
           copy.flatMap((number, index) => newDiskOperations(engine, number, tops[index]!, request.readOnly)),
@@ -134,7 +135,7 @@ class AllVolumes implements Volumes {
         for (const copy of disks) {
           for (const [index, number] of copy.entries()) {
             if (held[index]!.length === 0) continue;
-            const disk = new Disk(number, request.readOnly, tops[index]!, engine.lastOverlay);
+            const disk = new Disk(number, request.readOnly, tops[index]!, floor);
             engine.disks.set(number, disk);
             engine.hold(disk, held[index]);
           }
