@@ -103,10 +103,12 @@ export class BatchWriter {
     first: number,
   ): Promise<void> {
     const chunkBytes = level === 0 ? this.#parts.chunkBytes : NODE_BYTES;
+    const { locator } = this.#parts;
     let fresh = 0;
     try {
       slab.input.set(chunks);
       await this.#parts.pool.hash(slab, count, chunkBytes);
+      for (let wait = locator.ready(); wait !== undefined; wait = locator.ready()) await wait.catch(() => undefined);
       // From here to the end of the try block is one turn of the event loop: a collection that begins
       // sees a batch either not looked up (then its barrier sees the hits) or pinned.
       owner.lookedUp(slab.ids, count, level === 0 ? undefined : chunks, level);
@@ -136,19 +138,26 @@ export class BatchWriter {
     let zeros = 0;
     let known = 0;
     let added = 0;
-    for (let i = 0; i < count; i++) {
-      const at = i * ID_BYTES;
-      if (isHole(slab.ids, at)) {
-        zeros++;
-        continue;
+    try {
+      for (let i = 0; i < count; i++) {
+        const at = i * ID_BYTES;
+        if (isHole(slab.ids, at)) {
+          zeros++;
+          continue;
+        }
+        const found = locator.find(slab.ids, at);
+        const isHit = found === FOUND && this.#isHit(locator.segment!, locator.slot, slab.ids, at, level);
+        if (isHit || found === IN_FLIGHT) {
+          known++;
+          continue;
+        }
+        fresh.addInFlight(slab.ids, at, settled);
+        slab.order[added++] = i;
       }
-      const found = locator.find(slab.ids, at);
-      if (found === IN_FLIGHT || (found === FOUND && this.#isHit(locator.segment!, locator.slot, slab.ids, at, level))) {
-        known++;
-        continue;
-      }
-      fresh.addInFlight(slab.ids, at, settled);
-      slab.order[added++] = i;
+    } catch (error) {
+      // The index cannot be read: none of this batch is on its way, so nobody may find it there.
+      for (let k = 0; k < added; k++) fresh.removeInFlight(slab.ids, slab.order[k]! * ID_BYTES);
+      throw error;
     }
     owner.count(zeros, known, added, added * chunkBytes);
     return added;

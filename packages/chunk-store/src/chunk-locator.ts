@@ -51,6 +51,11 @@ export class ChunkLocator {
     this.#recent = new RecentPlaces(recentPlacesMax);
   }
 
+  /** A promise while ids cannot be looked up for a moment; `find` must then not be called before it settles. */
+  ready(): Promise<void> | undefined {
+    return this.#index.ready?.();
+  }
+
   /** The load of a segment's ids under way, if any. Never rejects. */
   get loading(): Promise<void> | undefined {
     return this.#loading;

@@ -72,7 +72,7 @@ export class ChunkSource implements ChunkReader {
         target.fill(0, at, at + this.chunkBytes);
         continue;
       }
-      if (keys[child] === 0 && this.#resolve(node, child) !== FOUND) {
+      if (keys[child] === 0 && (this.#locator.ready() !== undefined || this.#resolve(node, child) !== FOUND)) {
         return this.#readRest(node, first, count, i, target, targetOffset);
       }
       const run = this.#runs.cache.get(keys[child]!);
@@ -109,6 +109,7 @@ export class ChunkSource implements ChunkReader {
     target: Uint8Array,
     targetOffset: number,
   ): Promise<void> {
+    await this.#ready();
     const runs = await this.#loadRuns(node, first + from, first + count);
     for (let i = from; i < count; i++) {
       const child = first + i;
@@ -146,6 +147,7 @@ export class ChunkSource implements ChunkReader {
 
   async #readMoved(node: StoreNode, child: number, target: Uint8Array, at: number): Promise<void> {
     for (let moves = 0; moves < MOVES_MAX; ) {
+      await this.#ready();
       const found = this.#resolve(node, child);
       if (found === MISSING) break;
       if (found === IN_FLIGHT) {
@@ -166,6 +168,7 @@ export class ChunkSource implements ChunkReader {
   /** The bytes of a chunk: a view of a cached run. */
   async #read(id: Uint8Array, what: string): Promise<Uint8Array> {
     for (let moves = 0; moves < MOVES_MAX; ) {
+      await this.#ready();
       const found = this.#locator.find(id, 0);
       if (found === MISSING) break;
       if (found === IN_FLIGHT) {
@@ -182,6 +185,13 @@ export class ChunkSource implements ChunkReader {
       moves++;
     }
     throw missing(what, id, 0);
+  }
+
+  /** Waits while nothing can be looked up; what looks up next does so in the same turn. */
+  async #ready(): Promise<void> {
+    for (let wait = this.#locator.ready(); wait !== undefined; wait = this.#locator.ready()) {
+      await wait.catch(() => undefined);
+    }
   }
 
   async #loadUnlessGone(key: number, runBytes: number): Promise<CachedRun | undefined> {

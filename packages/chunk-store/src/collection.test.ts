@@ -273,10 +273,10 @@ describe('compacting a segment', () => {
       return world.open();
     })();
     const collection = cold.beginCollection(NO_HITS);
-    let done = false;
+    const stop = new AbortController();
     const reading = (async () => {
       const leaf = { bytes: ids };
-      while (!done) {
+      while (!stop.signal.aborted) {
         const target = new Uint8Array(120 * CHUNK);
         await cold.readChunks(leaf, 0, 120, target, 0);
         if (!Buffer.from(target).equals(chunksOf(range(0, 120)))) throw new Error('wrong data');
@@ -286,7 +286,7 @@ describe('compacting a segment', () => {
     const writing = put(cold, range(500, 60));
     await collection.compact(1, ALL);
     collection.end();
-    done = true;
+    stop.abort();
     await reading;
     await expectChunks(cold, await writing, range(500, 60));
     await cold.close();

@@ -59,6 +59,7 @@ export class StoreCollection implements Collection {
       segments[i] = 0;
       slots[i] = 0;
       if (isHole(ids, at)) continue;
+      if (locator.ready() !== undefined) await this.#ready();
       const found = locator.find(ids, at);
       if (found === MISSING) {
         throw new PandoError('chunk-missing', `chunk ${idToHex(ids, at)} is not in the store`);
@@ -114,6 +115,7 @@ export class StoreCollection implements Collection {
     let copiedBytes = 0;
     for (let round = 0; ; round++) {
       if (round === COMPACT_ROUNDS_MAX) throw new PandoError('too-busy', `segment ${number} is in constant use`);
+      await this.#ready();
       this.#throwIfEnded();
       // One turn of the event loop from the last question to the sentence.
       const slots = this.#slotsToCopy(segment, directory, isLive, copied);
@@ -136,6 +138,11 @@ export class StoreCollection implements Collection {
       if (still !== undefined) still.candidate = false;
     }
     this.#parts.onEnd();
+  }
+
+  async #ready(): Promise<void> {
+    const { locator } = this.#parts;
+    for (let wait = locator.ready(); wait !== undefined; wait = locator.ready()) await wait.catch(() => undefined);
   }
 
   /** Slots that are live, are not copied, and are the copy that counts; ascending. */

@@ -190,7 +190,7 @@ describe('a chunk store', () => {
     const leaf = { bytes: ids };
     reads = most = 0;
     const targets = range(0, 5).map(() => new Uint8Array(128 * CHUNK));
-    await Promise.all(targets.map((target) => store.readChunks(leaf, 0, 128, target, 0)));
+    await Promise.all(targets.map(async (target) => store.readChunks(leaf, 0, 128, target, 0)));
     expect(reads).toBe(32); // 128 chunks in runs of 4
     expect(most).toBeLessThanOrEqual(3);
     for (const target of targets) expect(Buffer.from(target).equals(chunksOf(range(0, 128)))).toBe(true);

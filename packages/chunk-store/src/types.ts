@@ -74,6 +74,11 @@ export interface ChunkIndex {
   /** The place (PLACE_BYTES bytes) of the id at `ids[offset…]`, or undefined. Synchronous: one look-up of about 10 µs. */
   get(ids: Uint8Array, offset: number): Uint8Array | undefined;
   /**
+   * A promise while the index cannot answer for a moment (it is opened again after the disk was full), else
+   * undefined; `get` throws meanwhile.
+   */
+  ready?(): Promise<void> | undefined;
+  /**
    * Applies all puts (count × 32 bytes of ids, count × PLACE_BYTES of places) and deletes (ids) in one
    * atomic batch; `durable` waits for the disk. Batches become visible in the order of the calls.
    */

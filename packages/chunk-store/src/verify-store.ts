@@ -127,6 +127,7 @@ class SegmentCheck {
     }
     const bytes = new Uint8Array(end - start);
     const length = await this.#context.storage.read(this.#segment.number, bytes, start);
+    await this.#context.index.ready?.();
     for (let run = firstRun; run < next; run++) {
       this.#checkRun(directory, run, bytes.subarray(0, length), start);
     }
