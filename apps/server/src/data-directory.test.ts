@@ -1,0 +1,157 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { systemClock } from '@pando/common';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { formatAddress, isLoopback, parseAddress } from './addresses.ts';
+import { openDataDirectory, type DataDirectory } from './data-directory.ts';
+import { runOptions } from './options.ts';
+
+let path: string;
+beforeEach(async () => {
+  path = await mkdtemp(join(tmpdir(), 'pando-server-'));
+});
+afterEach(() => rm(path, { recursive: true }));
+
+const open = (chunkBytes?: number): Promise<DataDirectory> =>
+  openDataDirectory(path, { clock: systemClock, create: true, chunkBytes });
+
+const refusal = (code: string): object => expect.objectContaining({ code }) as object;
+
+test('an empty directory becomes a store, and stays the same one', async () => {
+  const first = await open(8192);
+  expect(first.isNew).toBe(true);
+  expect(first.store).toMatchObject({ program: 'pando', format: 1, chunkBytes: 8192 });
+  expect(Buffer.from(first.storeId).toString('hex')).toBe(first.store.storeId.replaceAll('-', ''));
+  expect(JSON.parse(await readFile(join(path, 'store.json'), 'utf8'))).toEqual(first.store);
+  expect((await readdir(path)).sort()).toEqual(['catalog', 'index', 'log', 'segments', 'store.json']);
+  await first.catalog.close();
+  const second = await open();
+  expect(second).toMatchObject({ isNew: false, store: first.store });
+  await second.catalog.close();
+});
+
+test('a directory that is missing is made with its parents; the root of a file system counts as empty', async () => {
+  path = join(path, 'a', 'b');
+  const made = await open();
+  await made.catalog.close();
+  path = join(path, '..', '..');
+  await mkdir(join(path, 'c', 'lost+found'), { recursive: true });
+  const inRoot = await openDataDirectory(join(path, 'c'), { clock: systemClock, create: true });
+  expect(inRoot.isNew).toBe(true);
+  await inRoot.catalog.close();
+});
+
+test('one opens it at a time', async () => {
+  const first = await open();
+  await expect(open()).rejects.toEqual(refusal('store-locked'));
+  await first.catalog.close();
+  await (await open()).catalog.close();
+});
+
+test('of two that make it at the same time one has it, and the other changes nothing', async () => {
+  const both = await Promise.allSettled([open(4096), open(65_536)]);
+  const opened = both.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+  const failed = both.flatMap((each) => (each.status === 'rejected' ? [each.reason as unknown] : []));
+  expect(opened).toHaveLength(1);
+  expect(failed).toEqual([refusal('store-locked')]);
+  expect(JSON.parse(await readFile(join(path, 'store.json'), 'utf8'))).toEqual(opened[0]!.store);
+  await opened[0]!.catalog.close();
+});
+
+test('a creation that was cut short is begun anew', async () => {
+  const first = await open();
+  await first.catalog.close();
+  for (const name of ['index', 'segments', 'log']) await rm(join(path, name), { recursive: true });
+  await rm(join(path, 'store.json'));
+  await writeFile(join(path, 'store.json.new'), '{"progr');
+  const second = await open();
+  expect(second.isNew).toBe(true);
+  await second.catalog.close();
+  expect(await readdir(path)).not.toContain('store.json.new');
+});
+
+test.each([
+  ['of another program', '{"program":"other","format":1}', 'store-foreign'],
+  ['that is no JSON', '{', 'store-foreign'],
+  ['that is null', 'null', 'store-foreign'],
+  ['without an id', '{"program":"pando","format":1,"chunkBytes":4096,"createdAt":"x"}', 'store-foreign'],
+  [
+    'with odd chunks',
+    '{"program":"pando","format":1,"storeId":"0b0e5c5e-0000-4000-8000-000000000000","chunkBytes":5000,"createdAt":"x"}',
+    'store-foreign',
+  ],
+  ['of a newer format', '{"program":"pando","format":2}', 'store-newer'],
+])('a store.json %s is refused, and nothing is touched', async (_what, text, code) => {
+  await writeFile(join(path, 'store.json'), text);
+  await expect(open()).rejects.toEqual(refusal(code));
+  expect(await readdir(path)).toEqual(['store.json']);
+});
+
+test('chunk sizes that a store cannot have, or does not have, are refused', async () => {
+  for (const bytes of [0, 2048, 5000, 131_072])
+    await expect(open(bytes)).rejects.toEqual(refusal('request-invalid'));
+  await (await open(4096)).catalog.close();
+  await expect(open(8192)).rejects.toEqual(refusal('request-invalid'));
+  await (await open(4096)).catalog.close();
+});
+
+test('who must not make a store gets none', async () => {
+  const looking = openDataDirectory(path, { clock: systemClock, create: false });
+  await expect(looking).rejects.toEqual(refusal('store-missing'));
+  expect(await readdir(path)).toEqual([]);
+});
+
+test.each([
+  ['127.0.0.1:7400', { host: '127.0.0.1', port: 7400 }],
+  ['localhost:0', { host: 'localhost', port: 0 }],
+  ['[::1]:65535', { host: '::1', port: 65_535 }],
+])('the address %s is read and printed', (text, address) => {
+  expect(parseAddress(text)).toEqual(address);
+  expect(formatAddress(address)).toBe(text);
+  expect(isLoopback(address.host)).toBe(true);
+});
+
+test.each([
+  '',
+  '7400',
+  ':7400',
+  'host',
+  'host:',
+  'host:x',
+  'host:65536',
+  '::1:7400',
+  '[::1]',
+  '[host]:1',
+  'a b:1',
+])('the address %j is refused', (text) => {
+  expect(() => parseAddress(text)).toThrow(expect.objectContaining({ code: 'address-invalid' }));
+});
+
+test('flags become options, and wrong values are refused', () => {
+  expect(runOptions({})).toEqual({
+    dataDirectory: './pando-data',
+    http: { host: '127.0.0.1', port: 7400 },
+    nbd: { host: '127.0.0.1', port: 10_809 },
+    gcEveryMs: 3_600_000,
+    logLevel: 'info',
+    json: false,
+  });
+  expect(
+    runOptions({ 'chunk-bytes': '16K', 'host-name': ['a', 'b'], 'gc-every': '0', 'json': true }),
+  ).toMatchObject({
+    chunkBytes: 16_384,
+    hostNames: ['a', 'b'],
+    gcEveryMs: 0,
+    json: true,
+  });
+  for (const wrong of [
+    { 'log-level': 'loud' },
+    { 'gc-every': '-1' },
+    { 'gc-every': 'x' },
+    { 'chunk-bytes': 'x' },
+    { http: 'x' },
+  ]) {
+    expect(() => runOptions(wrong)).toThrow(expect.objectContaining({ kind: 'invalid' }));
+  }
+});
