@@ -1,0 +1,92 @@
+/** The real Pando server as a side: a process of its own, and the command `pando` as a user types it. */
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Rest } from '../../test/support/rest.ts';
+import { TestServer } from '../../test/support/server.ts';
+import type { Bench } from './bench.ts';
+import { endWithBench, hasEnded, run, untilQuiet } from './processes.ts';
+
+const CLI = fileURLToPath(new URL('../../apps/cli/bin/pando.js', import.meta.url));
+/** A little more than the time after which the server begins to destage what nobody asked it to. */
+const DESTAGE_BEGINS_MS = 4_000;
+
+export interface PandoOptions {
+  /** An existing empty folder: the data directory is made in it. */
+  readonly folder: string;
+  /** On which cores; absent: on all. */
+  readonly prefix?: readonly string[];
+  readonly importDirectory?: string;
+}
+
+export class Pando {
+  readonly dataDirectory: string;
+  readonly #server: TestServer;
+  readonly #settleMs: number;
+
+  private constructor(server: TestServer, settleMs: number) {
+    this.#server = server;
+    this.#settleMs = settleMs;
+    this.dataDirectory = server.dataDirectory;
+  }
+
+  static async start(bench: Bench, options: PandoOptions): Promise<Pando> {
+    const dataDirectory = join(options.folder, 'data');
+    await mkdir(dirname(dataDirectory), { recursive: true });
+    const { profileDirectory } = bench;
+    const server = await TestServer.start({
+      dataDirectory,
+      wrapper: options.prefix ?? [],
+      // A collection that happens to fall into one round would be noise, not an answer.
+      args: ['--log-level', 'warn', '--gc-every', '0'],
+      env:
+        profileDirectory === undefined
+          ? {}
+          : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profileDirectory}` },
+    });
+    endWithBench(server.pid);
+    return new Pando(server, bench.scale.rounds > 1 ? DESTAGE_BEGINS_MS : 0);
+  }
+
+  get rest(): Rest {
+    return this.#server.rest;
+  }
+
+  get nbdSocket(): string {
+    return this.#server.nbdSocket;
+  }
+
+  uri(exportName: string): string {
+    return this.#server.nbdUri(exportName, 'unix');
+  }
+
+  /** Runs `pando …` against this server. */
+  async cli(...args: readonly string[]): Promise<string> {
+    return run(process.execPath, [CLI, ...args], { env: { PANDO_URL: this.#server.url } });
+  }
+
+  /** Seconds from typing the command to its end. */
+  async timedCli(...args: readonly string[]): Promise<number> {
+    const started = performance.now();
+    await this.cli(...args);
+    return (performance.now() - started) / 1000;
+  }
+
+  /** Waits until what was written is destaged, and the server idle. */
+  async settle(): Promise<void> {
+    await sleep(this.#settleMs);
+    await untilQuiet(this.#server.pid!);
+  }
+
+  /** An orderly stop, with everything on disk. */
+  async stop(): Promise<void> {
+    try {
+      const status = await this.#server.stop();
+      if (status !== 0) throw new Error(`the server ended with ${String(status)}\n${this.#server.log}`);
+    } finally {
+      await this.#server.close();
+      hasEnded(this.#server.pid);
+    }
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Measuring side by side: in each round every side runs once, in the same order (A B A B …, or A B C A B C …), so
+ * whatever else the machine does in the meantime hits all of them. A ratio is taken inside a round; what is reported is
+ * the median and the spread of these ratios, never the ratio of two medians.
+ */
+import { spread } from './statistics.ts';
+import type { Spread } from './statistics.ts';
+
+/** What one run of one side measured: numbers by name. */
+export type Sample = Readonly<Record<string, number>>;
+
+export interface Side {
+  readonly name: string;
+  /** One run, its preparations outside of what is timed. Leaves nothing at work behind. */
+  readonly run: (round: number) => Promise<Sample>;
+}
+
+/** Samples of each side, by its name, one a round. */
+export type Samples = ReadonlyMap<string, readonly Sample[]>;
+
+export async function alternate(
+  sides: readonly Side[],
+  rounds: number,
+  say: (line: string) => void,
+): Promise<Samples> {
+  const samples = new Map<string, Sample[]>(sides.map(({ name }) => [name, []]));
+  for (let round = 0; round < rounds; round++) {
+    for (const { name, run } of sides) {
+      const sample = await run(round);
+      samples.get(name)!.push(sample);
+      say(`  round ${round + 1}/${rounds}  ${name}: ${JSON.stringify(sample, rounded)}`);
+    }
+  }
+  return samples;
+}
+
+function rounded(_key: string, value: unknown): unknown {
+  return typeof value === 'number' ? Number(value.toPrecision(4)) : value;
+}
+
+export type Unit = 's' | 'ms' | 'bytes' | '1/s';
+
+/** One line of the table: what was measured, of whom, against whom. */
+export interface Row {
+  readonly question: string;
+  readonly what: string;
+  readonly unit: Unit;
+  readonly better: 'more' | 'less';
+  readonly side: string;
+  readonly against: string;
+  readonly value: Spread;
+  readonly againstValue: Spread;
+  /** Value of `side` / value of `against`, round by round. */
+  readonly ratio: Spread;
+  readonly ratios: readonly number[];
+}
+
+export interface RowRequest {
+  readonly question: string;
+  readonly what: string;
+  readonly unit: Unit;
+  readonly better: 'more' | 'less';
+  readonly metric: string;
+  /** Where the other side calls it differently. */
+  readonly againstMetric?: string;
+  readonly side: string;
+  readonly against: string;
+}
+
+export function compare(samples: Samples, request: RowRequest): Row {
+  const { metric, againstMetric, ...row } = request;
+  const values = valuesOf(samples, row.side, metric);
+  const againstValues = valuesOf(samples, row.against, againstMetric ?? metric);
+  const ratios = values.map((value, round) => value / againstValues[round]!);
+  return {
+    ...row,
+    value: spread(values),
+    againstValue: spread(againstValues),
+    ratio: spread(ratios),
+    ratios,
+  };
+}
+
+function valuesOf(samples: Samples, side: string, metric: string): number[] {
+  return (samples.get(side) ?? []).map((sample) => {
+    const value = sample[metric];
+    if (value === undefined) throw new Error(`${side} did not measure ${metric}`);
+    return value;
+  });
+}

@@ -1,0 +1,139 @@
+/**
+ * `npm run bench [-- QUESTION…]`: answers the questions, each in a folder of its own, prints a table of ratios and writes all
+ * numbers with machine, versions and seed to `bench/results/`. `--smoke` asks everything on a tiny scale, so that the
+ * bench itself does not rot.
+ */
+import { rmSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { question as cloneChain } from './clone-chain/question.ts';
+import { question as cloneLatency } from './clone-latency/question.ts';
+import { FULL, makeBench, SMOKE } from './harness/bench.ts';
+import type { Question } from './harness/bench.ts';
+import { debianImage, namedImage, smokeImage } from './harness/images.ts';
+import type { DiskImage } from './harness/images.ts';
+import { describeMachine } from './harness/machine.ts';
+import { pinning } from './harness/processes.ts';
+import type { Row } from './harness/rounds.ts';
+import { formatTable } from './harness/table.ts';
+import { question as importQuestion } from './import/question.ts';
+import { question as randomIo } from './random-io/question.ts';
+import { question as thousandClones } from './thousand-clones/question.ts';
+
+const QUESTIONS: readonly Question[] = [importQuestion, randomIo, thousandClones, cloneLatency, cloneChain];
+const SEED_DEFAULT = 20_240_601;
+
+const HELP = `Usage: npm run bench -- [flags] [QUESTION…]
+
+Questions: ${QUESTIONS.map(({ name }) => name).join(', ')} (all)
+
+  --smoke         everything tiny, in seconds; its numbers mean nothing
+  --rounds N      how often each side runs (${FULL.rounds})
+  --seconds N     how long fio runs each time (${FULL.fioSeconds})
+  --image FILE    a raw image instead of the Debian guest of test/guest
+  --dir DIR       where all sides put their files (the system's folder for temporary files)
+  --out FILE      where the numbers go, as JSON (bench/results/TIME.json)
+  --profile DIR   where Pando's servers put CPU profiles; they cost some speed
+  --seed N        for data and access patterns (${SEED_DEFAULT})
+`;
+
+class UsageError extends Error {}
+
+function readArguments() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      smoke: { type: 'boolean', default: false },
+      rounds: { type: 'string' },
+      seconds: { type: 'string' },
+      image: { type: 'string' },
+      dir: { type: 'string' },
+      out: { type: 'string' },
+      profile: { type: 'string' },
+      seed: { type: 'string' },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  });
+  const questions = positionals.map((name) => {
+    const found = QUESTIONS.find((question) => question.name === name);
+    if (found === undefined) throw new UsageError(`there is no question "${name}"`);
+    return found;
+  });
+  const scale = values.smoke ? SMOKE : FULL;
+  return {
+    ...values,
+    questions: questions.length === 0 ? QUESTIONS : questions,
+    seed: positive('--seed', values.seed, SEED_DEFAULT, true),
+    scale: {
+      ...scale,
+      rounds: positive('--rounds', values.rounds, scale.rounds, true),
+      fioSeconds: positive('--seconds', values.seconds, scale.fioSeconds, false),
+    },
+  };
+}
+
+function positive(flag: string, text: string | undefined, fallback: number, whole: boolean): number {
+  const value = text === undefined ? fallback : Number(text);
+  if (value > 0 && value < 2 ** 31 && (!whole || Number.isInteger(value))) return value;
+  throw new UsageError(`${flag} is a positive number`);
+}
+
+async function main(args: ReturnType<typeof readArguments>): Promise<void> {
+  const say = (line: string): void => console.log(line);
+  const root = await mkdtemp(join(args.dir ?? tmpdir(), 'pando-bench-'));
+  // However this ends, processes and files end with it.
+  process.on('exit', () => rmSync(root, { recursive: true, force: true }));
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+  try {
+    let image: Promise<DiskImage> | undefined;
+    const openImage = (): Promise<DiskImage> => {
+      if (args.image !== undefined) return namedImage(resolve(args.image));
+      return args.smoke ? smokeImage(join(root, 'image.raw'), args.seed) : debianImage();
+    };
+    if (args.profile !== undefined) await mkdir(args.profile, { recursive: true });
+    const bench = makeBench(root, {
+      scale: args.scale,
+      pin: pinning(),
+      seed: args.seed,
+      profileDirectory: args.profile === undefined ? undefined : resolve(args.profile),
+      image: () => (image ??= openImage()),
+      say,
+    });
+    const machine = await describeMachine();
+    const { words, sizeBytes, dataBytes } = await bench.image();
+    const startedAt = new Date().toISOString();
+    const rows: Row[] = [];
+    for (const question of args.questions) {
+      say(`\n${question.name}: ${question.title}`);
+      rows.push(...(await question.run(bench)));
+    }
+    say(`\n${formatTable(rows)}\n`);
+    const result = {
+      ...{ startedAt, endedAt: new Date().toISOString(), machine, pinning: bench.pin.words },
+      ...{ smoke: args.smoke, seed: args.seed, scale: args.scale },
+      ...{ image: { words, sizeBytes, dataBytes }, missing: [...bench.missing], rows },
+    };
+    const results = fileURLToPath(new URL('results', import.meta.url));
+    const out = args.out ?? join(results, `${startedAt.replaceAll(/[:.]/g, '-')}.json`);
+    await writeFile(out, `${JSON.stringify(result, undefined, 2)}\n`);
+    say(`${bench.pin.words}; all numbers: ${out}`);
+    if (args.smoke) say('A smoke run: the numbers mean nothing.');
+  } finally {
+    await rm(root, { recursive: true, force: true });
+  }
+}
+
+try {
+  const args = readArguments();
+  if (args.help) console.log(HELP);
+  else await main(args);
+} catch (error) {
+  const isUsage =
+    error instanceof UsageError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS') === true;
+  if (!isUsage) throw error;
+  console.error(`${(error as Error).message}\n\n${HELP}`);
+  process.exitCode = 2;
+}
