@@ -5,7 +5,13 @@
  */
 import { describe, it } from 'vitest';
 import { MemoryCatalog, type Catalog, type CatalogSnapshot } from '@pando/catalog';
-import { DirectorySegmentStorage, MemoryChunkIndex, openChunkStore, type ChunkIndex, type ChunkStore } from '@pando/chunk-store';
+import {
+  DirectorySegmentStorage,
+  MemoryChunkIndex,
+  openChunkStore,
+  type ChunkIndex,
+  type ChunkStore,
+} from '@pando/chunk-store';
 import { CrashFileSystem, runSeed } from '@pando/common/testing';
 import { collect } from '@pando/gc';
 import { DISK_TABLE, checkRecord, rootOf } from '@pando/volume';
@@ -25,7 +31,12 @@ class CrashIndex implements ChunkIndex {
   }
 
   write(batch: Parameters<ChunkIndex['write']>[0], durable: boolean): Promise<void> {
-    const kept = { ids: batch.ids.slice(), places: batch.places.slice(), count: batch.count, ...(batch.deletes === undefined ? {} : { deletes: batch.deletes.slice() }) };
+    const kept = {
+      ids: batch.ids.slice(),
+      places: batch.places.slice(),
+      count: batch.count,
+      ...(batch.deletes === undefined ? {} : { deletes: batch.deletes.slice() }),
+    };
     return this.#apply((index) => index.write(kept, true), durable);
   }
 
@@ -89,7 +100,10 @@ function realWorld(random: () => number): World {
         kill();
         const next = fs.crash(random);
         void stores?.close().catch(() => undefined);
-        return boot(next, index.then((old) => old.crash(random)));
+        return boot(
+          next,
+          index.then((old) => old.crash(random)),
+        );
       },
     };
   };
@@ -98,7 +112,8 @@ function realWorld(random: () => number): World {
 
 async function* rootsFrom(snapshot: CatalogSnapshot): AsyncGenerator<ReturnType<typeof rootOf>> {
   try {
-    for await (const { key, value } of snapshot.entries(DISK_TABLE)) yield rootOf(checkRecord(Number(key), value, CHUNK));
+    for await (const { key, value } of snapshot.entries(DISK_TABLE))
+      yield rootOf(checkRecord(Number(key), value, CHUNK));
   } finally {
     await snapshot.close();
   }

@@ -2,6 +2,7 @@ export { buildApi } from './app.ts';
 export { DEFAULT_LIMITS, type ApiLimits, type ApiOptions, type App, type Engine } from './context.ts';
 export { Jobs, type JobWork, type StartedJob } from './jobs.ts';
 export { problemOf, statusOf } from './plugins/errors.ts';
+export { STORE_LANE } from './plugins/work.ts';
 export type { Problem } from './schemas/common.ts';
 export type { Backup, ImportResult, Vm } from './schemas/fleet.ts';
 export type { GcReport, Job, JobKind, JobState, Progress, VerifyReport } from './schemas/work.ts';

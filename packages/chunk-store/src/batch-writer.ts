@@ -60,7 +60,10 @@ export class BatchWriter {
   async write(owner: BatchOwner, chunks: Uint8Array, count: number, level: number): Promise<Uint8Array> {
     const chunkBytes = level === 0 ? this.#parts.chunkBytes : NODE_BYTES;
     if (chunks.byteLength < count * chunkBytes) {
-      throw new PandoError('internal', `${count} chunks of ${chunkBytes} bytes are not in ${chunks.byteLength} bytes`);
+      throw new PandoError(
+        'internal',
+        `${count} chunks of ${chunkBytes} bytes are not in ${chunks.byteLength} bytes`,
+      );
     }
     const ids = new Uint8Array(count * ID_BYTES);
     const batchMax = batchChunks(chunkBytes);
@@ -108,7 +111,8 @@ export class BatchWriter {
     try {
       slab.input.set(chunks);
       await this.#parts.pool.hash(slab, count, chunkBytes);
-      for (let wait = locator.ready(); wait !== undefined; wait = locator.ready()) await wait.catch(() => undefined);
+      for (let wait = locator.ready(); wait !== undefined; wait = locator.ready())
+        await wait.catch(() => undefined);
       // From here to the end of the try block is one turn of the event loop: a collection that begins
       // sees a batch either not looked up (then its barrier sees the hits) or pinned.
       owner.lookedUp(slab.ids, count, level === 0 ? undefined : chunks, level);

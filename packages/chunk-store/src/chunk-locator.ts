@@ -114,7 +114,9 @@ export class ChunkLocator {
   }
 
   #mayLoad(segment: Segment): boolean {
-    return segment.state === 'sealed' && !segment.suspect && !segment.condemned && this.#recent.fits(segment.slots);
+    return (
+      segment.state === 'sealed' && !segment.suspect && !segment.condemned && this.#recent.fits(segment.slots)
+    );
   }
 
   async #load(segment: Segment): Promise<void> {

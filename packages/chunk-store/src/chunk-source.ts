@@ -72,7 +72,10 @@ export class ChunkSource implements ChunkReader {
         target.fill(0, at, at + this.chunkBytes);
         continue;
       }
-      if (keys[child] === 0 && (this.#locator.ready() !== undefined || this.#resolve(node, child) !== FOUND)) {
+      if (
+        keys[child] === 0 &&
+        (this.#locator.ready() !== undefined || this.#resolve(node, child) !== FOUND)
+      ) {
         return this.#readRest(node, first, count, i, target, targetOffset);
       }
       const run = this.#runs.cache.get(keys[child]!);
@@ -95,7 +98,10 @@ export class ChunkSource implements ChunkReader {
   #copy(run: CachedRun, node: StoreNode, child: number, target: Uint8Array, at: number): void {
     const chunk = run.chunkAt(node.slots![child]!, node.bytes, child * ID_BYTES);
     if (run.chunkBytes !== this.chunkBytes) {
-      throw new PandoError('chunk-corrupt', `chunk ${idToHex(node.bytes, child * ID_BYTES)} is not a data chunk`);
+      throw new PandoError(
+        'chunk-corrupt',
+        `chunk ${idToHex(node.bytes, child * ID_BYTES)} is not a data chunk`,
+      );
     }
     target.set(run.raw.subarray(chunk * this.chunkBytes, (chunk + 1) * this.chunkBytes), at);
   }
@@ -146,7 +152,7 @@ export class ChunkSource implements ChunkReader {
   }
 
   async #readMoved(node: StoreNode, child: number, target: Uint8Array, at: number): Promise<void> {
-    for (let moves = 0; moves < MOVES_MAX; ) {
+    for (let moves = 0; moves < MOVES_MAX;) {
       await this.#ready();
       const found = this.#resolve(node, child);
       if (found === MISSING) break;
@@ -167,7 +173,7 @@ export class ChunkSource implements ChunkReader {
 
   /** The bytes of a chunk: a view of a cached run. */
   async #read(id: Uint8Array, what: string): Promise<Uint8Array> {
-    for (let moves = 0; moves < MOVES_MAX; ) {
+    for (let moves = 0; moves < MOVES_MAX;) {
       await this.#ready();
       const found = this.#locator.find(id, 0);
       if (found === MISSING) break;

@@ -77,7 +77,10 @@ function checkOptions(options: ChunkStoreOptions, limits: ChunkStoreLimits): voi
   const { chunkBytes, storeId } = options;
   const isPowerOfTwo = Number.isInteger(chunkBytes) && (chunkBytes & (chunkBytes - 1)) === 0;
   if (!isPowerOfTwo || chunkBytes < CHUNK_BYTES_MIN || chunkBytes > CHUNK_BYTES_MAX) {
-    throw new PandoError('request-invalid', `chunkBytes is a power of two from 4 KiB to 64 KiB, not ${chunkBytes}`);
+    throw new PandoError(
+      'request-invalid',
+      `chunkBytes is a power of two from 4 KiB to 64 KiB, not ${chunkBytes}`,
+    );
   }
   if (storeId.byteLength !== STORE_ID_BYTES) throw new PandoError('internal', 'a store id has 16 bytes');
   if (limits.segmentBytesMax > SEGMENT_BYTES_MAX) {
@@ -180,7 +183,9 @@ class LocalChunkStore implements ChunkStore {
   beginCollection(onHit: OnHit): Collection {
     this.#throwIfClosing();
     if (this.#collection !== undefined) throw new PandoError('internal', 'a collection is under way already');
-    const candidates = this.#table.all().filter((segment) => segment.state === 'sealed' && !segment.condemned);
+    const candidates = this.#table
+      .all()
+      .filter((segment) => segment.state === 'sealed' && !segment.condemned);
     for (const segment of candidates) segment.candidate = true;
     this.#writer.onHit = onHit;
     const collection = new StoreCollection(

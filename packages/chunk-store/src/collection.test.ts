@@ -1,7 +1,18 @@
 import { ID_BYTES, KiB } from '@pando/common';
 import { describe, expect, it } from 'vitest';
 import { readPlace } from './place.ts';
-import { CHUNK, chunkOf, chunksOf, expectChunks, idAt, isCode, put, putLeaf, range, World } from './test-world.ts';
+import {
+  CHUNK,
+  chunkOf,
+  chunksOf,
+  expectChunks,
+  idAt,
+  isCode,
+  put,
+  putLeaf,
+  range,
+  World,
+} from './test-world.ts';
 import type { ChunkStore, Collection } from './types.ts';
 
 const NONE = (): boolean => false;
@@ -9,7 +20,9 @@ const ALL = (): boolean => true;
 const NO_HITS = (): void => undefined;
 
 /** A world whose only candidate holds the given chunks. */
-async function sealedWorld(numbers: readonly number[]): Promise<{ world: World; store: ChunkStore; ids: Uint8Array }> {
+async function sealedWorld(
+  numbers: readonly number[],
+): Promise<{ world: World; store: ChunkStore; ids: Uint8Array }> {
   const world = new World({ segmentBytesMax: 4096 * KiB });
   const store = await world.open();
   const ids = await put(store, numbers);
@@ -29,7 +42,12 @@ describe('the barrier', () => {
     const { store, ids } = await sealedWorld(range(0, 40));
     const hits: [number, boolean, number, string][] = [];
     const collection = store.beginCollection((_segment, slot, hitIds, offset, isNode, level) => {
-      hits.push([slot, isNode, level, Buffer.from(hitIds.subarray(offset, offset + ID_BYTES)).toString('hex')]);
+      hits.push([
+        slot,
+        isNode,
+        level,
+        Buffer.from(hitIds.subarray(offset, offset + ID_BYTES)).toString('hex'),
+      ]);
     });
     const session = store.openSession();
     for (let round = 0; round < 3; round++) {
@@ -74,7 +92,13 @@ describe('pins', () => {
     const ids = await session.writeChunks(chunksOf([1, 2]), 2);
     const node = await putLeaf(session, ids);
     const collection = store.beginCollection(NO_HITS);
-    expect(pinsOf(collection)).toEqual(new Map([[hex(ids, 0), 0], [hex(ids, 1), 0], [hex(node), 0]]));
+    expect(pinsOf(collection)).toEqual(
+      new Map([
+        [hex(ids, 0), 0],
+        [hex(ids, 1), 0],
+        [hex(node), 0],
+      ]),
+    );
     collection.end();
     session.release();
     session.release();
@@ -93,13 +117,25 @@ describe('pins', () => {
     const leaf = await putLeaf(session, early);
     const late = await session.writeChunks(chunkOf(3), 1);
     const collection = store.beginCollection(NO_HITS);
-    expect(pinsOf(collection)).toEqual(new Map([[hex(said), 3], [hex(leaf), 1], [hex(late), 0]]));
+    expect(pinsOf(collection)).toEqual(
+      new Map([
+        [hex(said), 3],
+        [hex(leaf), 1],
+        [hex(late), 0],
+      ]),
+    );
     collection.end();
     const top = new Uint8Array(4096);
     top.set(leaf);
     const topId = await session.writeNodes(top, 1, 2);
     const again = store.beginCollection(NO_HITS);
-    expect(pinsOf(again)).toEqual(new Map([[hex(said), 3], [hex(topId), 2], [hex(late), 0]]));
+    expect(pinsOf(again)).toEqual(
+      new Map([
+        [hex(said), 3],
+        [hex(topId), 2],
+        [hex(late), 0],
+      ]),
+    );
     again.end();
     await store.close();
   });

@@ -16,7 +16,12 @@ function bytesOf(...values: number[]): Uint8Array {
   return Uint8Array.from(values);
 }
 
-async function readAll(storage: SegmentStorage, segment: number, position: number, length: number): Promise<number[]> {
+async function readAll(
+  storage: SegmentStorage,
+  segment: number,
+  position: number,
+  length: number,
+): Promise<number[]> {
   const target = new Uint8Array(length);
   const read = await storage.read(segment, target, position);
   return [...target.subarray(0, read)];
@@ -90,7 +95,9 @@ export function segmentStorageSuite(name: string, make: () => Promise<StorageUnd
     it('says that a segment is missing', async () => {
       const { storage } = await make();
       await storage.list();
-      await expect(readAll(storage, 5, 0, 1)).rejects.toSatisfy((error) => isPandoError(error, 'chunk-missing'));
+      await expect(readAll(storage, 5, 0, 1)).rejects.toSatisfy((error) =>
+        isPandoError(error, 'chunk-missing'),
+      );
       // And does not remember it: the segment may come.
       const writer = await storage.create(5);
       await writer.append([bytesOf(1)]);
@@ -126,7 +133,9 @@ export function segmentStorageSuite(name: string, make: () => Promise<StorageUnd
       await storage.remove(1);
       await storage.remove(1);
       expect(await storage.list()).toEqual([]);
-      await expect(readAll(storage, 1, 0, 1)).rejects.toSatisfy((error) => isPandoError(error, 'chunk-missing'));
+      await expect(readAll(storage, 1, 0, 1)).rejects.toSatisfy((error) =>
+        isPandoError(error, 'chunk-missing'),
+      );
       await storage.close();
     });
 
@@ -179,7 +188,11 @@ export interface IndexUnderTest {
 }
 
 /** `count` ids that differ, and places that tell which is which. */
-function entries(first: number, count: number, segment: number): { ids: Uint8Array; places: Uint8Array; count: number } {
+function entries(
+  first: number,
+  count: number,
+  segment: number,
+): { ids: Uint8Array; places: Uint8Array; count: number } {
   const ids = Buffer.alloc(count * ID_BYTES);
   const places = new Uint8Array(count * PLACE_BYTES);
   for (let i = 0; i < count; i++) {
@@ -236,7 +249,8 @@ export function chunkIndexSuite(name: string, make: () => Promise<IndexUnderTest
     it('replaces a place, newest wins, in the order of the calls', async () => {
       const { index } = await make();
       const writes: Promise<void>[] = [];
-      for (let segment = 1; segment <= 20; segment++) writes.push(index.write(entries(0, 10, segment), false));
+      for (let segment = 1; segment <= 20; segment++)
+        writes.push(index.write(entries(0, 10, segment), false));
       await Promise.all(writes);
       const { ids } = entries(0, 10, 0);
       for (let i = 0; i < 10; i++) expect(readPlace(index.get(ids, i * ID_BYTES)!).segment).toBe(20);

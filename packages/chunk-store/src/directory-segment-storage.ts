@@ -122,7 +122,9 @@ export class DirectorySegmentStorage implements SegmentStorage {
   async reopen(segment: number): Promise<SegmentWriter> {
     const file = await this.#fs.open(this.#path(segment), 'write');
     // The name may be as new as the bytes: a segment that broke off before its first sync.
-    return new FileSegmentWriter(segment, file, await file.size(), () => this.#fs.syncDirectory(this.#directory));
+    return new FileSegmentWriter(segment, file, await file.size(), () =>
+      this.#fs.syncDirectory(this.#directory),
+    );
   }
 
   async remove(segment: number): Promise<void> {

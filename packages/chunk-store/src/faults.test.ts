@@ -3,7 +3,19 @@ import { between, fillRandom, runSeed, seededRandom } from '@pando/common/testin
 import { describe, expect, it } from 'vitest';
 import { rebuildIndex } from './chunk-store.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
-import { CHUNK, CrashIndex, chunkOf, chunksOf, expectChunks, idAt, isCode, put, range, STORE_ID, World } from './test-world.ts';
+import {
+  CHUNK,
+  CrashIndex,
+  chunkOf,
+  chunksOf,
+  expectChunks,
+  idAt,
+  isCode,
+  put,
+  range,
+  STORE_ID,
+  World,
+} from './test-world.ts';
 
 /** A store whose last segment was never sealed, as a killed process leaves it. */
 async function killedWorld(numbers: readonly number[]): Promise<{ world: World; ids: Uint8Array }> {
@@ -34,7 +46,11 @@ describe('a torn tail', () => {
   it('of garbage, or of zeros, is cut, and what was whole can be written again', async () => {
     const seed = runSeed();
     const random = seededRandom(seed);
-    for (const tail of [new Uint8Array(70_000), fillRandom(random, new Uint8Array(5001)), Buffer.from('PRUNPRUN')]) {
+    for (const tail of [
+      new Uint8Array(70_000),
+      fillRandom(random, new Uint8Array(5001)),
+      Buffer.from('PRUNPRUN'),
+    ]) {
       const { world, ids } = await killedWorld(range(1, 10));
       const [file] = await world.files();
       world.fs.damage(file!, (bytes) => new Uint8Array(Buffer.concat([bytes, tail])));
@@ -92,7 +108,7 @@ describe('a flipped bit', () => {
     for (let round = 0; round < 130; round++) {
       const at = round < 70 ? round * 4 : between(random, 0, whole.byteLength - 1);
       const context = `seed ${seed}, byte ${at}`;
-      world.fs.damage(file!, () => whole.map((byte, i) => (i === at ? byte ^ (1 << round % 8) : byte)));
+      world.fs.damage(file!, () => whole.map((byte, i) => (i === at ? byte ^ (1 << (round % 8)) : byte)));
       const store = await world.open();
       for (let i = 0; i < numbers.length; i++) {
         const read = await store.readChunk(ids, i * 32).catch((error: unknown) => {
@@ -103,7 +119,8 @@ describe('a flipped bit', () => {
         if (read !== undefined && !Buffer.from(read).equals(chunkOf(numbers[i]!))) expect.fail(context);
       }
       if ((await store.verify()).damaged.length === 0) {
-        if (!(at >= whole.byteLength - 8 && at < whole.byteLength - 4)) expect.fail(`${context} was not found`);
+        if (!(at >= whole.byteLength - 8 && at < whole.byteLength - 4))
+          expect.fail(`${context} was not found`);
       }
       await store.close();
     }

@@ -82,7 +82,8 @@ export class FreshChunks {
   /** Removes a chunk that is pending at exactly this place; a newer one of the same id stays. */
   removePlaced(ids: Uint8Array, offset: number, segment: number, slot: number): void {
     const entry = this.#table.indexOf(ids, offset);
-    if (entry >= 0 && this.#segments[entry] === segment && this.#slots[entry] === slot) this.#remove(ids, offset);
+    if (entry >= 0 && this.#segments[entry] === segment && this.#slots[entry] === slot)
+      this.#remove(ids, offset);
   }
 
   #remove(ids: Uint8Array, offset: number): void {

@@ -3,14 +3,22 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openChunkStore } from './chunk-store.ts';
 import { segmentFileName } from './directory-segment-storage.ts';
-import { GOLDEN_CHUNK_BYTES, GOLDEN_DIRECTORY, GOLDEN_STORE_ID, goldenNoise, goldenSegments, goldenText } from './golden.ts';
+import {
+  GOLDEN_CHUNK_BYTES,
+  GOLDEN_DIRECTORY,
+  GOLDEN_STORE_ID,
+  goldenNoise,
+  goldenSegments,
+  goldenText,
+} from './golden.ts';
 import { hashChunk } from './hashing.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
 import { MemorySegmentStorage } from './memory-segment-storage.ts';
 import { idAt, range } from './test-world.ts';
 
 const golden = [1, 2].map((segment) => readFileSync(join(GOLDEN_DIRECTORY, segmentFileName(segment))));
-const hex = (bytes: Uint8Array, from: number, length: number): string => Buffer.from(bytes.subarray(from, from + length)).toString('hex');
+const hex = (bytes: Uint8Array, from: number, length: number): string =>
+  Buffer.from(bytes.subarray(from, from + length)).toString('hex');
 
 describe('format version 1', () => {
   it('is what the golden segment has, byte for byte', async () => {

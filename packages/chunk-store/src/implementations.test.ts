@@ -46,7 +46,13 @@ chunkIndexSuite('LevelDB', async () => {
 describe('a directory of segments', () => {
   it('leaves files alone that are no segments', async () => {
     const fs = new MemoryFileSystem();
-    for (const name of ['lost+found', '1.seg', '0000000000001.seg', '000000000001.seg.tmp', '000000000007.seg']) {
+    for (const name of [
+      'lost+found',
+      '1.seg',
+      '0000000000001.seg',
+      '000000000001.seg.tmp',
+      '000000000007.seg',
+    ]) {
       await (await fs.open(`d/${name}`, 'create')).close();
     }
     const storage = new DirectorySegmentStorage(fs, 'd');
@@ -85,7 +91,9 @@ describe('the index in LevelDB', () => {
   it('says that another process, or this one, has it open', async () => {
     const directory = folder();
     const index = await LevelChunkIndex.open(directory);
-    await expect(LevelChunkIndex.open(directory)).rejects.toSatisfy((error) => isPandoError(error, 'store-locked'));
+    await expect(LevelChunkIndex.open(directory)).rejects.toSatisfy((error) =>
+      isPandoError(error, 'store-locked'),
+    );
     await index.close();
     await (await LevelChunkIndex.open(directory)).close();
   });

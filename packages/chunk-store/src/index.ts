@@ -2,7 +2,12 @@ export { openChunkStore, rebuildIndex, type ChunkStoreOptions } from './chunk-st
 export { DirectorySegmentStorage, segmentFileName } from './directory-segment-storage.ts';
 export { hashChunk } from './hashing.ts';
 export { LevelChunkIndex, type LevelChunkIndexOptions } from './level-chunk-index.ts';
-export { CHUNK_STORE_LIMITS, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, type ChunkStoreLimits } from './limits.ts';
+export {
+  CHUNK_STORE_LIMITS,
+  SEGMENT_BYTES_DEFAULT,
+  SEGMENT_BYTES_MAX,
+  type ChunkStoreLimits,
+} from './limits.ts';
 export { MemoryChunkIndex } from './memory-chunk-index.ts';
 export { createMemoryChunkStore } from './memory-chunk-store.ts';
 export { MemorySegmentStorage } from './memory-segment-storage.ts';

@@ -92,7 +92,8 @@ export class LevelChunkIndex implements ChunkIndex {
     try {
       const deletes = batch.deletes;
       if (deletes !== undefined) {
-        for (let at = 0; at < deletes.byteLength; at += ID_BYTES) chained.del(deletes.subarray(at, at + ID_BYTES));
+        for (let at = 0; at < deletes.byteLength; at += ID_BYTES)
+          chained.del(deletes.subarray(at, at + ID_BYTES));
       }
       for (let i = 0; i < batch.count; i++) {
         chained.put(
@@ -133,7 +134,9 @@ export class LevelChunkIndex implements ChunkIndex {
   /** Bytes of tables on disk, as LevelDB estimates them: what is still in its log is not counted. */
   bytes(): Promise<number> {
     // The types of `level` leave out what its Node half has beyond the browser's.
-    const db = this.#db as unknown as { approximateSize(start: Uint8Array, end: Uint8Array): Promise<number> };
+    const db = this.#db as unknown as {
+      approximateSize(start: Uint8Array, end: Uint8Array): Promise<number>;
+    };
     return db.approximateSize(new Uint8Array(1), new Uint8Array(ID_BYTES + 1).fill(255));
   }
 
@@ -160,7 +163,8 @@ export class LevelChunkIndex implements ChunkIndex {
   /** Makes the database fit to be written to after the disk was full. @throws `store-full`, `store-failed` */
   async #mend(): Promise<void> {
     if (this.#state === 'open') return;
-    if (this.#state === 'failed') throw new PandoError('store-failed', 'the index stopped writing after a failure');
+    if (this.#state === 'failed')
+      throw new PandoError('store-failed', 'the index stopped writing after a failure');
     await this.#probe();
     this.#reopening ??= this.#reopen().finally(() => {
       this.#reopening = undefined;
@@ -223,10 +227,14 @@ function openError(directory: string, error: unknown): PandoError {
   const cause = (error as { cause?: unknown }).cause ?? error;
   const code = (cause as { code?: string }).code;
   if (code === 'LEVEL_LOCKED') {
-    return new PandoError('store-locked', `the index in ${directory} is open in another process`, { cause: error });
+    return new PandoError('store-locked', `the index in ${directory} is open in another process`, {
+      cause: error,
+    });
   }
   if (code === 'LEVEL_CORRUPTION') {
-    return new PandoError('segment-corrupt', `the index in ${directory} is damaged; it can be rebuilt`, { cause: error });
+    return new PandoError('segment-corrupt', `the index in ${directory} is damaged; it can be rebuilt`, {
+      cause: error,
+    });
   }
   return fromIoError(cause, `opening the index in ${directory}`, 'store-failed');
 }

@@ -60,8 +60,11 @@ class Model {
     if (this.random() < 0.5) await this.store.seal();
     for (const number of [...this.promised]) if (this.random() < 0.3) this.promised.delete(number);
     const live = new Set<string>();
-    const key = (ids: Uint8Array, offset: number): string => Buffer.from(ids.subarray(offset, offset + 32)).toString('hex');
-    const collection = this.store.beginCollection((_segment, _slot, ids, offset) => live.add(key(ids, offset)));
+    const key = (ids: Uint8Array, offset: number): string =>
+      Buffer.from(ids.subarray(offset, offset + 32)).toString('hex');
+    const collection = this.store.beginCollection((_segment, _slot, ids, offset) =>
+      live.add(key(ids, offset)),
+    );
     for (const number of this.promised) live.add(key(this.ids.get(number)!, 0));
     for (let i = 0; i < collection.pins.count; i++) live.add(key(collection.pins.ids, i * 32));
     const writing = this.session();
@@ -71,7 +74,8 @@ class Model {
       expect(storedBytes.reduce((sum, share) => sum + share, 0)).toBe(bytes);
       const isLive = (slot: number): boolean => live.has(key(ids, slot * 32));
       if (this.random() < 0.3) continue;
-      if (!(await collection.drop(segment, isLive)) && this.random() < 0.7) await collection.compact(segment, isLive);
+      if (!(await collection.drop(segment, isLive)) && this.random() < 0.7)
+        await collection.compact(segment, isLive);
     }
     collection.end();
     await writing;

@@ -9,7 +9,14 @@ import { fromIoError, ID_BYTES, PandoError } from '@pando/common';
 import { GrowingBytes } from './growing-bytes.ts';
 import { INDEX_BATCH_ENTRIES, OPEN_CONCURRENCY } from './limits.ts';
 import { readPlace } from './place.ts';
-import { idsOfRun, indexBatches, readDirectory, readTrailer, scanRuns, type SegmentDirectory } from './segment-directory.ts';
+import {
+  idsOfRun,
+  indexBatches,
+  readDirectory,
+  readTrailer,
+  scanRuns,
+  type SegmentDirectory,
+} from './segment-directory.ts';
 import {
   decodeFileHeader,
   encodeFooter,
@@ -62,7 +69,11 @@ export async function recover(context: RecoveryContext): Promise<void> {
 /** Remembers which segments may hold copies that the index does not name. */
 export function saveSuspects(index: ChunkIndex, table: SegmentTable): Promise<void> {
   const suspects = table.all().filter((segment) => segment.suspect);
-  return writeNumbers(index, 'suspects', suspects.map((segment) => segment.number));
+  return writeNumbers(
+    index,
+    'suspects',
+    suspects.map((segment) => segment.number),
+  );
 }
 
 /**
@@ -112,10 +123,12 @@ async function wholeDirectory(
     return undefined;
   }
   if (trailer !== undefined) {
-    const directory = await readDirectory(context.storage, number, segment.seed, size).catch((error: unknown) => {
-      if (error instanceof PandoError && error.code === 'segment-corrupt') return undefined;
-      throw error;
-    });
+    const directory = await readDirectory(context.storage, number, segment.seed, size).catch(
+      (error: unknown) => {
+        if (error instanceof PandoError && error.code === 'segment-corrupt') return undefined;
+        throw error;
+      },
+    );
     if (directory !== undefined) {
       segment.slots = trailer.slots;
       return directory;
@@ -168,12 +181,19 @@ export async function scanDirectory(
   const ids = new GrowingBytes();
   const entry = new Uint8Array(RUN_ENTRY_BYTES);
   const { number, seed } = segment;
-  const end = await scanRuns(context.storage, number, seed, context.chunkBytes, size, (bytes, at, header, offset) => {
-    writeRunEntry(entry, 0, offset, header);
-    runTable.append(entry);
-    ids.append(new Uint8Array(header.firstSlot * ID_BYTES - ids.length)); // slots of a damaged run before it
-    ids.append(idsOfRun(bytes, at, header));
-  });
+  const end = await scanRuns(
+    context.storage,
+    number,
+    seed,
+    context.chunkBytes,
+    size,
+    (bytes, at, header, offset) => {
+      writeRunEntry(entry, 0, offset, header);
+      runTable.append(entry);
+      ids.append(new Uint8Array(header.firstSlot * ID_BYTES - ids.length)); // slots of a damaged run before it
+      ids.append(idsOfRun(bytes, at, header));
+    },
+  );
   return { directory: { runTable: runTable.bytes, ids: ids.bytes }, end };
 }
 
@@ -198,7 +218,11 @@ async function checkHeader(context: RecoveryContext, number: number): Promise<'w
 }
 
 /** Puts all chunks of a segment into the index, over older places; notes who then holds copies that do not count. */
-export async function reindex(context: RecoveryContext, segment: Segment, directory: SegmentDirectory): Promise<void> {
+export async function reindex(
+  context: RecoveryContext,
+  segment: Segment,
+  directory: SegmentDirectory,
+): Promise<void> {
   const { index, table } = context;
   const runs = directory.runTable.byteLength / RUN_ENTRY_BYTES;
   for (const batch of indexBatches(segment.number, directory, 0, runs, INDEX_BATCH_ENTRIES)) {

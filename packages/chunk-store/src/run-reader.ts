@@ -57,7 +57,10 @@ export class RunReader {
     const length = await this.#storage.read(segment, bytes, runOffset);
     const header = decodeRunHeader(bytes.subarray(0, length), 0, seed, this.#chunkBytes);
     if (header?.runBytes !== runBytes || length < runBytes || !isRunBodyIntact(bytes, 0, header)) {
-      throw new PandoError('chunk-corrupt', `the run at offset ${runOffset} of segment ${segment} is damaged`);
+      throw new PandoError(
+        'chunk-corrupt',
+        `the run at offset ${runOffset} of segment ${segment} is damaged`,
+      );
     }
     const ids = idsOfRun(bytes, 0, header).slice();
     const stored = bytes.subarray(runBytes - header.storedBytes);

@@ -109,7 +109,11 @@ export async function scanRuns(
   let slot = 0;
   while (offset < end) {
     const pieceStart = offset;
-    const length = await storage.read(segment, piece.subarray(0, Math.min(SCAN_BYTES, end - pieceStart)), pieceStart);
+    const length = await storage.read(
+      segment,
+      piece.subarray(0, Math.min(SCAN_BYTES, end - pieceStart)),
+      pieceStart,
+    );
     if (length === 0) break;
     const bytes = piece.subarray(0, length);
     const isLastPiece = pieceStart + length >= end || length < SCAN_BYTES;
@@ -152,7 +156,7 @@ export function* indexBatches(
   toRun: number,
   entriesMax: number,
 ): Generator<IndexBatch> {
-  for (let run = fromRun; run < toRun; ) {
+  for (let run = fromRun; run < toRun;) {
     let count = 0;
     let end = run;
     while (end < toRun && count < entriesMax) count += runEntryAt(directory.runTable, end++).count;

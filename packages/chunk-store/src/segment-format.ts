@@ -194,7 +194,12 @@ export function encodeFooter(
 }
 
 /** What the last TRAILER_BYTES bytes of a segment of `size` bytes say, when it is sealed and they are whole. */
-export function decodeTrailer(bytes: Uint8Array, seed: number, segment: number, size: number): Trailer | undefined {
+export function decodeTrailer(
+  bytes: Uint8Array,
+  seed: number,
+  segment: number,
+  size: number,
+): Trailer | undefined {
   if (bytes.byteLength < TRAILER_BYTES || !TRAILER_MAGIC.equals(bytes.subarray(0, 8))) return undefined;
   const view = viewOf(bytes, 0, TRAILER_BYTES);
   if (view.getUint32(36, true) !== crc32(bytes.subarray(0, 36), seed)) return undefined;
@@ -206,7 +211,8 @@ export function decodeTrailer(bytes: Uint8Array, seed: number, segment: number, 
     footerCrc: view.getUint32(28, true),
   };
   const footerBytes = trailer.runCount * RUN_ENTRY_BYTES + trailer.slots * ID_BYTES;
-  if (trailer.segment !== segment || trailer.footerOffset + footerBytes + TRAILER_BYTES !== size) return undefined;
+  if (trailer.segment !== segment || trailer.footerOffset + footerBytes + TRAILER_BYTES !== size)
+    return undefined;
   return trailer;
 }
 

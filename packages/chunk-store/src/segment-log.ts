@@ -117,7 +117,7 @@ export class SegmentLog {
 
   async #append(output: Uint8Array, runs: Uint32Array, runCount: number): Promise<void> {
     let at = 0;
-    for (let run = 0; run < runCount; ) {
+    for (let run = 0; run < runCount;) {
       this.throwIfFailed();
       await this.#waitForRoom();
       const segment = await this.#segmentFor(runs[run]!);
@@ -150,7 +150,8 @@ export class SegmentLog {
 
   async #segmentFor(runBytes: number): Promise<Segment> {
     const open = this.#open;
-    if (open !== undefined && open.contents!.runs > 0 && !this.#fits(open, runBytes, 1)) this.#startSeal(open);
+    if (open !== undefined && open.contents!.runs > 0 && !this.#fits(open, runBytes, 1))
+      this.#startSeal(open);
     await this.#open?.contents?.repairing;
     if (this.#open !== undefined) return this.#open;
     const { storage, table, storeId, chunkBytes } = this.#options;
@@ -193,7 +194,10 @@ export class SegmentLog {
     let bytes = 0;
     let run = firstRun;
     let slot = segment.slots;
-    while (run < runCount && (run === firstRun || this.#fits(segment, bytes + runs[run]!, run + 1 - firstRun))) {
+    while (
+      run < runCount &&
+      (run === firstRun || this.#fits(segment, bytes + runs[run]!, run + 1 - firstRun))
+    ) {
       placeRun(output, at + bytes, slot, segment.seed);
       slot += output[at + bytes + 6]! | (output[at + bytes + 7]! << 8);
       bytes += runs[run++]!;
@@ -246,7 +250,8 @@ export class SegmentLog {
     await segment.contents?.repairing;
     await this.#sealing.get(segment)?.catch(() => undefined); // if that failed, the footer did; the data may not have
     const contents = segment.contents;
-    if (contents === undefined || contents.indexedRuns === contents.runs || contents.writer === undefined) return;
+    if (contents === undefined || contents.indexedRuns === contents.runs || contents.writer === undefined)
+      return;
     await this.#syncAndIndex(contents, segment);
   }
 
@@ -262,9 +267,13 @@ export class SegmentLog {
     try {
       await writer.sync();
     } catch (error) {
-      this.#failed ??= new PandoError('store-failed', `syncing segment ${writer.segment} failed; writing has stopped`, {
-        cause: error,
-      });
+      this.#failed ??= new PandoError(
+        'store-failed',
+        `syncing segment ${writer.segment} failed; writing has stopped`,
+        {
+          cause: error,
+        },
+      );
       throw this.#failed;
     }
   }
@@ -275,7 +284,13 @@ export class SegmentLog {
     return indexQueue.run(async () => {
       if (contents.indexedRuns >= toRun) return;
       const directory: SegmentDirectory = { runTable: contents.runTable.bytes, ids: contents.ids.bytes };
-      for (const batch of indexBatches(segment.number, directory, contents.indexedRuns, toRun, INDEX_BATCH_ENTRIES)) {
+      for (const batch of indexBatches(
+        segment.number,
+        directory,
+        contents.indexedRuns,
+        toRun,
+        INDEX_BATCH_ENTRIES,
+      )) {
         await index.write(batch, false);
       }
       for (let run = contents.indexedRuns; run < toRun; run++) {
@@ -305,7 +320,10 @@ export class SegmentLog {
       await contents.repairing;
       await contents.syncing?.catch(() => undefined);
       this.throwIfFailed();
-      if (contents.runs === 0) { await this.#removeEmpty(segment); return; }
+      if (contents.runs === 0) {
+        await this.#removeEmpty(segment);
+        return;
+      }
       const writer = (contents.writer ??= await this.#reopen(segment));
       const footer = encodeFooter(
         segment.number,

@@ -105,7 +105,8 @@ export class SegmentTable {
 
   /** Registers a segment under its number. */
   add(number: number, state: SegmentState, bytes: number): Segment {
-    if (number > SEGMENT_NUMBER_MAX) throw new PandoError('internal', `no segment numbers are left: ${number}`);
+    if (number > SEGMENT_NUMBER_MAX)
+      throw new PandoError('internal', `no segment numbers are left: ${number}`);
     const segment = new Segment(number, this.seedOf(number), state, bytes);
     this.#segments.set(number, segment);
     if (this.#creating === number) this.#creating = undefined;

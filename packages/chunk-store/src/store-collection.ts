@@ -114,7 +114,8 @@ export class StoreCollection implements Collection {
     const copied = new Uint8Array(segment.slots);
     let copiedBytes = 0;
     for (let round = 0; ; round++) {
-      if (round === COMPACT_ROUNDS_MAX) throw new PandoError('too-busy', `segment ${number} is in constant use`);
+      if (round === COMPACT_ROUNDS_MAX)
+        throw new PandoError('too-busy', `segment ${number} is in constant use`);
       await this.#ready();
       this.#throwIfEnded();
       // One turn of the event loop from the last question to the sentence.
@@ -142,7 +143,8 @@ export class StoreCollection implements Collection {
 
   async #ready(): Promise<void> {
     const { locator } = this.#parts;
-    for (let wait = locator.ready(); wait !== undefined; wait = locator.ready()) await wait.catch(() => undefined);
+    for (let wait = locator.ready(); wait !== undefined; wait = locator.ready())
+      await wait.catch(() => undefined);
   }
 
   /** Slots that are live, are not copied, and are the copy that counts; ascending. */

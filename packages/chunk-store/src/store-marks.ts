@@ -25,7 +25,11 @@ export function writeCheckpoint(index: ChunkIndex, checkpoint: Checkpoint): Prom
 }
 
 /** A set of segment numbers under a name. Durable when it resolves, as is every index write before it. */
-export async function writeNumbers(index: ChunkIndex, name: string, numbers: readonly number[]): Promise<void> {
+export async function writeNumbers(
+  index: ChunkIndex,
+  name: string,
+  numbers: readonly number[],
+): Promise<void> {
   const bytes = Buffer.alloc(numbers.length * NUMBER_BYTES);
   numbers.forEach((number, i) => bytes.writeUIntLE(number, i * NUMBER_BYTES, NUMBER_BYTES));
   await index.setMark(name, bytes);

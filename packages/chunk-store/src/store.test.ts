@@ -9,14 +9,28 @@ import { DirectorySegmentStorage } from './directory-segment-storage.ts';
 import { LevelChunkIndex } from './level-chunk-index.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
 import { createMemoryChunkStore } from './memory-chunk-store.ts';
-import { CHUNK, chunkOf, chunksOf, expectChunks, idAt, isCode, put, putLeaf, range, STORE_ID, World } from './test-world.ts';
+import {
+  CHUNK,
+  chunkOf,
+  chunksOf,
+  expectChunks,
+  idAt,
+  isCode,
+  put,
+  putLeaf,
+  range,
+  STORE_ID,
+  World,
+} from './test-world.ts';
 
 describe('a chunk store', () => {
   for (const chunkBytes of [4 * KiB, 16 * KiB, 64 * KiB]) {
     it(`gives back what was written, chunks of ${chunkBytes} bytes, batches of odd sizes`, async () => {
       const store = await createMemoryChunkStore(chunkBytes);
       let first = 0;
-      for (const count of [0, 1, 3, 4, 5, 8, 9, 255 / (chunkBytes / CHUNK), 257 / (chunkBytes / CHUNK)].map(Math.ceil)) {
+      for (const count of [0, 1, 3, 4, 5, 8, 9, 255 / (chunkBytes / CHUNK), 257 / (chunkBytes / CHUNK)].map(
+        Math.ceil,
+      )) {
         const numbers = range(first, count);
         await expectChunks(store, await put(store, numbers), numbers);
         first += count;
@@ -106,7 +120,14 @@ describe('a chunk store', () => {
     const leaf = await store.readNode(leafId, 0);
     expect(store.peekNode(leafId, 0)).toBe(leaf);
     for (let round = 0; round < 2; round++) {
-      for (const [first, count] of [[9, 5], [0, 1], [59, 3], [0, 128], [11, 1], [5, 0]] as const) {
+      for (const [first, count] of [
+        [9, 5],
+        [0, 1],
+        [59, 3],
+        [0, 128],
+        [11, 1],
+        [5, 0],
+      ] as const) {
         const target = new Uint8Array(count * CHUNK + 2).fill(0xee);
         const reading = store.readChunks(leaf, first, count, target, 1);
         if (round === 1) expect(reading).toBeUndefined();
@@ -140,12 +161,19 @@ describe('a chunk store', () => {
     const bytes = new Uint8Array(4096).fill(9);
     await expect(store.readChunk(bytes, 0)).rejects.toSatisfy(isCode('chunk-missing'));
     await expect(store.readNode(bytes, 0)).rejects.toThrow('09'.repeat(32));
-    await expect(store.readChunks({ bytes }, 0, 2, new Uint8Array(8192), 0)).rejects.toSatisfy(isCode('chunk-missing'));
+    await expect(store.readChunks({ bytes }, 0, 2, new Uint8Array(8192), 0)).rejects.toSatisfy(
+      isCode('chunk-missing'),
+    );
     await store.close();
   });
 
   it('keeps caches within their bounds and right when they are tiny', async () => {
-    const world = new World({ runCacheBytes: 100_000, nodeCacheBytes: 20_000, segmentBytesMax: 200 * KiB, recentPlacesMax: 50 });
+    const world = new World({
+      runCacheBytes: 100_000,
+      nodeCacheBytes: 20_000,
+      segmentBytesMax: 200 * KiB,
+      recentPlacesMax: 50,
+    });
     const store = await world.open();
     const session = store.openSession();
     const leaves: Uint8Array[] = [];
@@ -186,7 +214,13 @@ describe('a chunk store', () => {
         underWay--;
       }
     };
-    store = await openChunkStore({ storage, index: world.index, storeId: STORE_ID, chunkBytes: CHUNK, limits: { ...world.limits, recentPlacesMax: 0 } });
+    store = await openChunkStore({
+      storage,
+      index: world.index,
+      storeId: STORE_ID,
+      chunkBytes: CHUNK,
+      limits: { ...world.limits, recentPlacesMax: 0 },
+    });
     const leaf = { bytes: ids };
     reads = most = 0;
     const targets = range(0, 5).map(() => new Uint8Array(128 * CHUNK));
@@ -230,7 +264,8 @@ describe('a chunk store', () => {
     const numbers = range(0, 500);
     const ids = await put(store, numbers);
     await store.seal();
-    for (const file of await world.files()) expect(world.fs.bytesOf(file).byteLength).toBeLessThanOrEqual(100 * KiB);
+    for (const file of await world.files())
+      expect(world.fs.bytesOf(file).byteLength).toBeLessThanOrEqual(100 * KiB);
     expect((await world.files()).length).toBeGreaterThan(5);
     await expectChunks(store, ids, numbers);
     await store.close();
@@ -318,7 +353,13 @@ describe('a chunk store', () => {
   it('uses a directory of any FileSystem', async () => {
     const fs = new MemoryFileSystem();
     const open = (index: MemoryChunkIndex) =>
-      openChunkStore({ storage: new DirectorySegmentStorage(fs, 's'), index, storeId: STORE_ID, chunkBytes: CHUNK, limits: { workers: 0 } });
+      openChunkStore({
+        storage: new DirectorySegmentStorage(fs, 's'),
+        index,
+        storeId: STORE_ID,
+        chunkBytes: CHUNK,
+        limits: { workers: 0 },
+      });
     const ids = await (async () => {
       const store = await open(new MemoryChunkIndex());
       const result = await put(store, range(0, 9));

@@ -48,7 +48,11 @@ export async function put(store: ChunkStore, numbers: readonly number[]): Promis
 }
 
 /** Reads every chunk back and compares; names the first that is not what it was. */
-export async function expectChunks(store: ChunkStore, ids: Uint8Array, numbers: readonly number[]): Promise<void> {
+export async function expectChunks(
+  store: ChunkStore,
+  ids: Uint8Array,
+  numbers: readonly number[],
+): Promise<void> {
   for (let i = 0; i < numbers.length; i++) {
     const bytes = await store.readChunk(ids, i * ID_BYTES);
     if (!Buffer.from(bytes).equals(chunkOf(numbers[i]!, store.chunkBytes))) {
@@ -100,7 +104,9 @@ export class CrashIndex extends MemoryChunkIndex {
     for (const { batch, durable } of this.#unsynced) {
       if (durable || random() < 0.5) await next.write(batch, true);
     }
-    next.#durable.push(...next.#unsynced.splice(0).map(({ batch }): [undefined, Batch] => [undefined, batch]));
+    next.#durable.push(
+      ...next.#unsynced.splice(0).map(({ batch }): [undefined, Batch] => [undefined, batch]),
+    );
     return next;
   }
 }

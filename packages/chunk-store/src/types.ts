@@ -215,14 +215,24 @@ export interface ChunkStore extends ChunkReader {
    * and id of the chunk that was found, and how it is used: the level given to writeNodes, 0 for a data chunk.
    */
   beginCollection(
-    onHit: (segment: number, slot: number, ids: Uint8Array, offset: number, isNode: boolean, level: number) => void,
+    onHit: (
+      segment: number,
+      slot: number,
+      ids: Uint8Array,
+      offset: number,
+      isNode: boolean,
+      level: number,
+    ) => void,
   ): Collection;
 
   /** Reads one chunk of either kind by id (tools, verification). A fresh copy, owned by the caller. */
   readChunk(ids: Uint8Array, offset: number): Promise<Uint8Array>;
 
   /** Hashes every chunk of every segment and checks footers and index; reports, mends nothing. */
-  verify(onProgress?: (doneBytes: number, allBytes: number) => void, signal?: AbortSignal): Promise<VerifyReport>;
+  verify(
+    onProgress?: (doneBytes: number, allBytes: number) => void,
+    signal?: AbortSignal,
+  ): Promise<VerifyReport>;
 
   stats(): Promise<StoreStats>;
 

@@ -98,7 +98,7 @@ class SegmentCheck {
         ? await readDirectory(this.#context.storage, number, seed, bytes)
         : { runTable: contents.runTable.bytes.slice(), ids: contents.ids.bytes.slice() };
     const runs = indexedRuns ?? directory.runTable.byteLength / RUN_ENTRY_BYTES;
-    for (let run = 0; run < runs; ) run = await this.#checkPiece(directory, run, runs);
+    for (let run = 0; run < runs;) run = await this.#checkPiece(directory, run, runs);
   }
 
   async #checkFileHeader(): Promise<void> {
@@ -141,19 +141,36 @@ class SegmentCheck {
     const entry = runEntryAt(directory.runTable, run);
     const at = entry.offset - start;
     const header = decodeRunHeader(bytes, at, this.#segment.seed, this.#context.chunkBytes);
-    if (header === undefined) { this.#report(entry.offset, 'the header of the run is damaged'); return; }
+    if (header === undefined) {
+      this.#report(entry.offset, 'the header of the run is damaged');
+      return;
+    }
     const { firstSlot, count, codec, kind, runBytes } = header;
     const same =
       firstSlot === entry.firstSlot && count === entry.count && codec === entry.codec && kind === entry.kind;
-    if (!same || runBytes !== entry.bytes) { this.#report(entry.offset, 'the run is not what the footer says'); return; }
-    if (at + runBytes > bytes.byteLength) { this.#report(entry.offset, 'the run is cut off'); return; }
-    if (!isRunBodyIntact(bytes, at, header)) { this.#report(entry.offset, 'the CRC of the run does not match'); return; }
+    if (!same || runBytes !== entry.bytes) {
+      this.#report(entry.offset, 'the run is not what the footer says');
+      return;
+    }
+    if (at + runBytes > bytes.byteLength) {
+      this.#report(entry.offset, 'the run is cut off');
+      return;
+    }
+    if (!isRunBodyIntact(bytes, at, header)) {
+      this.#report(entry.offset, 'the CRC of the run does not match');
+      return;
+    }
     let raw: Uint8Array;
     try {
-      raw = expandRun(bytes.subarray(at + runBytes - header.storedBytes, at + runBytes), codec, header.rawBytes);
+      raw = expandRun(
+        bytes.subarray(at + runBytes - header.storedBytes, at + runBytes),
+        codec,
+        header.rawBytes,
+      );
     } catch (error) {
       if (!(error instanceof PandoError)) throw error;
-      this.#report(entry.offset, error.message); return;
+      this.#report(entry.offset, error.message);
+      return;
     }
     const chunkBytes = chunkBytesOf(kind, this.#context.chunkBytes);
     for (let k = 0; k < count; k++) {
@@ -171,7 +188,10 @@ class SegmentCheck {
   /** The index must name this copy, or another one that exists. */
   #checkIndex(id: Uint8Array, runOffset: number, slot: number, hex: string): void {
     const value = this.#context.index.get(id, 0);
-    if (value === undefined) { this.#report(runOffset, `chunk ${hex} is not in the index`); return; }
+    if (value === undefined) {
+      this.#report(runOffset, `chunk ${hex} is not in the index`);
+      return;
+    }
     const place = readPlace(value);
     if (place.segment === this.#segment.number) {
       if (place.slot === slot && place.runOffset === runOffset) return;
@@ -180,6 +200,7 @@ class SegmentCheck {
   }
 
   #report(offset: number, problem: string): void {
-    if (this.damaged.length < DAMAGED_MAX) this.damaged.push({ segment: this.#segment.number, offset, problem });
+    if (this.damaged.length < DAMAGED_MAX)
+      this.damaged.push({ segment: this.#segment.number, offset, problem });
   }
 }

@@ -71,7 +71,8 @@ export class WorkerPool {
   }
 
   #run(slab: Slab, message: WorkerJob): Promise<number> {
-    const inline = message.count <= INLINE_CHUNKS_MAX || this.#threadsMax === 0 || this.#broken || this.#closed;
+    const inline =
+      message.count <= INLINE_CHUNKS_MAX || this.#threadsMax === 0 || this.#broken || this.#closed;
     if (inline) return runInline(slab, message);
     const thread = this.#thread();
     return new Promise((resolve, reject) => {
@@ -87,7 +88,8 @@ export class WorkerPool {
     for (const thread of this.#threads) {
       if (least === undefined || thread.jobs.size < least.jobs.size) least = thread;
     }
-    if (least !== undefined && (least.jobs.size === 0 || this.#threads.length === this.#threadsMax)) return least;
+    if (least !== undefined && (least.jobs.size === 0 || this.#threads.length === this.#threadsMax))
+      return least;
     const file = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js';
     const worker = new Worker(new URL(file, import.meta.url));
     const thread: Thread = { worker, jobs: new Map() };

@@ -25,7 +25,8 @@ parentPort?.on('message', (job: WorkerJob) => {
 function work(job: WorkerJob): WorkerAnswer {
   try {
     const slab = slabOver(job.buffer);
-    if (job.kind !== undefined) return { job: job.job, runs: packSlab(slab, job.count, job.chunkBytes, job.kind) };
+    if (job.kind !== undefined)
+      return { job: job.job, runs: packSlab(slab, job.count, job.chunkBytes, job.kind) };
     hashSlab(slab, job.count, job.chunkBytes);
     return { job: job.job, runs: 0 };
   } catch (error) {

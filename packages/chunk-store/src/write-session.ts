@@ -39,7 +39,8 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
   }
 
   writeNodes(nodes: Uint8Array, count: number, level: number): Promise<Uint8Array> {
-    if (!(level >= 1)) return Promise.reject(new PandoError('internal', `nodes have a level of 1 or more: ${level}`));
+    if (!(level >= 1))
+      return Promise.reject(new PandoError('internal', `nodes have a level of 1 or more: ${level}`));
     return this.#call(nodes, count, level);
   }
 

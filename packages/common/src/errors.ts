@@ -26,7 +26,10 @@ export const ERROR_CODES = {
     remedy: 'Use a size from 512 bytes to 64 TiB that is a multiple of 512.',
   },
   'request-invalid': { kind: 'invalid', remedy: 'Fix the fields that the message names.' },
-  'body-too-large': { kind: 'invalid', remedy: 'Send a smaller body; disks go to `POST /imports` as a stream.' },
+  'body-too-large': {
+    kind: 'invalid',
+    remedy: 'Send a smaller body; disks go to `POST /imports` as a stream.',
+  },
   'media-type-unsupported': {
     kind: 'invalid',
     remedy: 'Send JSON with `Content-Type: application/json`; `POST /imports` also takes streams.',
@@ -37,7 +40,10 @@ export const ERROR_CODES = {
   },
   'request-timeout': { kind: 'invalid', remedy: 'Send the whole request without long pauses.' },
   'stream-invalid': { kind: 'invalid', remedy: 'Fix the framing of the sparse stream; see docs/api.md.' },
-  'address-invalid': { kind: 'invalid', remedy: 'Write an address as HOST:PORT, for example 127.0.0.1:7400.' },
+  'address-invalid': {
+    kind: 'invalid',
+    remedy: 'Write an address as HOST:PORT, for example 127.0.0.1:7400.',
+  },
   'range-invalid': { kind: 'invalid', remedy: 'Keep offset and length inside the disk.' },
   'shrink-refused': {
     kind: 'invalid',
@@ -48,7 +54,10 @@ export const ERROR_CODES = {
     kind: 'invalid',
     remedy: 'Name a path inside the directory that the server was started with `--import-dir` for.',
   },
-  'read-only': { kind: 'invalid', remedy: 'Backups are immutable; restore the backup as a VM and write to that.' },
+  'read-only': {
+    kind: 'invalid',
+    remedy: 'Backups are immutable; restore the backup as a VM and write to that.',
+  },
   'cursor-invalid': { kind: 'invalid', remedy: 'Start the list again without a cursor.' },
   'name-taken': { kind: 'conflict', remedy: 'Choose another name, or delete or rename what holds it.' },
   'vm-attached': {
@@ -63,7 +72,10 @@ export const ERROR_CODES = {
     kind: 'conflict',
     remedy: 'Use a fresh Idempotency-Key for a request that differs from the one it was first used with.',
   },
-  'address-in-use': { kind: 'conflict', remedy: 'Another program listens there; choose another address or stop it.' },
+  'address-in-use': {
+    kind: 'conflict',
+    remedy: 'Another program listens there; choose another address or stop it.',
+  },
   'file-exists': { kind: 'conflict', remedy: 'Choose another file name, or overwrite it with `--force`.' },
   'store-locked': {
     kind: 'conflict',
@@ -78,18 +90,26 @@ export const ERROR_CODES = {
     remedy: 'The data directory was written by a newer Pando; upgrade this one.',
   },
   'vm-missing': { kind: 'missing', remedy: 'Check the name or id; `pando vm ls` lists VMs.' },
-  'disk-missing': { kind: 'missing', remedy: 'Check the disk name; `pando vm show` lists the disks of a VM.' },
+  'disk-missing': {
+    kind: 'missing',
+    remedy: 'Check the disk name; `pando vm show` lists the disks of a VM.',
+  },
   'backup-missing': { kind: 'missing', remedy: 'Check the name or id; `pando backup ls` lists backups.' },
   'store-missing': { kind: 'missing', remedy: 'Name a data directory that Pando made, with `--data`.' },
-  'job-missing': { kind: 'missing', remedy: 'Jobs are kept for a while only; `GET /api/v1/jobs` lists them.' },
+  'job-missing': {
+    kind: 'missing',
+    remedy: 'Jobs are kept for a while only; `GET /api/v1/jobs` lists them.',
+  },
   'route-missing': { kind: 'missing', remedy: 'See `/openapi.json` for the routes that exist.' },
   'store-full': {
     kind: 'unavailable',
-    remedy: 'The disk under the data directory is full; make room. Reads go on; writes work again by themselves.',
+    remedy:
+      'The disk under the data directory is full; make room. Reads go on; writes work again by themselves.',
   },
   'store-failed': {
     kind: 'unavailable',
-    remedy: 'A sync of the data directory failed, so the store stopped writing. Check the disk, then restart.',
+    remedy:
+      'A sync of the data directory failed, so the store stopped writing. Check the disk, then restart.',
   },
   'server-unreachable': {
     kind: 'unavailable',

@@ -90,7 +90,5 @@ export class IdSet {
 }
 
 function hashOf(ids: Uint8Array, offset: number): number {
-  return (
-    (ids[offset]! | (ids[offset + 1]! << 8) | (ids[offset + 2]! << 16) | (ids[offset + 3]! << 24)) >>> 0
-  );
+  return (ids[offset]! | (ids[offset + 1]! << 8) | (ids[offset + 2]! << 16) | (ids[offset + 3]! << 24)) >>> 0;
 }

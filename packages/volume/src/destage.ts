@@ -90,7 +90,8 @@ export class Destager {
     const tight =
       engine.pool.usedBytes * 2 > engine.pool.bytesMax || engine.log.bytes * 2 > engine.logBytesMax;
     // Somebody who waits for a layer waits for all below it; what is older goes first all the same.
-    const wanted = this.#waiters.length === 0 ? 0 : Math.max(...this.#waiters.map((waiter) => waiter.layer.number));
+    const wanted =
+      this.#waiters.length === 0 ? 0 : Math.max(...this.#waiters.map((waiter) => waiter.layer.number));
     for (const layer of engine.pending) {
       if (layer.parent?.root === undefined) continue;
       if (layer.trouble !== undefined && layer.trouble.retryAt > now) continue;
@@ -141,14 +142,17 @@ export class Destager {
     for (;;) {
       try {
         await engine.exclusively(async () => {
-          if (layer.disks.size > 0) await engine.commit([...layer.disks].flatMap((disk) => engine.operationsFor(disk)));
+          if (layer.disks.size > 0)
+            await engine.commit([...layer.disks].flatMap((disk) => engine.operationsFor(disk)));
           const at = engine.pending.indexOf(layer);
           if (at >= 0) engine.pending.splice(at, 1);
         });
         return;
       } catch (error) {
         if (!isPandoError(error, 'store-full')) {
-          throw isPandoError(error) ? error : new PandoError('store-failed', 'a root could not be recorded', { cause: error });
+          throw isPandoError(error)
+            ? error
+            : new PandoError('store-failed', 'a root could not be recorded', { cause: error });
         }
         engine.room.refuse(error);
         this.#rejectWaiters(undefined, error);
@@ -159,13 +163,16 @@ export class Destager {
 
   /** A log file that could not be removed costs space, nothing else; the next release tries again. */
   #lost(error: unknown): void {
-    if (isPandoError(error, 'store-failed') && this.#engine.failure === undefined) this.#engine.releaseTrouble = error;
+    if (isPandoError(error, 'store-failed') && this.#engine.failure === undefined)
+      this.#engine.releaseTrouble = error;
   }
 
   #troubled(layer: Layer, cause: unknown): void {
     const engine = this.#engine;
     const error =
-      cause instanceof PandoError ? cause : new PandoError('internal', `destage failed: ${String(cause)}`, { cause });
+      cause instanceof PandoError
+        ? cause
+        : new PandoError('internal', `destage failed: ${String(cause)}`, { cause });
     if (this.#stop.signal.aborted) return;
     // A root that is in use and cannot be recorded must stop everything: what follows would build on it.
     if (error.code === 'store-failed' || layer.root !== undefined) {
@@ -235,7 +242,8 @@ async function buildRoot(engine: Engine, layer: Layer, session: WriteSession): P
     const written = session
       .writeChunks(batch.subarray(0, places.length * chunkBytes), places.length)
       .then((found) => {
-        for (const [index, place] of places.entries()) ids.set(found.subarray(index * 32, index * 32 + 32), place * 32);
+        for (const [index, place] of places.entries())
+          ids.set(found.subarray(index * 32, index * 32 + 32), place * 32);
       })
       .catch((error: unknown) => {
         failed ??= { error };
@@ -246,5 +254,10 @@ async function buildRoot(engine: Engine, layer: Layer, session: WriteSession): P
   }
   await Promise.all(inFlight);
   if (failed !== undefined) throw failed.error as Error;
-  return updateTree(store, session, base, { indexes, count: indexes.length, ids, holes: overlay.zeroRanges() });
+  return updateTree(store, session, base, {
+    indexes,
+    count: indexes.length,
+    ids,
+    holes: overlay.zeroRanges(),
+  });
 }

@@ -1,7 +1,7 @@
 /** A disk in memory: where its chain starts, and who has it open. Loaded when needed, let go when idle. */
 import { PandoError } from '@pando/common';
 import { heightFor } from '@pando/tree';
-import type { Layer} from './layer.ts';
+import type { Layer } from './layer.ts';
 import { bottomOf, unresolvedOf } from './layer.ts';
 import type { DiskNumber, DiskRecord } from './types.ts';
 

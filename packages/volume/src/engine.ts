@@ -12,7 +12,16 @@ import { SharedLock, type Clock, type PandoError } from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import type { WriteLog } from '@pando/write-log';
-import { DISK_TABLE, NUMBERS_KEY, NUMBERS_TABLE, PENDING_TABLE, diskKey, recordOf, type Disk, type NumbersRecord } from './disk.ts';
+import {
+  DISK_TABLE,
+  NUMBERS_KEY,
+  NUMBERS_TABLE,
+  PENDING_TABLE,
+  diskKey,
+  recordOf,
+  type Disk,
+  type NumbersRecord,
+} from './disk.ts';
 import { Layer, unresolvedOf } from './layer.ts';
 import { Overlay } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
@@ -64,7 +73,11 @@ export class Engine {
 
   /** Whether a write has to wait before it may be taken. */
   get congested(): boolean {
-    return this.pool.exhausted || this.log.pendingBytes > LOG_PENDING_BYTES_MAX || this.log.bytes > this.logBytesMax;
+    return (
+      this.pool.exhausted ||
+      this.log.pendingBytes > LOG_PENDING_BYTES_MAX ||
+      this.log.bytes > this.logBytesMax
+    );
   }
 
   /** The active layer of a disk; opens one when the newest layer is frozen. */

@@ -74,7 +74,13 @@ function covers(top: Layer, offset: number, end: number, chunk: number, chunkByt
 }
 
 /** Puts `data` into the overlay of an active layer. The bases of partial chunks must be at hand. */
-export function writeToLayer(layer: Layer, offset: number, data: Buffer, pool: SlotPool, bases: EdgeBases): void {
+export function writeToLayer(
+  layer: Layer,
+  offset: number,
+  data: Buffer,
+  pool: SlotPool,
+  bases: EdgeBases,
+): void {
   const chunkBytes = pool.chunkBytes;
   let done = 0;
   while (done < data.byteLength) {
@@ -94,12 +100,19 @@ export function writeToLayer(layer: Layer, offset: number, data: Buffer, pool: S
 }
 
 /** Makes [offset, offset + length) of an active layer zero. */
-export function zeroInLayer(layer: Layer, offset: number, length: number, pool: SlotPool, bases: EdgeBases): void {
+export function zeroInLayer(
+  layer: Layer,
+  offset: number,
+  length: number,
+  pool: SlotPool,
+  bases: EdgeBases,
+): void {
   const chunkBytes = pool.chunkBytes;
   const end = offset + length;
   // The last chunk of a disk is padded with zeros: zeroing up to the end of the disk zeroes all of it.
   const start = Math.ceil(offset / chunkBytes);
-  const stop = end >= layer.size ? Math.max(start, Math.ceil(end / chunkBytes)) : Math.floor(end / chunkBytes);
+  const stop =
+    end >= layer.size ? Math.max(start, Math.ceil(end / chunkBytes)) : Math.floor(end / chunkBytes);
   if (offset < Math.min(start * chunkBytes, end)) {
     zeroPart(layer, offset, Math.min(start * chunkBytes, end), pool, bases);
   }

@@ -35,7 +35,13 @@ export class DiskHandle implements OpenVolume {
     disk.handles++;
   }
 
-  read(offset: number, length: number, target: Uint8Array, at: number, holes?: number[]): Promise<void> | undefined {
+  read(
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    at: number,
+    holes?: number[],
+  ): Promise<void> | undefined {
     this.#check(offset, length);
     const { pool, store } = this.#engine;
     const buffer = asBuffer(target);
@@ -60,7 +66,9 @@ export class DiskHandle implements OpenVolume {
     if (data.byteLength === 0) return undefined;
     const engine = this.#engine;
     const bytes = asBuffer(data);
-    const waiting = engine.congested ? null : readEdges(this.#disk.top, offset, bytes.byteLength, engine.store, engine.edges);
+    const waiting = engine.congested
+      ? null
+      : readEdges(this.#disk.top, offset, bytes.byteLength, engine.store, engine.edges);
     if (waiting === undefined) return this.#write(offset, bytes, engine.edges);
     waiting?.catch(() => undefined);
     const copy = Buffer.from(bytes);
@@ -71,7 +79,9 @@ export class DiskHandle implements OpenVolume {
     this.#checkWrite(offset, length);
     if (length === 0) return undefined;
     const engine = this.#engine;
-    const waiting = engine.congested ? null : readEdges(this.#disk.top, offset, length, engine.store, engine.edges);
+    const waiting = engine.congested
+      ? null
+      : readEdges(this.#disk.top, offset, length, engine.store, engine.edges);
     if (waiting === undefined) return this.#zero(offset, length, engine.edges);
     waiting?.catch(() => undefined);
     return this.#later(offset, length, (bases) => this.#zero(offset, length, bases));
@@ -134,7 +144,11 @@ export class DiskHandle implements OpenVolume {
     return run;
   }
 
-  async #waitAndChange(offset: number, length: number, change: (bases: EdgeBases) => Promise<void>): Promise<void> {
+  async #waitAndChange(
+    offset: number,
+    length: number,
+    change: (bases: EdgeBases) => Promise<void>,
+  ): Promise<void> {
     const engine = this.#engine;
     const bases = new EdgeBases(engine.chunkBytes);
     let root: Root | undefined;

@@ -82,9 +82,11 @@ export class Overlay {
   /** Adds to `points` where what `find` says may change between start and end (exclusive). */
   addBoundaries(start: number, end: number, points: number[]): void {
     if (end - start < this.#entries.size) {
-      for (let chunk = start; chunk < end; chunk++) if (this.#entries.has(chunk)) points.push(chunk, chunk + 1);
+      for (let chunk = start; chunk < end; chunk++)
+        if (this.#entries.has(chunk)) points.push(chunk, chunk + 1);
     } else {
-      for (const chunk of this.#entries.keys()) if (chunk >= start && chunk < end) points.push(chunk, chunk + 1);
+      for (const chunk of this.#entries.keys())
+        if (chunk >= start && chunk < end) points.push(chunk, chunk + 1);
     }
     for (let i = this.#zeros.indexAfter(start); i < this.#zeros.count && this.#zeros.startOf(i) < end; i++) {
       points.push(Math.max(start, this.#zeros.startOf(i)), Math.min(end, this.#zeros.endOf(i)));

@@ -7,7 +7,16 @@
  */
 import { PandoError, idToHex } from '@pando/common';
 import type { LogRecord } from '@pando/write-log';
-import { DISK_TABLE, Disk, NUMBERS_KEY, NUMBERS_TABLE, PENDING_TABLE, checkRecord, diskKey, type NumbersRecord } from './disk.ts';
+import {
+  DISK_TABLE,
+  Disk,
+  NUMBERS_KEY,
+  NUMBERS_TABLE,
+  PENDING_TABLE,
+  checkRecord,
+  diskKey,
+  type NumbersRecord,
+} from './disk.ts';
 import type { Engine } from './engine.ts';
 import { EdgeBases, readEdges, writeToLayer, zeroInLayer } from './layer-write.ts';
 import { Layer } from './layer.ts';
@@ -35,7 +44,10 @@ export class Recovery {
     this.#engine.lastOverlay = numbers?.lastOverlay ?? 0;
     let after: string | undefined;
     for (;;) {
-      const page = await catalog.list(PENDING_TABLE, { limit: PAGE, ...(after === undefined ? {} : { after }) });
+      const page = await catalog.list(PENDING_TABLE, {
+        limit: PAGE,
+        ...(after === undefined ? {} : { after }),
+      });
       for (const entry of page) await this.#load(Number(entry.key));
       if (page.length < PAGE) return;
       after = page.at(-1)!.key;
@@ -47,7 +59,10 @@ export class Recovery {
     if (record.type === 'open') return this.#open(record);
     const layer = this.#layers.get(record.overlay);
     if (layer === undefined) return;
-    const { engine, length } = { engine: this.#engine, length: record.type === 'zero' ? record.length : record.data.byteLength };
+    const { engine, length } = {
+      engine: this.#engine,
+      length: record.type === 'zero' ? record.length : record.data.byteLength,
+    };
     await readEdges(layer, record.offset, length, engine.store, this.#bases);
     if (record.type === 'zero') zeroInLayer(layer, record.offset, length, engine.pool, this.#bases);
     else {
@@ -62,7 +77,10 @@ export class Recovery {
     for (const layer of [...this.#layers.values()].sort((a, b) => a.number - b.number)) {
       if (!this.#opened.has(layer.number)) {
         const disks = [...layer.disks].map((disk) => disk.number).join(', ');
-        throw new PandoError('log-corrupt', `overlay ${layer.number} of disk ${disks} is not in the write log`);
+        throw new PandoError(
+          'log-corrupt',
+          `overlay ${layer.number} of disk ${disks} is not in the write log`,
+        );
       }
       layer.openedAt = engine.clock.monotonic();
       engine.pending.push(layer);
@@ -82,7 +100,13 @@ export class Recovery {
       // Of a disk that is gone, or destaged already, or from before the disk was replaced.
       if (disk === undefined || record.overlay <= disk.overlayFloor) return;
       disk.freeze();
-      layer = Layer.onTopOf(disk.top, record.overlay, record.size, engine.chunkBytes, new Overlay(engine.pool));
+      layer = Layer.onTopOf(
+        disk.top,
+        record.overlay,
+        record.size,
+        engine.chunkBytes,
+        new Overlay(engine.pool),
+      );
       disk.top = layer;
       layer.disks.add(disk);
       this.#layers.set(record.overlay, layer);
@@ -114,7 +138,10 @@ export class Recovery {
         layer.frozen = true;
         this.#layers.set(overlay, layer);
       } else if (!sameState(layer.parent!, top)) {
-        throw new PandoError('catalog-corrupt', `disk ${number} and others disagree about what overlay ${overlay} lies on`);
+        throw new PandoError(
+          'catalog-corrupt',
+          `disk ${number} and others disagree about what overlay ${overlay} lies on`,
+        );
       }
       top = layer;
     }
@@ -128,5 +155,10 @@ export function rootOf(record: DiskRecord): { id: Uint8Array; height: number; si
 
 function sameState(a: Layer, b: Layer): boolean {
   if (a === b) return true;
-  return a.root !== undefined && b.root !== undefined && idToHex(a.root.id) === idToHex(b.root.id) && a.size === b.size;
+  return (
+    a.root !== undefined &&
+    b.root !== undefined &&
+    idToHex(a.root.id) === idToHex(b.root.id) &&
+    a.size === b.size
+  );
 }

@@ -16,7 +16,15 @@ let store: TestStore;
 let volumes: Volumes;
 
 async function open(options: { destageAfterMs?: number; overlayBytesMax?: number } = {}): Promise<Volumes> {
-  return openVolumes({ store: store.asChunkStore(), catalog, fs, logDirectory: 'log', storeId, destageAfterMs: 1e9, ...options });
+  return openVolumes({
+    store: store.asChunkStore(),
+    catalog,
+    fs,
+    logDirectory: 'log',
+    storeId,
+    destageAfterMs: 1e9,
+    ...options,
+  });
 }
 
 async function contentOf(disk: DiskNumber): Promise<Buffer> {
@@ -61,7 +69,12 @@ testBlockDevice(
     },
     createReadOnly: async (size) => {
       const source = await volumes.create({ size }, none);
-      const [[copy]] = (await volumes.fork({ sources: [source], copies: 1, readOnly: true, records: none })) as [[number]];
+      const [[copy]] = (await volumes.fork({
+        sources: [source],
+        copies: 1,
+        readOnly: true,
+        records: none,
+      })) as [[number]];
       const handle = await volumes.open(copy);
       handles.push(handle);
       return handle;
@@ -113,10 +126,17 @@ describe('volumes', () => {
   it('gives forks the instant they were made at, whatever is written afterwards and whatever is deleted', async () => {
     const disk = await volumes.create({ size: 16 * CHUNK }, none);
     await write(disk, 0, Buffer.alloc(CHUNK, 1));
-    const [[a], [b]] = (await volumes.fork({ sources: [disk], copies: 2, readOnly: false, records: none })) as [[number], [number]];
+    const [[a], [b]] = (await volumes.fork({
+      sources: [disk],
+      copies: 2,
+      readOnly: false,
+      records: none,
+    })) as [[number], [number]];
     await write(disk, 0, Buffer.alloc(CHUNK, 2));
     await write(a, CHUNK, Buffer.alloc(CHUNK, 3));
-    const [[c]] = (await volumes.fork({ sources: [a], copies: 1, readOnly: true, records: none })) as [[number]];
+    const [[c]] = (await volumes.fork({ sources: [a], copies: 1, readOnly: true, records: none })) as [
+      [number],
+    ];
     await write(a, CHUNK, Buffer.alloc(CHUNK, 4));
     await volumes.remove([disk], none);
     const look = async (number: DiskNumber): Promise<number[]> => {
@@ -124,7 +144,11 @@ describe('volumes', () => {
       return [bytes[0]!, bytes[CHUNK]!];
     };
     const check = async (): Promise<void> => {
-      expect([await look(a), await look(b), await look(c)]).toEqual([[1, 4], [1, 0], [1, 3]]);
+      expect([await look(a), await look(b), await look(c)]).toEqual([
+        [1, 4],
+        [1, 0],
+        [1, 3],
+      ]);
     };
     await check();
     await volumes.settleAll();
@@ -147,7 +171,10 @@ describe('volumes', () => {
   });
 
   it('forks several disks at one instant, also while they are written to', async () => {
-    const disks = [await volumes.create({ size: 8 * CHUNK }, none), await volumes.create({ size: 8 * CHUNK }, none)];
+    const disks = [
+      await volumes.create({ size: 8 * CHUNK }, none),
+      await volumes.create({ size: 8 * CHUNK }, none),
+    ];
     const [first, second] = [await volumes.open(disks[0]!), await volumes.open(disks[1]!)];
     const stop = new AbortController();
     // The counter on the first disk is always written before that on the second.
@@ -172,7 +199,9 @@ describe('volumes', () => {
   });
 
   it('writes the records of its caller in the same commit, or nothing', async () => {
-    const disk = await volumes.create({ size: 512 }, (number) => [{ type: 'put', table: 'vm', key: 'x', value: { version: 1, number } }]);
+    const disk = await volumes.create({ size: 512 }, (number) => [
+      { type: 'put', table: 'vm', key: 'x', value: { version: 1, number } },
+    ]);
     expect(await catalog.get('vm', 'x')).toMatchObject({ number: disk });
     await expect(
       volumes.fork({
@@ -192,10 +221,17 @@ describe('volumes', () => {
   it('replaces a disk in place, and forgets what the log says of it before', async () => {
     const disk = await volumes.create({ size: 8 * CHUNK }, none);
     await write(disk, 0, Buffer.alloc(CHUNK, 1));
-    const [[backup]] = (await volumes.fork({ sources: [disk], copies: 1, readOnly: true, records: none })) as [[number]];
+    const [[backup]] = (await volumes.fork({
+      sources: [disk],
+      copies: 1,
+      readOnly: true,
+      records: none,
+    })) as [[number]];
     await write(disk, 0, Buffer.alloc(2 * CHUNK, 2));
     const handle = await volumes.open(disk);
-    await expect(volumes.replace([{ target: disk, source: backup }], none)).rejects.toMatchObject({ code: 'disk-in-use' });
+    await expect(volumes.replace([{ target: disk, source: backup }], none)).rejects.toMatchObject({
+      code: 'disk-in-use',
+    });
     await handle.flush();
     await handle.close();
     await volumes.replace([{ target: disk, source: backup }], none);

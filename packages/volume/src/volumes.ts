@@ -164,14 +164,18 @@ class AllVolumes implements Volumes {
           // From here on the log opens nothing for the targets that they had before.
           const floor = engine.lastOverlay;
           const operations = targets.flatMap((disk, index) => engine.operationsFor(disk, tops[index], floor));
-          for (const disk of sources) if (disk.top.root === undefined) operations.push(...engine.operationsFor(disk));
+          for (const disk of sources)
+            if (disk.top.root === undefined) operations.push(...engine.operationsFor(disk));
           await engine.commit([...operations, ...records()]);
           for (const [index, disk] of targets.entries()) {
             const before = unresolvedOf(disk.top);
             disk.top = tops[index]!;
             disk.overlayFloor = floor;
             engine.hold(disk, held[index]);
-            engine.unhold(disk, before.filter((layer) => !held[index]!.includes(layer)));
+            engine.unhold(
+              disk,
+              before.filter((layer) => !held[index]!.includes(layer)),
+            );
           }
         });
         await engine.releaseLog();
@@ -289,7 +293,8 @@ class AllVolumes implements Volumes {
   /** Runs while nobody can open the disks. @throws `disk-in-use` when somebody has, or something else changes one */
   async #changing<T>(disks: readonly Disk[], run: () => Promise<T>): Promise<T> {
     for (const disk of disks) {
-      if (disk.handles > 0 || disk.changing) throw new PandoError('disk-in-use', `disk ${disk.number} is in use`);
+      if (disk.handles > 0 || disk.changing)
+        throw new PandoError('disk-in-use', `disk ${disk.number} is in use`);
     }
     for (const disk of disks) disk.changing = true;
     try {
@@ -351,6 +356,11 @@ class AllVolumes implements Volumes {
   }
 }
 
-function newDiskOperations(engine: Engine, number: DiskNumber, top: Layer, readOnly: boolean): CatalogOperation[] {
+function newDiskOperations(
+  engine: Engine,
+  number: DiskNumber,
+  top: Layer,
+  readOnly: boolean,
+): CatalogOperation[] {
   return engine.operationsFor(new Disk(number, readOnly, top, engine.lastOverlay));
 }

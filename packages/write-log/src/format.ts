@@ -46,10 +46,14 @@ export function encodeFileHeader(header: FileHeader): Buffer {
  */
 export function decodeFileHeader(bytes: Buffer): FileHeader | undefined {
   if (bytes.length < FILE_HEADER_BYTES || !bytes.subarray(0, 8).equals(MAGIC)) return undefined;
-  if (crc32(bytes.subarray(0, FILE_HEADER_BYTES - 4)) !== bytes.readUInt32LE(FILE_HEADER_BYTES - 4)) return undefined;
+  if (crc32(bytes.subarray(0, FILE_HEADER_BYTES - 4)) !== bytes.readUInt32LE(FILE_HEADER_BYTES - 4))
+    return undefined;
   const version = bytes.readUInt32LE(8);
   if (version > LOG_FORMAT_VERSION) {
-    throw new PandoError('store-newer', `the write log has format version ${version}; this Pando reads ${LOG_FORMAT_VERSION}`);
+    throw new PandoError(
+      'store-newer',
+      `the write log has format version ${version}; this Pando reads ${LOG_FORMAT_VERSION}`,
+    );
   }
   return {
     storeId: new Uint8Array(bytes.subarray(16, 16 + STORE_ID_BYTES)),

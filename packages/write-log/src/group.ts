@@ -57,7 +57,14 @@ export class Group {
     this.promise.catch(() => undefined);
   }
 
-  add(type: number, position: number, overlay: number, a: number, b: number, data: Uint8Array | undefined): void {
+  add(
+    type: number,
+    position: number,
+    overlay: number,
+    a: number,
+    b: number,
+    data: Uint8Array | undefined,
+  ): void {
     const dataBytes = data === undefined ? 0 : data.byteLength;
     const length = RECORD_HEADER_BYTES + dataBytes;
     const buffer = this.#room(length);
@@ -67,7 +74,8 @@ export class Group {
     encodeRecord(buffer, at, type, position, overlay, a, b, dataBytes, this.#crcSeed);
     this.#used[last] = at + length;
     this.bytes += length;
-    if (type === TYPE_OPEN) this.#opens.push({ position, bytes: new Uint8Array(buffer.subarray(at, at + length)) });
+    if (type === TYPE_OPEN)
+      this.#opens.push({ position, bytes: new Uint8Array(buffer.subarray(at, at + length)) });
     if (this.records === 0) this.#firstPosition = position;
     this.records++;
     this.lastPosition = position;

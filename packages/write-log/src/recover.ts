@@ -123,7 +123,9 @@ async function findTear(
   return tear;
 }
 
-async function readHeader(file: { read(target: Uint8Array, position: number): Promise<number> }): Promise<FileHeader | undefined> {
+async function readHeader(file: {
+  read(target: Uint8Array, position: number): Promise<number>;
+}): Promise<FileHeader | undefined> {
   const bytes = Buffer.alloc(FILE_HEADER_BYTES);
   const count = await file.read(bytes, 0);
   return decodeFileHeader(bytes.subarray(0, count));

@@ -69,7 +69,13 @@ export async function scanFile(
     const b = readNumber(window, base + 32);
     if (type === TYPE_OPEN) await visit({ type: 'open', position, overlay, size: a, disk: b });
     else if (type === TYPE_WRITE) {
-      await visit({ type: 'write', position, overlay, offset: a, data: window.subarray(base + RECORD_HEADER_BYTES, end) });
+      await visit({
+        type: 'write',
+        position,
+        overlay,
+        offset: a,
+        data: window.subarray(base + RECORD_HEADER_BYTES, end),
+      });
     } else if (type === TYPE_ZERO) await visit({ type: 'zero', position, overlay, offset: a, length: b });
     else if (type === TYPE_SYNCED) syncedPosition = Math.max(syncedPosition, a);
     else break;
@@ -87,7 +93,7 @@ export async function findSyncedAfter(file: File, from: number, crcSeed: number)
   const size = await file.size();
   const window = Buffer.alloc(WINDOW_BYTES);
   let synced = 0;
-  for (let start = from; start + RECORD_HEADER_BYTES <= size; ) {
+  for (let start = from; start + RECORD_HEADER_BYTES <= size;) {
     const count = await file.read(window, start);
     const last = count - RECORD_HEADER_BYTES;
     for (let at = 0; at <= last; at++) {

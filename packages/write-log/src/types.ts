@@ -18,9 +18,27 @@ export type LogPosition = number;
 
 /** What replay hands over, in log order. `data` is a view that is valid during the call only. */
 export type LogRecord =
-  | { readonly type: 'open'; readonly position: LogPosition; readonly overlay: number; readonly disk: number; readonly size: number }
-  | { readonly type: 'write'; readonly position: LogPosition; readonly overlay: number; readonly offset: number; readonly data: Uint8Array }
-  | { readonly type: 'zero'; readonly position: LogPosition; readonly overlay: number; readonly offset: number; readonly length: number };
+  | {
+      readonly type: 'open';
+      readonly position: LogPosition;
+      readonly overlay: number;
+      readonly disk: number;
+      readonly size: number;
+    }
+  | {
+      readonly type: 'write';
+      readonly position: LogPosition;
+      readonly overlay: number;
+      readonly offset: number;
+      readonly data: Uint8Array;
+    }
+  | {
+      readonly type: 'zero';
+      readonly position: LogPosition;
+      readonly overlay: number;
+      readonly offset: number;
+      readonly length: number;
+    };
 
 export interface WriteLog {
   /** Position that the next record will get. */

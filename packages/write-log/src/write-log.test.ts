@@ -6,11 +6,16 @@ import { openWriteLog, type LogRecord, type WriteLog } from './index.ts';
 const storeId = new Uint8Array(16).fill(7);
 type Kept = Omit<Extract<LogRecord, { type: 'write' }>, 'data'> & { data: string };
 
-async function reopen(fs: MemoryFileSystem | CrashFileSystem, fileBytes?: number): Promise<{ log: WriteLog; records: (LogRecord | Kept)[] }> {
+async function reopen(
+  fs: MemoryFileSystem | CrashFileSystem,
+  fileBytes?: number,
+): Promise<{ log: WriteLog; records: (LogRecord | Kept)[] }> {
   const records: (LogRecord | Kept)[] = [];
   const options = { fs, directory: 'log', storeId, ...(fileBytes === undefined ? {} : { fileBytes }) };
   const log = await openWriteLog(options, (record) => {
-    records.push(record.type === 'write' ? { ...record, data: Buffer.from(record.data).toString('hex') } : record);
+    records.push(
+      record.type === 'write' ? { ...record, data: Buffer.from(record.data).toString('hex') } : record,
+    );
   });
   return { log, records };
 }
@@ -127,7 +132,9 @@ describe('the write log', () => {
     const { log } = await reopen(fs);
     log.appendWrite(1, 0, new Uint8Array(1));
     await log.close();
-    await expect(openWriteLog({ fs, directory: 'log', storeId: new Uint8Array(16) }, () => undefined)).rejects.toMatchObject({
+    await expect(
+      openWriteLog({ fs, directory: 'log', storeId: new Uint8Array(16) }, () => undefined),
+    ).rejects.toMatchObject({
       code: 'store-foreign',
     });
     const { crc32 } = await import('node:zlib');
@@ -153,7 +160,11 @@ describe('the write log', () => {
     log.appendWrite(2, 0, new Uint8Array(7));
     await log.sync();
     const { records } = await reopen(fs);
-    expect(records.map((record) => `${record.type}/${record.overlay}`)).toEqual(['write/1', 'open/2', 'write/2']);
+    expect(records.map((record) => `${record.type}/${record.overlay}`)).toEqual([
+      'write/1',
+      'open/2',
+      'write/2',
+    ]);
     expect(records.at(-1)).toMatchObject({ offset: 0 });
   });
 

@@ -10,7 +10,15 @@
  */
 import { join } from 'node:path';
 import { PandoError, fromIoError, isPandoError, type File, type FileSystem } from '@pando/common';
-import { FILE_HEADER_BYTES, TYPE_OPEN, TYPE_SYNCED, TYPE_WRITE, TYPE_ZERO, crcSeedOf, encodeFileHeader } from './format.ts';
+import {
+  FILE_HEADER_BYTES,
+  TYPE_OPEN,
+  TYPE_SYNCED,
+  TYPE_WRITE,
+  TYPE_ZERO,
+  crcSeedOf,
+  encodeFileHeader,
+} from './format.ts';
 import { BufferPool, Group } from './group.ts';
 import { logFileName, recover, type OldFile } from './recover.ts';
 import { WRITE_BYTES_MAX, type LogPosition, type LogRecord, type LogStats, type WriteLog } from './types.ts';
@@ -59,7 +67,7 @@ class FileWriteLog implements WriteLog {
   readonly #pool = new BufferPool();
   /** Files that are no longer written to, oldest first. */
   #old: LogFile[];
-  #current: (OpenLogFile) | undefined;
+  #current: OpenLogFile | undefined;
   #gathering: Group;
   #writing: Promise<void> | undefined;
   #syncing: Promise<void> | undefined;
@@ -112,7 +120,10 @@ class FileWriteLog implements WriteLog {
 
   appendWrite(overlay: number, offset: number, data: Uint8Array): LogPosition {
     if (data.byteLength > WRITE_BYTES_MAX) {
-      throw new PandoError('internal', `a log record holds at most ${WRITE_BYTES_MAX} bytes, not ${data.byteLength}`);
+      throw new PandoError(
+        'internal',
+        `a log record holds at most ${WRITE_BYTES_MAX} bytes, not ${data.byteLength}`,
+      );
     }
     return this.#append(TYPE_WRITE, overlay, offset, data.byteLength, data);
   }
@@ -245,12 +256,18 @@ class FileWriteLog implements WriteLog {
     const path = join(this.#directory, logFileName(group.firstPosition));
     const file = await this.#fs.open(path, 'create');
     try {
-      const header = { storeId: this.#storeId, firstPosition: group.firstPosition, previousPosition: this.#lastWritten };
+      const header = {
+        storeId: this.#storeId,
+        firstPosition: group.firstPosition,
+        previousPosition: this.#lastWritten,
+      };
       await file.write([encodeFileHeader(header)], 0);
       await this.#fs.syncDirectory(this.#directory);
     } catch (error) {
       await file.close();
-      await this.#fs.remove(path).catch((cause: unknown) => this.#fail(cause, 'remove an unfinished log file'));
+      await this.#fs
+        .remove(path)
+        .catch((cause: unknown) => this.#fail(cause, 'remove an unfinished log file'));
       throw error;
     }
     if (current !== undefined) this.#old.push(current);
@@ -287,7 +304,11 @@ class FileWriteLog implements WriteLog {
 
   #fail(cause: unknown, what: string): PandoError {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    this.#failure ??= new PandoError('store-failed', `could not ${what}: ${reason}; the log takes no more writes`, { cause });
+    this.#failure ??= new PandoError(
+      'store-failed',
+      `could not ${what}: ${reason}; the log takes no more writes`,
+      { cause },
+    );
     return this.#failure;
   }
 

@@ -55,20 +55,25 @@ export function content(app: App, { fleet }: ApiContext): void {
     const params = Type.Object({ [owner.toLowerCase()]: Reference, disk: Reference });
     const tags = [`${owner.toLowerCase()}s`];
 
-    app.route({
-      method: ['GET', 'HEAD'],
-      url: `${path}/content`,
-      schema: {
-        operationId: `read${owner}Disk`,
-        summary: `Download a disk of a ${owner === 'Vm' ? 'VM' : 'backup'} as a raw image`,
-        description: `\`Range\` is honoured for one range. With \`Accept: ${SPARSE_MEDIA_TYPE}\` holes cost nothing (docs/api.md).`,
-        tags,
-        params,
-        response: { 200: binary('The disk'), 206: binary('A range of the disk'), ...problems },
-      },
-      handler: async (request, reply) =>
-        sendContent(request, reply, await open(request.params as Record<string, string>)),
-    });
+    for (const [method, verb, summary] of [
+      ['GET', 'read', `Download a disk of a ${owner === 'Vm' ? 'VM' : 'backup'} as a raw image`],
+      ['HEAD', 'measure', 'What a download would say of itself: size, tag'],
+    ] as const) {
+      app.route({
+        method,
+        url: `${path}/content`,
+        schema: {
+          operationId: `${verb}${owner}Disk`,
+          summary,
+          description: `\`Range\` is honoured for one range. With \`Accept: ${SPARSE_MEDIA_TYPE}\` holes cost nothing (docs/api.md).`,
+          tags,
+          params,
+          response: { 200: binary('The disk'), 206: binary('A range of the disk'), ...problems },
+        },
+        handler: async (request, reply) =>
+          sendContent(request, reply, await open(request.params as Record<string, string>)),
+      });
+    }
 
     app.get(
       `${path}/map`,

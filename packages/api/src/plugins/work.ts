@@ -4,8 +4,8 @@ import { Type } from '@fastify/type-provider-typebox';
 import type { ApiContext, App } from '../context.ts';
 import { Job, problems, ref, withLocation, type Job as JobType } from '../schemas/index.ts';
 
-/** Both walk the whole store: one at a time, the next one waits. */
-const LANE = 'store';
+/** The lane of jobs that walk the whole store: one at a time, the next one waits. */
+export const STORE_LANE = 'store';
 
 const Empty = Type.Object({}, { additionalProperties: false });
 
@@ -23,7 +23,7 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
       },
     },
     async (_request, reply) =>
-      accepted(reply, jobs.start({ kind: 'gc', lane: LANE }, (given) => engine.gc(given)).job),
+      accepted(reply, jobs.start({ kind: 'gc', lane: STORE_LANE }, (given) => engine.gc(given)).job),
   );
 
   app.post(
@@ -40,7 +40,7 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
       },
     },
     async (_request, reply) =>
-      accepted(reply, jobs.start({ kind: 'verify', lane: LANE }, (given) => engine.verify(given)).job),
+      accepted(reply, jobs.start({ kind: 'verify', lane: STORE_LANE }, (given) => engine.verify(given)).job),
   );
 }
 

@@ -185,7 +185,9 @@ export class CrashFileSystem implements FileSystem {
         const all = Buffer.concat(parts);
         const growth = Math.max(0, position + all.byteLength - node.current.byteLength);
         const fits = growth <= this.faults.freeBytes;
-        const bytes = fits ? all : all.subarray(0, Math.max(0, all.byteLength - growth + Math.max(0, this.faults.freeBytes)));
+        const bytes = fits
+          ? all
+          : all.subarray(0, Math.max(0, all.byteLength - growth + Math.max(0, this.faults.freeBytes)));
         this.faults.freeBytes -= Math.min(growth, Math.max(0, this.faults.freeBytes));
         if (bytes.byteLength > 0) {
           node.current = written(node.current, position, bytes);
@@ -197,7 +199,8 @@ export class CrashFileSystem implements FileSystem {
         await Promise.resolve();
         check();
         this.faults.before?.('sync', path);
-        if (this.faults.failSyncOf !== undefined && path.includes(this.faults.failSyncOf)) throw failure('EIO', path);
+        if (this.faults.failSyncOf !== undefined && path.includes(this.faults.failSyncOf))
+          throw failure('EIO', path);
         node.durable = node.current.slice();
         node.unsynced = [];
       },

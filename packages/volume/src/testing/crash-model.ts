@@ -30,7 +30,7 @@ class ModelDisk {
   }
 
   write(offset: number, data: Buffer): void {
-    for (let done = 0; done < data.byteLength; ) {
+    for (let done = 0; done < data.byteLength;) {
       const sector = Math.floor((offset + done) / SECTOR);
       const within = (offset + done) % SECTOR;
       const count = Math.min(SECTOR - within, data.byteLength - done);
@@ -51,7 +51,10 @@ class ModelDisk {
   }
 
   copy(readOnly: boolean): ModelDisk {
-    return new ModelDisk(this.sectors.map((history) => history.slice(-1)), readOnly);
+    return new ModelDisk(
+      this.sectors.map((history) => history.slice(-1)),
+      readOnly,
+    );
   }
 }
 
@@ -96,7 +99,8 @@ export async function runCrashModel(
   const compare = async (volumes: Volumes, when: string): Promise<void> => {
     for (const [number, disk] of model) {
       const handle = await volumes.open(number);
-      if (handle.size !== disk.size) throw new Error(`${when}: disk ${number} has ${handle.size} bytes, not ${disk.size}`);
+      if (handle.size !== disk.size)
+        throw new Error(`${when}: disk ${number} has ${handle.size} bytes, not ${disk.size}`);
       const bytes = Buffer.alloc(disk.size, 0xee);
       const holes: number[] = [];
       await handle.read(0, disk.size, bytes, 0, holes);
@@ -104,7 +108,10 @@ export async function runCrashModel(
       for (const [sector, history] of disk.sectors.entries()) {
         const found = bytes.subarray(sector * SECTOR, (sector + 1) * SECTOR);
         const allowed = history.some((version) => version.equals(found));
-        if (!allowed) throw new Error(`${when}: disk ${number}, sector ${sector} holds what nobody wrote (${history.length} versions)`);
+        if (!allowed)
+          throw new Error(
+            `${when}: disk ${number}, sector ${sector} holds what nobody wrote (${history.length} versions)`,
+          );
         // What is there now is what counts from here on.
         disk.sectors[sector] = [Buffer.from(found)];
       }
@@ -132,7 +139,13 @@ export async function runCrashModel(
       if (numbers.length === 0 || (dice < 0.05 && model.size < 12)) {
         const sectors = between(random, 1, 160);
         const number = await volumes.create({ size: sectors * SECTOR }, none);
-        model.set(number, new ModelDisk(Array.from({ length: sectors }, () => [Buffer.alloc(SECTOR)]), false));
+        model.set(
+          number,
+          new ModelDisk(
+            Array.from({ length: sectors }, () => [Buffer.alloc(SECTOR)]),
+            false,
+          ),
+        );
         return;
       }
       const number = pick(numbers);
@@ -141,7 +154,11 @@ export async function runCrashModel(
       try {
         if (dice < 0.6 && !disk.readOnly) {
           const offset = between(random, 0, disk.size - 1);
-          const length = between(random, 1, Math.min(disk.size - offset, pick([10, SECTOR, CHUNK, 5 * CHUNK])));
+          const length = between(
+            random,
+            1,
+            Math.min(disk.size - offset, pick([10, SECTOR, CHUNK, 5 * CHUNK])),
+          );
           const handle = await volumes.open(number);
           const zero = random() < 0.3;
           const data = zero ? Buffer.alloc(length) : Buffer.from(fillRandom(random, new Uint8Array(length)));
@@ -155,11 +172,17 @@ export async function runCrashModel(
           }
           const bytes = Buffer.alloc(disk.size);
           await handle.read(0, disk.size, bytes, 0);
-          if (!bytes.equals(disk.latest())) throw new Error(`${when}: disk ${number} does not hold what was written`);
+          if (!bytes.equals(disk.latest()))
+            throw new Error(`${when}: disk ${number} does not hold what was written`);
           await handle.close();
         } else if (dice < 0.75 && model.size < 14) {
           const readOnly = random() < 0.5;
-          const [[copy]] = (await volumes.fork({ sources: [number], copies: 1, readOnly, records: none })) as [[number]];
+          const [[copy]] = (await volumes.fork({
+            sources: [number],
+            copies: 1,
+            readOnly,
+            records: none,
+          })) as [[number]];
           model.set(copy, disk.copy(readOnly));
           disk.flush();
         } else if (dice < 0.8 && numbers.length > 1) {
@@ -207,7 +230,8 @@ export async function runCrashModel(
       disk.write(0, data);
       void Promise.resolve(handle.write(0, data)).catch(() => undefined);
     }
-    for (let turns = between(random, 0, 12); turns > 0; turns--) await new Promise((resolve) => setImmediate(resolve));
+    for (let turns = between(random, 0, 12); turns > 0; turns--)
+      await new Promise((resolve) => setImmediate(resolve));
     world = world.crash();
     void volumes.close().catch(() => undefined);
   }

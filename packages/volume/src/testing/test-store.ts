@@ -22,7 +22,11 @@ class Session {
   }
 
   async writeNodes(nodes: Uint8Array, count: number, level: number): Promise<Uint8Array> {
-    return this.#note(await this.#guard(() => this.#store.memory.writeNodes(nodes, count, level)), nodes, count);
+    return this.#note(
+      await this.#guard(() => this.#store.memory.writeNodes(nodes, count, level)),
+      nodes,
+      count,
+    );
   }
 
   async writeChunks(chunks: Uint8Array, count: number): Promise<Uint8Array> {
