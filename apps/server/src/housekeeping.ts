@@ -4,7 +4,7 @@
  * Garbage comes from deletions, from restores in place, and from guests that write: so it is collected when one
  * of these happened since the last time, once in `gcEveryMs`.
  */
-import type { Jobs } from '@pando/api';
+import { STORE_LANE, type Jobs } from '@pando/api';
 import type { Clock } from '@pando/common';
 import type { OpenFleet } from '@pando/fleet';
 import type { Logger } from 'pino';
@@ -14,9 +14,6 @@ import { collectGarbage, type OpenStore } from './store.ts';
 const STATS_MS = 60_000;
 
 export const GC_EVERY_MS_DEFAULT = 60 * 60_000;
-
-/** All work that walks the whole store is one lane of the jobs. */
-export const STORE_LANE = 'store';
 
 export class Housekeeping {
   readonly #stop = new AbortController();

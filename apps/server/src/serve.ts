@@ -12,7 +12,7 @@ import { collectGarbage, openStore, type OpenStore } from './store.ts';
 import { VERSION } from './version.ts';
 
 /** How long requests that are under way may take when the server stops. */
-const HTTP_DRAIN_MS = 5_000;
+const HTTP_DRAIN_MS = 2_000;
 const NBD_DRAIN_MS = 10_000;
 
 export interface Addresses {

@@ -5,6 +5,7 @@ import type { ApiContext, App } from '../context.ts';
 
 export async function openapi(app: App, { version }: ApiContext): Promise<void> {
   await app.register(swagger, {
+    exposeHeadRoutes: true,
     openapi: {
       openapi: '3.1.0',
       info: {
