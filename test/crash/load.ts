@@ -107,7 +107,7 @@ export class Load {
   async #writeTo(vm: Owner, clients: readonly NbdClient[], random: SeededRandom): Promise<void> {
     const busy = vm.disks.map(() => new Set<readonly [from: number, to: number]>());
     const underWay = new Set<Promise<void>>();
-    let failure: unknown;
+    let failure: Error | undefined;
     for (let left = 20 + random.below(150); left > 0 && !this.#stop && failure === undefined; left--) {
       const at = random.below(vm.disks.length);
       const model = vm.disks[at]!;
@@ -122,7 +122,7 @@ export class Load {
       busy[at]!.add(range);
       const action = this.#request(clients[at]!, model, kind, first, count, random)
         .catch((error: unknown) => {
-          failure ??= error;
+          failure ??= error as Error;
         })
         .finally(() => {
           busy[at]!.delete(range);
