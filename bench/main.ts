@@ -5,7 +5,7 @@
  */
 import { rmSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -112,7 +112,13 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
     }
     say(`\n${formatTable(rows)}\n`);
     const result = {
-      ...{ startedAt, endedAt: new Date().toISOString(), machine, pinning: bench.pin.words },
+      ...{
+        startedAt,
+        endedAt: new Date().toISOString(),
+        machine,
+        loadAfter: loadavg()[0],
+        pinning: bench.pin.words,
+      },
       ...{ smoke: args.smoke, seed: args.seed, scale: args.scale },
       ...{ image: { words, sizeBytes, dataBytes }, missing: [...bench.missing], rows },
     };
