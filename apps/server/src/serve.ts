@@ -1,7 +1,7 @@
 /** Starts everything over one data directory, and stops it in the order that loses nothing. */
 import { stat } from 'node:fs/promises';
 import { buildApi, Jobs, type App } from '@pando/api';
-import { PandoError, systemClock } from '@pando/common';
+import { FileSystemSpaceGuard, PandoError, systemClock } from '@pando/common';
 import { createNbdServer, type NbdServer } from '@pando/nbd';
 import { pino, type Logger } from 'pino';
 import { formatAddress, isLoopback, listenError } from './addresses.ts';
@@ -67,7 +67,10 @@ export async function serve(
       chunkBytes: options.chunkBytes,
     });
     closers.push(() => directory.catalog.close());
-    const open = await openStore(directory, clock);
+    const space = new FileSystemSpaceGuard(directory.path, clock);
+    await space.start();
+    closers.push(() => space.close());
+    const open = await openStore(directory, clock, space);
     closers.push(() => open.store.close());
     closers.push(() => open.volumes.close());
 

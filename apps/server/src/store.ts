@@ -6,7 +6,7 @@ import {
   openChunkStore,
   type ChunkStore,
 } from '@pando/chunk-store';
-import { nodeFileSystem, systemRandom, type Clock } from '@pando/common';
+import { nodeFileSystem, systemRandom, type Clock, type SpaceGuard } from '@pando/common';
 import { openFleet, type OpenFleet } from '@pando/fleet';
 import { collect, type GcReport } from '@pando/gc';
 import type { Root } from '@pando/tree';
@@ -21,7 +21,7 @@ export interface OpenStore {
 }
 
 /** Opens the chunk store alone; closing it closes segments and index. */
-export async function openChunks(directory: DataDirectory): Promise<ChunkStore> {
+export async function openChunks(directory: DataDirectory, space?: SpaceGuard): Promise<ChunkStore> {
   const index = await LevelChunkIndex.open(directory.index);
   try {
     return await openChunkStore({
@@ -29,6 +29,7 @@ export async function openChunks(directory: DataDirectory): Promise<ChunkStore> 
       index,
       storeId: directory.storeId,
       chunkBytes: directory.store.chunkBytes,
+      ...(space === undefined ? {} : { space }),
     });
   } catch (error) {
     await index.close();
@@ -37,9 +38,13 @@ export async function openChunks(directory: DataDirectory): Promise<ChunkStore> 
 }
 
 /** Opens everything; what was opened before something failed is closed again, the directory's catalog excepted. */
-export async function openStore(directory: DataDirectory, clock: Clock): Promise<OpenStore> {
+export async function openStore(
+  directory: DataDirectory,
+  clock: Clock,
+  space: SpaceGuard,
+): Promise<OpenStore> {
   const { catalog } = directory;
-  const store = await openChunks(directory);
+  const store = await openChunks(directory, space);
   try {
     const volumes = await openVolumes({
       store,
@@ -48,6 +53,7 @@ export async function openStore(directory: DataDirectory, clock: Clock): Promise
       logDirectory: directory.log,
       storeId: directory.storeId,
       clock,
+      space,
     });
     try {
       const fleet = await openFleet({ catalog, store, volumes, clock, random: systemRandom });

@@ -1,5 +1,12 @@
 /** Opening a chunk store and putting its parts together: see types.ts for what it promises. */
-import { CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, fromIoError, ID_BYTES, PandoError } from '@pando/common';
+import {
+  CHUNK_BYTES_MAX,
+  CHUNK_BYTES_MIN,
+  fromIoError,
+  ID_BYTES,
+  PandoError,
+  type SpaceGuard,
+} from '@pando/common';
 import type { TreeNode } from '@pando/tree';
 import { BatchWriter, type OnHit } from './batch-writer.ts';
 import { ChunkLocator } from './chunk-locator.ts';
@@ -35,6 +42,8 @@ export interface ChunkStoreOptions {
   /** A power of two from 4 KiB to 64 KiB, the same every time. */
   readonly chunkBytes: number;
   readonly limits?: Partial<ChunkStoreLimits>;
+  /** While it refuses, sessions take no more chunks; compaction goes on. */
+  readonly space?: SpaceGuard;
 }
 
 /**
@@ -167,7 +176,8 @@ class LocalChunkStore implements ChunkStore {
 
   openSession(): WriteSession {
     this.#throwIfClosing();
-    const session = new StoreWriteSession(this.chunkBytes, this.#writer, this.#log, (released) => {
+    const { space } = this.#options;
+    const session = new StoreWriteSession(this.chunkBytes, this.#writer, this.#log, space, (released) => {
       this.#sessions.delete(released);
     });
     this.#sessions.add(session);

@@ -1,5 +1,5 @@
 /** A session of writes: what it counts, pins and has been told of failures. The work is done by the BatchWriter. */
-import { PandoError } from '@pando/common';
+import { PandoError, type SpaceGuard } from '@pando/common';
 import type { BatchOwner, BatchWriter } from './batch-writer.ts';
 import { PinSet } from './pin-set.ts';
 import type { SegmentLog } from './segment-log.ts';
@@ -10,6 +10,7 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
   readonly pins = new PinSet();
   readonly #writer: BatchWriter;
   readonly #log: SegmentLog;
+  readonly #space: SpaceGuard | undefined;
   readonly #onRelease: (session: StoreWriteSession) => void;
   readonly #calls = new Set<Promise<unknown>>();
   readonly #counts = { chunks: 0, zeroChunks: 0, knownChunks: 0, newChunks: 0, newBytes: 0, storedBytes: 0 };
@@ -22,11 +23,13 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
     chunkBytes: number,
     writer: BatchWriter,
     log: SegmentLog,
+    space: SpaceGuard | undefined,
     onRelease: (session: StoreWriteSession) => void,
   ) {
     this.chunkBytes = chunkBytes;
     this.#writer = writer;
     this.#log = log;
+    this.#space = space;
     this.#onRelease = onRelease;
   }
 
@@ -97,6 +100,8 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
 
   async #call(chunks: Uint8Array, count: number, level: number): Promise<Uint8Array> {
     this.#throwIfUnusable();
+    const refusal = this.#space?.refusal;
+    if (refusal !== undefined) throw refusal;
     const call = this.#writer.write(this, chunks, count, level);
     this.#calls.add(call);
     try {

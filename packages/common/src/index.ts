@@ -9,5 +9,6 @@ export * from './memory-file-system.ts';
 export * from './node-file-system.ts';
 export * from './shared-lock.ts';
 export * from './sizes.ts';
+export * from './space-guard.ts';
 export * from './sparse-file.ts';
 export * from './sparse-stream.ts';

@@ -8,7 +8,7 @@
  * - Records of disks change in one commit at a time (`exclusively`), built from the layers as they are then; only
  *   commits that add disks may share a sync with each other (`adding`).
  */
-import { SharedLock, type Clock, type PandoError } from '@pando/common';
+import { SharedLock, type Clock, type PandoError, type SpaceGuard } from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import type { WriteLog } from '@pando/write-log';
@@ -50,6 +50,8 @@ export class Engine {
   lastOverlay = 0;
   writtenBytes = 0;
   destagedBytes = 0;
+  /** While it refuses, guests' writes are refused as well. */
+  space: SpaceGuard | undefined;
   /** Set for good after a failed sync. */
   failure: PandoError | undefined;
   /** Why the log could not be shortened the last time, if so. */
@@ -74,6 +76,7 @@ export class Engine {
   /** Whether a write has to wait before it may be taken. */
   get congested(): boolean {
     return (
+      this.space?.refusal !== undefined ||
       this.pool.exhausted ||
       this.log.pendingBytes > LOG_PENDING_BYTES_MAX ||
       this.log.bytes > this.logBytesMax

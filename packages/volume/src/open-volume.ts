@@ -182,6 +182,8 @@ export class DiskHandle implements OpenVolume {
 /** Waits until a write may be taken. @throws what keeps destage from making room */
 async function makeRoom(engine: Engine): Promise<void> {
   while (engine.congested) {
+    const refusal = engine.space?.refusal;
+    if (refusal !== undefined) throw refusal;
     engine.wake();
     await engine.room.wait();
     if (engine.log.pendingBytes > LOG_PENDING_BYTES_MAX) await engine.log.written();

@@ -4,7 +4,7 @@
  * Every change of records is one commit, made `exclusively`, and takes effect in memory after it is
  * durable; a commit that fails has changed nothing.
  */
-import { PandoError, systemClock, type Clock, type FileSystem } from '@pando/common';
+import { PandoError, systemClock, type Clock, type FileSystem, type SpaceGuard } from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import { emptyRoot, resizeTree, type Root } from '@pando/tree';
@@ -37,6 +37,7 @@ export interface VolumesOptions {
   readonly logBytesMax?: number;
   readonly logFileBytes?: number;
   readonly destageAfterMs?: number;
+  readonly space?: SpaceGuard;
 }
 
 /** Opens the disks of a store: replays the log and starts to destage. @throws log-corrupt, catalog-corrupt, store-newer */
@@ -45,6 +46,7 @@ export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
   const clock = options.clock ?? systemClock;
   const pool = new SlotPool(store.chunkBytes, options.overlayBytesMax ?? OVERLAY_BYTES_MAX_DEFAULT);
   const engine = new Engine(store, catalog, clock, pool, options.logBytesMax ?? LOG_BYTES_MAX_DEFAULT);
+  engine.space = options.space;
   const recovery = new Recovery(engine);
   await recovery.loadPending();
   const fileBytes = options.logFileBytes;
@@ -81,7 +83,7 @@ class AllVolumes implements Volumes {
       logBytes: engine.log.bytes,
       writtenBytes: engine.writtenBytes,
       destagedBytes: engine.destagedBytes,
-      full: engine.room.refusal?.code === 'store-full',
+      full: engine.space?.refusal !== undefined || engine.room.refusal?.code === 'store-full',
       failure: engine.failure,
       damaged: engine.pending.flatMap((layer) =>
         layer.trouble === undefined ? [] : [...layer.disks].map((disk) => disk.number),
