@@ -90,8 +90,7 @@ export function reclaimable(
       if (deletedKeys.has(owner.key)) deleted.push(...owner.roots);
       else for (const root of owner.roots) await keeper.add(root.id, 0, root.height);
     }
-    await keeper.addPins(collection.pins);
-    await keeper.drain();
+    await keeper.drainWithPins(collection.pins);
     const freed = new Marks(collection.candidates);
     const freer = new Marker(store, collection, freed, { except: kept, signal: work.signal });
     for (const root of deleted) await freer.add(root.id, 0, root.height);

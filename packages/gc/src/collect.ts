@@ -108,16 +108,14 @@ async function mark(
     signal: options.signal,
     onBatch: () => options.onProgress?.({ phase: 'mark', done: Math.min(marker.marked, all), all }),
   });
-  await marker.addPins(collection.pins);
   let count = 0;
   for await (const root of roots) {
     await marker.add(root.id, 0, root.height);
     count++;
   }
-  await marker.drain();
+  await marker.drainWithPins(collection.pins);
   for (let gray = barrier.take(); gray.count > 0; gray = barrier.take()) {
-    await marker.addPins(gray);
-    await marker.drain();
+    await marker.drainWithPins(gray);
   }
   barrier.stopQueueing();
   return count;

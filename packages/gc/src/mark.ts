@@ -3,10 +3,11 @@ import type { Collection } from '@pando/chunk-store';
 import { ID_BYTES } from '@pando/common';
 import type { ChunkReader } from '@pando/tree';
 import type { Marks } from './marks.ts';
-import { LIST_IDS, SubtreeWalk, type SubtreeVisitor } from './subtree-walk.ts';
+import { LIST_IDS, resolveHeld, SubtreeWalk, type SubtreeVisitor } from './subtree-walk.ts';
 
 export class Marker {
   readonly #walk: SubtreeWalk;
+  readonly #held: SubtreeWalk;
   /** Chunks that were marked for the first time. */
   marked = 0;
 
@@ -27,26 +28,29 @@ export class Marker {
     const meet = (ids: Uint8Array, at: number, level: number): boolean => {
       const segment = segments[at]!;
       const slot = slots[at]!;
+      if (segment === 0) return false; // held, and nowhere
       if (except?.hasMet(segment, slot, level, ids, at * ID_BYTES)) return false;
       if (!marks.meet(segment, slot, level, ids, at * ID_BYTES)) return false;
       this.marked++;
       return true;
     };
-    const visitor: SubtreeVisitor = {
+    const visitor = (resolve: typeof resolveHeld): SubtreeVisitor => ({
       enter: async (ids, count, level, walk) => {
-        await collection.resolve(ids, count, segments, slots);
+        await resolve(collection, ids, count, segments, slots);
         let chosen = 0;
         for (let i = 0; i < count; i++) if (meet(ids, i, level)) walk[chosen++] = i;
         onBatch?.();
         return chosen;
       },
       data: async (ids, count) => {
-        await collection.resolve(ids, count, segments, slots);
+        await resolve(collection, ids, count, segments, slots);
         for (let i = 0; i < count; i++) meet(ids, i, 0);
         onBatch?.();
       },
-    };
-    this.#walk = new SubtreeWalk(reader, visitor, options.signal);
+    });
+    const strict: typeof resolveHeld = (_, ...args) => collection.resolve(...args);
+    this.#walk = new SubtreeWalk(reader, visitor(strict), options.signal);
+    this.#held = new SubtreeWalk(reader, visitor(resolveHeld), options.signal, true);
   }
 
   /** Marks what was added before if there is no room, then adds a subtree. */
@@ -61,8 +65,17 @@ export class Marker {
     return this.#walk.drain();
   }
 
-  /** Adds what sessions in flight had pinned when the collection began. */
-  async addPins(pins: Collection['pins']): Promise<void> {
-    for (let i = 0; i < pins.count; i++) await this.add(pins.ids, i * ID_BYTES, pins.levels[i]!);
+  /**
+   * Marks everything that was added, and then what sessions in flight hold. In this order: what a root reaches has to be
+   * there, and must not be taken for met where a session holds only a part of it.
+   */
+  async drainWithPins(pins: Collection['pins']): Promise<void> {
+    await this.#walk.drain();
+    for (let i = 0; i < pins.count; i++) {
+      if (this.#held.add(pins.ids, i * ID_BYTES, pins.levels[i]!)) continue;
+      await this.#held.drain();
+      this.#held.add(pins.ids, i * ID_BYTES, pins.levels[i]!);
+    }
+    await this.#held.drain();
   }
 }

@@ -15,7 +15,7 @@ import { FANOUT, readNodes, type ChunkReader, type Root, type TreeNode } from '@
 import { LEVELS_MAX } from './marks.ts';
 import { NodeTable } from './node-table.ts';
 import { NOBODY, SHARED, SlotLabels } from './slot-labels.ts';
-import { BATCH_NODES, LIST_IDS, SubtreeWalk, type SubtreeVisitor } from './subtree-walk.ts';
+import { BATCH_NODES, LIST_IDS, resolveHeld, SubtreeWalk, type SubtreeVisitor } from './subtree-walk.ts';
 
 /** Who holds what sessions in flight have pinned: an owner that appears in no account. */
 export const IN_FLIGHT = 1;
@@ -27,6 +27,8 @@ export class Ownership implements SubtreeVisitor {
   readonly #reader: ChunkReader;
   readonly #collection: Collection;
   readonly #walk: SubtreeWalk;
+  /** For what sessions in flight hold. */
+  readonly #held: SubtreeWalk;
   readonly #candidates: ReadonlyMap<number, number>;
   readonly #tables = Array.from({ length: LEVELS_MAX }, () => new NodeTable());
   /** Nodes above leaves that were met for the first time by the owner that is being walked, by level. */
@@ -51,6 +53,7 @@ export class Ownership implements SubtreeVisitor {
     this.#collection = collection;
     this.#onBatch = onBatch;
     this.#walk = new SubtreeWalk(reader, this, signal);
+    this.#held = new SubtreeWalk(reader, this, signal, true);
   }
 
   /** Labels everything below a root as `owner`'s. All roots of one owner come one after another. */
@@ -65,13 +68,16 @@ export class Ownership implements SubtreeVisitor {
   /** The same for subtrees of any level: `count × 32` bytes of ids, and the level of each. */
   async addSubtrees(ids: Uint8Array, levels: Uint8Array, count: number, owner: number): Promise<void> {
     this.#owner = owner;
+    const walk = owner === IN_FLIGHT ? this.#held : this.#walk;
     for (let i = 0; i < count; i++) {
-      if (this.#walk.add(ids, i * ID_BYTES, levels[i]!)) continue;
-      await this.#walk.drain();
-      this.#walk.add(ids, i * ID_BYTES, levels[i]!);
+      if (walk.add(ids, i * ID_BYTES, levels[i]!)) continue;
+      await walk.drain();
+      walk.add(ids, i * ID_BYTES, levels[i]!);
     }
-    await this.#walk.drain();
-    await this.#countInner();
+    await walk.drain();
+    if (owner !== IN_FLIGHT) await this.#countInner();
+    // Nobody asks what is allocated in flight, and what is not there cannot be counted.
+    else for (const entries of this.#uncounted) entries.length = 0;
   }
 
   /** Chunks below a node that are not holes; 0 for a hole. The node must have been labelled. */
@@ -115,7 +121,9 @@ export class Ownership implements SubtreeVisitor {
 
   async #label(ids: Uint8Array, count: number): Promise<void> {
     if (count === 0) return;
-    await this.#collection.resolve(ids, count, this.#segments, this.#slots);
+    if (this.#owner === IN_FLIGHT) {
+      await resolveHeld(this.#collection, ids, count, this.#segments, this.#slots);
+    } else await this.#collection.resolve(ids, count, this.#segments, this.#slots);
     for (let i = 0; i < count; i++) {
       const segment = this.#segments[i]!;
       const slot = this.#slots[i]!;

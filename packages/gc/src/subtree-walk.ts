@@ -7,7 +7,8 @@
  * nodes are read side by side. Between batches the event loop gets its turn.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { ID_BYTES, PandoError, isHole } from '@pando/common';
+import { ID_BYTES, PandoError, isHole, isPandoError } from '@pando/common';
+import type { Collection } from '@pando/chunk-store';
 import { FANOUT, readNodes, type ChunkReader, type TreeNode } from '@pando/tree';
 import { LEVELS_MAX } from './marks.ts';
 
@@ -34,6 +35,38 @@ export function cancelled(what: string, signal: AbortSignal): PandoError {
   return new PandoError('cancelled', `the ${what} was cancelled`, { cause: signal.reason });
 }
 
+/**
+ * As `collection.resolve`, for what sessions in flight hold: an id that is nowhere gets segment 0. A session whose writes
+ * fail (a full disk) goes on holding, until it is released, ids of chunks that never came to be.
+ */
+export async function resolveHeld(
+  collection: Collection,
+  ids: Uint8Array,
+  count: number,
+  segments: Float64Array,
+  slots: Uint32Array,
+): Promise<void> {
+  const resolved = await unlessMissing(collection.resolve(ids, count, segments, slots).then(() => true));
+  if (resolved === true) return;
+  const segment = new Float64Array(1);
+  const slot = new Uint32Array(1);
+  for (let i = 0; i < count; i++) {
+    const one = collection.resolve(ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES), 1, segment, slot);
+    const found = await unlessMissing(one.then(() => true));
+    segments[i] = found === true ? segment[0]! : 0;
+    slots[i] = found === true ? slot[0]! : 0;
+  }
+}
+
+async function unlessMissing<T>(result: Promise<T>): Promise<T | undefined> {
+  try {
+    return await result;
+  } catch (error) {
+    if (isPandoError(error, 'chunk-missing')) return undefined;
+    throw error;
+  }
+}
+
 interface List {
   readonly ids: Uint8Array;
   next: number;
@@ -44,12 +77,15 @@ export class SubtreeWalk {
   readonly #reader: ChunkReader;
   readonly #visitor: SubtreeVisitor;
   readonly #signal: AbortSignal | undefined;
+  readonly #held: boolean;
   /** #lists[0] gathers data chunks, #lists[n] nodes of level n. */
   readonly #lists: (List | undefined)[] = new Array<undefined>(LEVELS_MAX);
   readonly #batch = new Uint8Array(BATCH_NODES * ID_BYTES);
   readonly #walk = new Uint32Array(BATCH_NODES);
 
-  constructor(reader: ChunkReader, visitor: SubtreeVisitor, signal?: AbortSignal) {
+  /** `held`: what is walked is what sessions in flight hold; nodes that are not there (see `resolveHeld`) are passed by. */
+  constructor(reader: ChunkReader, visitor: SubtreeVisitor, signal?: AbortSignal, held = false) {
+    this.#held = held;
     this.#reader = reader;
     this.#visitor = visitor;
     this.#signal = signal;
@@ -101,14 +137,27 @@ export class SubtreeWalk {
     if (chosen === 0) return;
     for (let i = 0; i < chosen; i++)
       batch.copyWithin(i * ID_BYTES, this.#walk[i]! * ID_BYTES, (this.#walk[i]! + 1) * ID_BYTES);
-    const nodes = await readNodes(this.#reader, batch, 0, chosen);
+    const nodes = await this.#read(batch, chosen);
     for (let i = 0; i < chosen; i++) {
-      const node = nodes[i]!;
+      const node = nodes[i];
+      if (node === undefined) continue;
       this.#visitor.node?.(batch, i * ID_BYTES, level, node);
       for (let child = 0; child < FANOUT; child++) {
         if (this.add(node.bytes, child * ID_BYTES, level - 1)) continue;
         throw new PandoError('internal', 'a batch has more children than its list has room for');
       }
     }
+  }
+
+  async #read(ids: Uint8Array, count: number): Promise<(TreeNode | undefined)[]> {
+    const all = readNodes(this.#reader, ids, 0, count);
+    if (!this.#held) return all;
+    const read = await unlessMissing(all);
+    if (read !== undefined) return read;
+    const nodes: (TreeNode | undefined)[] = [];
+    for (let i = 0; i < count; i++) {
+      nodes.push((await unlessMissing(readNodes(this.#reader, ids, i * ID_BYTES, 1)))?.[0]);
+    }
+    return nodes;
   }
 }

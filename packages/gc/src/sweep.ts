@@ -26,17 +26,30 @@ export async function sweep(
   let droppedSegments = 0;
   let compactedSegments = 0;
   let freedBytes = 0;
-  for (const [done, info] of collection.candidates.entries()) {
+  let done = 0;
+  const next = (): void => {
     if (options.signal?.aborted) throw cancelled('sweep', options.signal);
-    options.onProgress?.({ phase: 'sweep', done, all });
-    const { segment } = info;
-    const isLive = (slot: number): boolean => marks.isLive(segment, slot);
-    if (marks.liveSlots(segment, info.slots) === 0 && (await collection.drop(segment, isLive))) {
-      droppedSegments++;
-      deadChunks += info.slots;
-      freedBytes += info.bytes;
+    options.onProgress?.({ phase: 'sweep', done: done++, all });
+  };
+  // What is all dead goes first and needs no room; then what needs the least of it: a full disk empties itself.
+  const rest: { readonly info: SegmentInfo; readonly share: number }[] = [];
+  for (const info of collection.candidates) {
+    const { segment, slots } = info;
+    const live = marks.liveSlots(segment, slots);
+    if (live > 0 || !(await collection.drop(segment, (slot) => marks.isLive(segment, slot)))) {
+      rest.push({ info, share: live / slots });
       continue;
     }
+    next();
+    droppedSegments++;
+    deadChunks += slots;
+    freedBytes += info.bytes;
+  }
+  rest.sort((a, b) => a.share - b.share);
+  for (const { info } of rest) {
+    next();
+    const { segment } = info;
+    const isLive = (slot: number): boolean => marks.isLive(segment, slot);
     // Hits may come at any time: what is counted here is of this instant, and a compaction asks for itself.
     const live = marks.liveSlots(segment, info.slots);
     const liveShare = await liveBytesOf(collection, info, marks, live);
