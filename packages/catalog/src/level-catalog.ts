@@ -4,7 +4,7 @@
  * Durable when `commit` resolves (LevelDB's log, synced). After a crash every batch is there wholly or not
  * at all, and none without those before it. Table `catalog-meta` holds the version of the layout.
  */
-import { PandoError } from '@pando/common';
+import { directoryBytes, PandoError } from '@pando/common';
 import { CommitQueue } from './commit-queue.ts';
 import { META_TABLE, keyBytes, keyRange, keyText } from './keys.ts';
 import {
@@ -14,7 +14,6 @@ import {
   type Database,
   type DatabaseSnapshot,
 } from './level-database.ts';
-import { directoryBytes } from './level-log.ts';
 import { checkRecord, decodeRecord, encodeRecord } from './records.ts';
 import type { Catalog, CatalogEntry, CatalogOperation, CatalogSnapshot, ListOptions } from './types.ts';
 

@@ -82,19 +82,6 @@ export async function probeRoom(directory: string): Promise<void> {
   }
 }
 
-/** Bytes of all files of the database. */
-export async function directoryBytes(directory: string): Promise<number> {
-  let bytes = 0;
-  for (const file of await readdir(directory)) {
-    // A file that a compaction removes meanwhile counts as nothing.
-    bytes += await stat(join(directory, file)).then(
-      (info) => info.size,
-      () => 0,
-    );
-  }
-  return bytes;
-}
-
 /** Whether every file could be LevelDB's (or there is none): a crash in the first open leaves no CURRENT. */
 export function looksLikeLevel(files: readonly string[]): boolean {
   return files.every(

@@ -14,7 +14,7 @@
 import { open as openFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Level } from 'level';
-import { fromIoError, ID_BYTES, MiB, PandoError } from '@pando/common';
+import { directoryBytes, fromIoError, ID_BYTES, MiB, PandoError } from '@pando/common';
 import { PLACE_BYTES, type ChunkIndex } from './types.ts';
 
 /** Longest name of a mark: its key must be shorter than an id. */
@@ -133,11 +133,7 @@ export class LevelChunkIndex implements ChunkIndex {
 
   /** Bytes of tables on disk, as LevelDB estimates them: what is still in its log is not counted. */
   bytes(): Promise<number> {
-    // The types of `level` leave out what its Node half has beyond the browser's.
-    const db = this.#db as unknown as {
-      approximateSize(start: Uint8Array, end: Uint8Array): Promise<number>;
-    };
-    return db.approximateSize(new Uint8Array(1), new Uint8Array(ID_BYTES + 1).fill(255));
+    return directoryBytes(this.#directory);
   }
 
   clear(): Promise<void> {

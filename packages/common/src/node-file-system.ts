@@ -1,7 +1,7 @@
 /** The FileSystem seam over node:fs. */
 import * as fs from 'node:fs';
-import { mkdir, open, readdir, rename, unlink, type FileHandle } from 'node:fs/promises';
-import { dirname, resolve } from 'node:path';
+import { mkdir, open, readdir, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import type { File, FileSystem } from './file-system.ts';
 
 const FLAGS = { read: 'r', write: 'r+', create: 'wx+' } as const;
@@ -114,3 +114,15 @@ export const nodeFileSystem: FileSystem = {
   rename: (from, to) => rename(from, to),
   syncDirectory,
 };
+
+/** Bytes of the files in a directory, not of those below it; a file that goes meanwhile counts as nothing. */
+export async function directoryBytes(path: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(path)) {
+    bytes += await stat(join(path, name)).then(
+      (info) => info.size,
+      () => 0,
+    );
+  }
+  return bytes;
+}

@@ -49,12 +49,12 @@ async function expectNothing(name: string): Promise<void> {
     f.store.sessions.map(() => [1, 0]),
   );
   f.store.beforeWrite = f.store.beforeFlush = f.catalog.beforeCommit = undefined;
-  await f.fleet.importVm({ name, source: sourceOf([bytesOf(1)]) });
+  await f.fleet.importVm({ name, source: sourceOf([bytesOf(512)]) });
 }
 
 describe('importVm', () => {
-  test.each([1, 511, 512, 513, CHUNK - 1, CHUNK, CHUNK + 1, MiB - 1, MiB, MiB + 1, 3 * MiB + 777])(
-    'a source of %i bytes becomes a disk of whole sectors that holds them',
+  test.each([512, 1024, CHUNK - 512, CHUNK, CHUNK + 512, MiB - 512, MiB, MiB + 512, 3 * MiB + 512])(
+    'a source of %i bytes becomes a disk that holds them',
     async (length) => {
       const bytes = bytesOf(length);
       const parts = [bytes.subarray(0, length >> 1), new Uint8Array(0), bytes.subarray(length >> 1)];
@@ -63,7 +63,7 @@ describe('importVm', () => {
         diskName: 'root',
         source: sourceOf(parts, { sizeBytes: length }),
       });
-      expect(vm.disks).toEqual([{ name: 'root', sizeBytes: Math.ceil(length / 512) * 512 }]);
+      expect(vm.disks).toEqual([{ name: 'root', sizeBytes: length }]);
       expect(vm.lineage).toBe(vm.id);
       expect(Buffer.compare(await contents('golden'), flatten(parts))).toBe(0);
       expect(result.readBytes).toBe(length);
@@ -72,6 +72,15 @@ describe('importVm', () => {
       expect(f.store.sessions[0]).toMatchObject({ released: 1, flushed: 1 });
     },
   );
+
+  test.each([0, 1, 511, 513, CHUNK + 1])('a source of %i bytes is no disk', async (length) => {
+    const parts = [bytesOf(length)];
+    const known = { name: 'a', source: sourceOf(parts, { sizeBytes: length }) };
+    await expect(f.fleet.importVm(known)).rejects.toMatchObject({ code: 'size-invalid' });
+    const unknown = { name: 'a', source: sourceOf(parts) };
+    await expect(f.fleet.importVm(unknown)).rejects.toMatchObject({ code: 'size-invalid' });
+    await expect(f.fleet.getVm('a')).rejects.toMatchObject({ code: 'vm-missing' });
+  });
 
   test('holes and zeros are the same disk, and holes cost no writing', async () => {
     const data = bytesOf(CHUNK);
@@ -118,7 +127,12 @@ describe('importVm', () => {
         else if (kind < 0.5) parts.push(new Uint8Array(bytes));
         else parts.push(bytesOf(bytes, between(random, 1, 4)));
       }
-      parts.push(bytesOf(1));
+      // Parts of any sizes, and together whole sectors.
+      const length = parts.reduce(
+        (sum, part) => sum + (part instanceof Uint8Array ? part.byteLength : part.holeBytes),
+        0,
+      );
+      parts.push(bytesOf(512 - (length % 512)));
       const reused = new Uint8Array(4 * MiB);
       const source = {
         async *parts() {
@@ -159,7 +173,7 @@ describe('importVm', () => {
 
   test('another chunk size works as well', async () => {
     f = await makeFixture({}, 65_536);
-    const bytes = bytesOf(700_001);
+    const bytes = bytesOf(700_416);
     await f.fleet.importVm({ name: 'a', source: sourceOf([bytes]) });
     expect(Buffer.compare(await contents('a'), flatten([bytes]))).toBe(0);
   });
@@ -249,13 +263,13 @@ describe('an import that is refused', () => {
       },
     });
     await turns();
-    const second = sourceOf([bytesOf(1)]);
+    const second = sourceOf([bytesOf(512)]);
     await expect(f.fleet.importVm({ name: 'a', source: second })).rejects.toMatchObject({
       code: 'name-taken',
     });
     await expect(f.fleet.createVm(oneDisk('a'))).rejects.toMatchObject({ code: 'name-taken' });
     expect(second.signal).toBeUndefined();
-    resolve(bytesOf(1));
+    resolve(bytesOf(512));
     await first;
     await expect(f.fleet.importVm({ name: 'a', source: second })).rejects.toMatchObject({
       code: 'name-taken',
@@ -275,12 +289,12 @@ describe('an import that is refused', () => {
       }),
     );
     await turns();
-    await expect(f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(1)]) })).rejects.toMatchObject({
+    await expect(f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(512)]) })).rejects.toMatchObject({
       code: 'too-busy',
     });
-    resolve(bytesOf(1));
+    resolve(bytesOf(512));
     await Promise.all(running);
-    await f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(1)]) });
+    await f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(512)]) });
   });
 });
 
@@ -293,19 +307,19 @@ describe('an import that breaks off', () => {
     ],
     [
       'the source throws an error of ours',
-      sourceOf([bytesOf(5)], { fail: new PandoError('import-not-a-file', 'x') }),
+      sourceOf([bytesOf(512)], { fail: new PandoError('import-not-a-file', 'x') }),
       'import-not-a-file',
     ],
-    ['the source ends early', sourceOf([bytesOf(MiB)], { sizeBytes: MiB + 1 }), 'import-interrupted'],
+    ['the source ends early', sourceOf([bytesOf(MiB)], { sizeBytes: MiB + 512 }), 'import-interrupted'],
     [
       'the source goes on past its size',
-      sourceOf([bytesOf(MiB), bytesOf(1)], { sizeBytes: MiB }),
+      sourceOf([bytesOf(MiB), bytesOf(512)], { sizeBytes: MiB }),
       'size-invalid',
     ],
     ['the source is empty', sourceOf([]), 'size-invalid'],
     [
       'the source is longer than a disk',
-      sourceOf([bytesOf(1), { holeBytes: 64 * 1024 * 1024 * MiB }]),
+      sourceOf([bytesOf(512), { holeBytes: 64 * 1024 * 1024 * MiB }]),
       'size-invalid',
     ],
     ['a hole has no size', sourceOf([{ holeBytes: -1 }]), 'request-invalid'],
@@ -318,7 +332,7 @@ describe('an import that breaks off', () => {
   test('the cause of an interruption is kept', async () => {
     const fail = new Error('connection reset');
     await expect(
-      f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)], { fail }) }),
+      f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(512)], { fail }) }),
     ).rejects.toMatchObject({ cause: fail });
   });
 
@@ -339,12 +353,12 @@ describe('an import that breaks off', () => {
 
   test('because the flush or the commit fails leaves nothing', async () => {
     f.store.beforeFlush = () => Promise.reject(new PandoError('store-failed', 'sync'));
-    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)]) })).rejects.toMatchObject({
+    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(512)]) })).rejects.toMatchObject({
       code: 'store-failed',
     });
     f.store.beforeFlush = undefined;
     f.catalog.beforeCommit = () => Promise.reject(new PandoError('store-full', 'full'));
-    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(5)]) })).rejects.toMatchObject({
+    await expect(f.fleet.importVm({ name: 'a', source: sourceOf([bytesOf(512)]) })).rejects.toMatchObject({
       code: 'store-full',
     });
     await expectNothing('a');

@@ -2,11 +2,11 @@
  * Import: a source straight into chunks, not through the write log. Nothing of it is in the catalog before the last
  * step, so whatever breaks off leaves only chunks that nobody points at.
  */
-import { DISK_BYTES_MAX, PandoError, SECTOR_BYTES } from '@pando/common';
+import { DISK_BYTES_MAX, PandoError } from '@pando/common';
 import type { FleetContext } from './context.ts';
 import { ChunkPipeline } from './chunk-pipeline.ts';
 import { withVmNames } from './lookup.ts';
-import { checkName } from './names.ts';
+import { checkName, checkSize } from './names.ts';
 import type { ImportProgress, ImportResult, ImportSource, Work } from './types.ts';
 import { newVm } from './vms.ts';
 
@@ -26,7 +26,7 @@ export class Imports {
     const name = checkName('VM name', request.name);
     const diskName = checkName('disk name', request.diskName ?? DISK_NAME_DEFAULT);
     const { sizeBytes } = request.source;
-    if (sizeBytes !== undefined) checkImportSize(sizeBytes);
+    if (sizeBytes !== undefined) checkSize(sizeBytes);
     if (this.#running >= ctx.limits.importsMax) {
       throw new PandoError('too-busy', `${this.#running} imports are running`);
     }
@@ -51,9 +51,9 @@ async function importDisk(
   try {
     session.setPinSource(pipeline);
     await copy(ctx, source, pipeline, work);
-    // A disk is whole sectors: a source that is not is continued with zeros.
-    const size = Math.ceil(pipeline.position / SECTOR_BYTES) * SECTOR_BYTES;
-    checkImportSize(size);
+    // Not rounded: a source that is not whole sectors is no disk, but a file taken for one, or one cut short.
+    const size = pipeline.position;
+    checkSize(size);
     const root = await pipeline.finish(size);
     await session.flush();
     const vm = newVm(ctx, { name });
@@ -134,10 +134,4 @@ function refuseAborted(ctx: FleetContext, signal: AbortSignal | undefined): void
   if (ctx.closing.aborted) throw ctx.closing.reason as Error;
   if (signal?.aborted === true)
     throw new PandoError('cancelled', 'the import was cancelled', { cause: signal.reason });
-}
-
-function checkImportSize(sizeBytes: number): void {
-  if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 1 || sizeBytes > DISK_BYTES_MAX) {
-    throw new PandoError('size-invalid', `a source of ${sizeBytes} bytes makes no disk`);
-  }
 }

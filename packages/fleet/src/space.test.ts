@@ -237,7 +237,7 @@ describe('one walk serves all who ask', () => {
     await f.fleet.renameVm('a', 'b');
     expect((await space.owners({})).items[0]!.name).toBe('b');
     expect(slow.walks).toBe(2);
-    await f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(5, 1)]) });
+    await f.fleet.importVm({ name: 'c', source: sourceOf([bytesOf(512, 1)]) });
     await space.report({});
     expect(slow.walks).toBe(3);
     await f.fleet.createBackup('b');
