@@ -10,6 +10,7 @@ import { Marker } from './mark.ts';
 import { Marks } from './marks.ts';
 import { sweep } from './sweep.ts';
 import { cancelled } from './subtree-walk.ts';
+import { unlessFull } from './unless-full.ts';
 import type { GcOptions, GcReport } from './types.ts';
 
 /** Nodes hit by the barrier that wait to be walked; past it they are only marked, see Barrier. */
@@ -30,7 +31,8 @@ export function collect(
   return gateOf(store).run(async () => {
     const { signal } = options;
     if (signal?.aborted) throw cancelled('collection', signal);
-    await store.seal();
+    // What cannot be sealed on a full disk is no candidate; what is sealed may make the room that it needs.
+    await unlessFull(store.seal());
     const barrier = new Barrier();
     const collection = store.beginCollection((segment, slot, ids, offset, _isNode, level) => {
       barrier.hit(segment, slot, ids, offset, level);

@@ -43,6 +43,34 @@ class SlowStorage extends MemorySegmentStorage {
   }
 }
 
+/** Segments on a disk that is full when it is told so. */
+class FullStorage extends MemorySegmentStorage {
+  full = false;
+
+  override async create(segment: number): Promise<SegmentWriter> {
+    this.#throwIfFull();
+    return this.#failing(await super.create(segment));
+  }
+
+  override async reopen(segment: number): Promise<SegmentWriter> {
+    return this.#failing(await super.reopen(segment));
+  }
+
+  #failing(writer: SegmentWriter): SegmentWriter {
+    const append = writer.append.bind(writer);
+    writer.append = async (parts) => {
+      await nextTurn();
+      this.#throwIfFull();
+      await append(parts);
+    };
+    return writer;
+  }
+
+  #throwIfFull(): void {
+    if (this.full) throw Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' });
+  }
+}
+
 async function slowWorld(seed: number): Promise<World> {
   const slow = await openChunkStore({
     storage: new SlowStorage(),
@@ -513,5 +541,59 @@ describe('accounts', () => {
     ]);
     expect(accounts.owners.length).toBe(2);
     expect(accounts.owners[0]!.exclusiveBytes).toBe(0);
+  });
+});
+
+describe('a full disk', () => {
+  test('is emptied although sessions hold ids of chunks that found no room', async () => {
+    for (const level of [0, 1]) {
+      const storage = new FullStorage();
+      const store = await openChunkStore({
+        storage,
+        index: new MemoryChunkIndex(),
+        storeId: new Uint8Array(16),
+        chunkBytes: 4 * KiB,
+        limits: { workers: 0, segmentBytesMax: 256 * KiB },
+      });
+      stores.push(store);
+      const world = new World(store, 11, 100_000);
+      for (let i = 0; i < 4; i++) await world.import();
+      await store.seal();
+      const [gone] = world.owners.keys();
+      world.owners.delete(gone!);
+      // The open segment cannot be sealed, and what is handed in now is lost after its id was handed out.
+      const held = store.openSession();
+      await held.writeChunks(world.bytesOf(10_001), 1);
+      await held.flush();
+      storage.full = true;
+      const parent = new Uint8Array(NODE_BYTES);
+      const lost = await held.writeChunks(world.bytesOf(10_002), 1);
+      parent.set(lost);
+      if (level === 1) await held.writeNodes(parent, 1, 1).catch(() => undefined);
+      await expect(held.flush()).rejects.toMatchObject({ code: 'store-full' });
+      const before = (await store.stats()).segmentBytes;
+      const report = await collect(store, () => world.rootsAt());
+      expect(report.droppedSegments).toBeGreaterThan(0);
+      expect((await store.stats()).segmentBytes).toBeLessThan(before);
+      const accounts = await account(store, world.accountOwners());
+      expect(accounts.owners).toHaveLength(world.owners.size);
+      await world.check();
+      held.release();
+      storage.full = false;
+    }
+  });
+
+  test('lets no collection pass over a chunk that a root needs', async () => {
+    const world = await newWorld(12);
+    await world.import();
+    const missing = new Uint8Array(ID_BYTES).fill(7);
+    const root = { id: missing, height: 1, size: 4 * KiB };
+    const roots = (): AsyncIterable<Root> =>
+      (async function* () {
+        await nextTurn();
+        yield root;
+      })();
+    await expect(collect(world.store, roots)).rejects.toMatchObject({ code: 'chunk-missing' });
+    await world.check();
   });
 });

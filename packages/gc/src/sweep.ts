@@ -4,6 +4,7 @@ import type { Collection, SegmentInfo } from '@pando/chunk-store';
 import type { Marks } from './marks.ts';
 import { cancelled } from './subtree-walk.ts';
 import type { GcOptions, GcReport } from './types.ts';
+import { unlessFull } from './unless-full.ts';
 
 /** Share of live bytes up to which a segment is compacted. */
 export const COMPACT_BELOW_DEFAULT = 0.75;
@@ -26,6 +27,8 @@ export async function sweep(
   let droppedSegments = 0;
   let compactedSegments = 0;
   let freedBytes = 0;
+  /** Moving chunks needs room first; without it only whole segments go. */
+  let isFull = false;
   let done = 0;
   const next = (): void => {
     if (options.signal?.aborted) throw cancelled('sweep', options.signal);
@@ -57,8 +60,13 @@ export async function sweep(
     liveBytes += liveShare;
     deadChunks += info.slots - live;
     if (liveShare <= info.bytes * compactBelow || (tiny >= 2 && info.bytes < TINY_SEGMENT_BYTES)) {
-      freedBytes += await collection.compact(segment, isLive);
-      compactedSegments++;
+      const freed = isFull ? undefined : await unlessFull(collection.compact(segment, isLive));
+      if (freed === undefined) {
+        isFull = true;
+      } else {
+        freedBytes += freed;
+        compactedSegments++;
+      }
     }
     marks.delete(segment);
   }
