@@ -71,6 +71,7 @@ export async function serve(
     await space.start();
     closers.push(() => space.close());
     const open = await openStore(directory, clock, space);
+    space.setPromised(() => open.volumes.stats.overlayBytes);
     closers.push(() => open.store.close());
     closers.push(() => open.volumes.close());
 

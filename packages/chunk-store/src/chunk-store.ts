@@ -42,7 +42,7 @@ export interface ChunkStoreOptions {
   /** A power of two from 4 KiB to 64 KiB, the same every time. */
   readonly chunkBytes: number;
   readonly limits?: Partial<ChunkStoreLimits>;
-  /** While it refuses, sessions take no more chunks; compaction goes on. */
+  /** While it refuses, sessions take no more chunks, unless they may use the reserve; compaction goes on. */
   readonly space?: SpaceGuard;
 }
 
@@ -174,9 +174,9 @@ class LocalChunkStore implements ChunkStore {
     return this.#source.readChunk(ids, offset);
   }
 
-  openSession(): WriteSession {
+  openSession(options?: { readonly usesReserve?: boolean }): WriteSession {
     this.#throwIfClosing();
-    const { space } = this.#options;
+    const space = options?.usesReserve === true ? undefined : this.#options.space;
     const session = new StoreWriteSession(this.chunkBytes, this.#writer, this.#log, space, (released) => {
       this.#sessions.delete(released);
     });

@@ -203,8 +203,11 @@ export interface VerifyReport {
 }
 
 export interface ChunkStore extends ChunkReader {
-  /** Starts a session of writes. */
-  openSession(): WriteSession;
+  /**
+   * Starts a session of writes. One that `usesReserve` also writes while writers are refused so that room stays free:
+   * destage, which gives the room of the log back.
+   */
+  openSession(options?: { readonly usesReserve?: boolean }): WriteSession;
 
   /** Seals the open segment, so that all chunks are in candidates of the next collection. */
   seal(): Promise<void>;

@@ -1,7 +1,7 @@
 /**
  * Whether the disk under a store still has the room that must stay free: collecting garbage has to copy
  * what is live out of a segment before it can remove it, and a deletion has to be recorded. So writers are
- * refused while some room is left, and only gc and the catalog may use it up.
+ * refused while some room is left, and only gc, the catalog and destage (of what was taken before) may use it up.
  */
 import { statfs } from 'node:fs/promises';
 import type { Clock } from './clock.ts';
@@ -26,6 +26,7 @@ export class FileSystemSpaceGuard implements SpaceGuard {
   readonly #clock: Clock;
   readonly #stop = new AbortController();
   #refusal: PandoError | undefined;
+  #promisedBytes: () => number = () => 0;
   #watching: Promise<void> | undefined;
 
   constructor(path: string, clock: Clock) {
@@ -35,6 +36,11 @@ export class FileSystemSpaceGuard implements SpaceGuard {
 
   get refusal(): PandoError | undefined {
     return this.#refusal;
+  }
+
+  /** What was taken from writers and still needs room elsewhere: it counts as used. */
+  setPromised(bytes: () => number): void {
+    this.#promisedBytes = bytes;
   }
 
   /** Looks once, then again and again until `close`. */
@@ -59,7 +65,7 @@ export class FileSystemSpaceGuard implements SpaceGuard {
     // Where the system cannot tell, a full disk is noticed when it is full.
     const found = await statfs(this.#path).catch(() => undefined);
     if (found === undefined) return;
-    const free = found.bavail * found.bsize;
+    const free = found.bavail * found.bsize - this.#promisedBytes();
     const reserve = Math.min(RESERVE_BYTES_MAX, found.blocks * found.bsize * RESERVE_SHARE);
     if (free < reserve) {
       this.#refusal ??= new PandoError(

@@ -105,7 +105,8 @@ export class Destager {
     const engine = this.#engine;
     if (!layer.frozen) for (const disk of layer.disks) disk.freeze();
     const bytes = layer.overlay!.slots * engine.chunkBytes;
-    const session = engine.store.openSession();
+    // Guests are refused already when room gets short; what they were promised has to leave the log all the same.
+    const session = engine.store.openSession({ usesReserve: true });
     let root: Root | undefined;
     layer.destaging = true;
     try {
