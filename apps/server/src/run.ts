@@ -38,11 +38,13 @@ export async function run(options: RunOptions): Promise<number> {
     logger.fatal('stopping took too long');
     process.exit(1);
   }, STOP_MS_MAX);
-  timer.unref();
+  // The timer also keeps the process alive: what is waited for may be nothing but clocks, which do not.
   try {
     await serving.close();
   } catch {
     return 1; // which part it was is in the log
+  } finally {
+    clearTimeout(timer);
   }
   logger.info('stopped; everything is on disk');
   return 0;
