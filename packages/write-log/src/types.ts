@@ -9,6 +9,7 @@
  * Records name overlays, not disks: an overlay is opened by a record that says whose it is, so that
  * a fork needs nothing in the log but that later writes go to another overlay.
  */
+import type { PandoError } from '@pando/common';
 
 /**
  * Position of a record: a number that grows by one with each record. It starts anew only when a log is opened that
@@ -61,8 +62,17 @@ export interface WriteLog {
    */
   written(): Promise<void>;
 
-  /** Resolves when every record appended so far is synced. @throws as written; `store-failed` for good after a failed fdatasync */
+  /**
+   * Resolves when every record appended so far that could be written is synced: records that the full disk kept out are
+   * no error here, `written` told their writers. @throws `store-failed` for good after a failed fdatasync
+   */
   sync(): Promise<void>;
+
+  /**
+   * As `sync`, and every `open` record appended so far is in the log, also those that a full disk kept out before:
+   * to be called before anything durable names their overlays. @throws `store-full` when they still do not fit
+   */
+  syncOpens(): Promise<void>;
 
   /** Lets go of all records before `position`; files that hold no later ones are removed, oldest first. */
   release(position: LogPosition): Promise<void>;
@@ -72,6 +82,9 @@ export interface WriteLog {
 
   /** Bytes of all files of the log; cheap, for back-pressure. */
   readonly bytes: number;
+
+  /** Set for good once nothing is appended or synced any more. */
+  readonly failure: PandoError | undefined;
 
   readonly stats: LogStats;
 

@@ -182,6 +182,56 @@ describe('the write log', () => {
     expect((await reopen(fs)).records.map((record) => record.type)).toEqual(['open', 'write']);
   });
 
+  it('has every open record in the log after syncOpens, or says that it could not', async () => {
+    const fs = new CrashFileSystem();
+    const { log } = await reopen(fs);
+    fs.faults.freeBytes = 0;
+    log.appendOpen(9, 1, 512);
+    await expect(log.written()).rejects.toMatchObject({ code: 'store-full' });
+    // A flush has nothing to promise; who names overlay 9 in a record has.
+    await log.sync();
+    await expect(log.syncOpens()).rejects.toMatchObject({ code: 'store-full' });
+    log.appendOpen(10, 2, 512);
+    await expect(log.syncOpens()).rejects.toMatchObject({ code: 'store-full' });
+    fs.faults.freeBytes = Infinity;
+    await log.syncOpens();
+    const { records } = await reopen(fs.crash(() => 0.99));
+    expect(records.map((record) => `${record.type}/${record.overlay}`)).toEqual(['open/9', 'open/10']);
+  });
+
+  it('counts what is gathered and not written exactly, also over syncs and full groups', async () => {
+    const fs = new CrashFileSystem();
+    const { log } = await reopen(fs);
+    for (let i = 0; i < 5; i++) {
+      if (i === 2) fs.faults.freeBytes = 0;
+      log.appendOpen(i + 1, 1, 512);
+      log.appendWrite(i + 1, 0, new Uint8Array(100));
+      const first = log.sync().catch(() => undefined);
+      await Promise.resolve();
+      log.appendWrite(i + 1, 100, new Uint8Array(500));
+      expect(log.pendingBytes).toBeGreaterThanOrEqual(540);
+      await first;
+      await log.written().catch(() => undefined);
+      fs.faults.freeBytes = Infinity;
+      await log.syncOpens();
+      expect(log.pendingBytes).toBe(0);
+    }
+  });
+
+  it('takes nothing more when the directory cannot be synced', async () => {
+    const fs = new CrashFileSystem();
+    const { log } = await reopen(fs, 100);
+    log.appendWrite(1, 0, new Uint8Array(100));
+    await log.sync();
+    fs.faults.before = (operation) => {
+      if (operation === 'syncDirectory') throw Object.assign(new Error('boom'), { code: 'EIO' });
+    };
+    await expect(log.release(log.nextPosition)).rejects.toMatchObject({ code: 'store-failed' });
+    fs.faults.before = undefined;
+    expect(log.failure).toMatchObject({ code: 'store-failed' });
+    expect(() => log.appendWrite(1, 0, new Uint8Array(1))).toThrow(/takes no more/);
+  });
+
   it('takes nothing more after a failed sync, even when the disk works again', async () => {
     const fs = new CrashFileSystem();
     const { log } = await reopen(fs);

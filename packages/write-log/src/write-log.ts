@@ -78,7 +78,10 @@ class FileWriteLog implements WriteLog {
   /** All records up to here are synced; a `synced` record says so when it is greater than `#syncedMarked`. */
   #synced: number;
   #syncedMarked = 0;
-  #pendingBytes = 0;
+  /** Bytes of the group that is being written. */
+  #writingBytes = 0;
+  /** Positions of the `open` records that are not written yet, ascending: they go out in this order. */
+  #unwrittenOpens: LogPosition[] = [];
   #releasing: Promise<void> = Promise.resolve();
   #closed = false;
   readonly #counts = { records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
@@ -101,7 +104,7 @@ class FileWriteLog implements WriteLog {
   }
 
   get pendingBytes(): number {
-    return this.#pendingBytes;
+    return this.#gathering.bytes + this.#writingBytes;
   }
 
   get bytes(): number {
@@ -110,12 +113,18 @@ class FileWriteLog implements WriteLog {
     return bytes;
   }
 
+  get failure(): PandoError | undefined {
+    return this.#failure;
+  }
+
   get stats(): LogStats {
     return { files: this.#old.length + (this.#current === undefined ? 0 : 1), ...this.#counts };
   }
 
   appendOpen(overlay: number, disk: number, size: number): LogPosition {
-    return this.#append(TYPE_OPEN, overlay, size, disk, undefined);
+    const position = this.#append(TYPE_OPEN, overlay, size, disk, undefined);
+    this.#unwrittenOpens.push(position);
+    return position;
   }
 
   appendWrite(overlay: number, offset: number, data: Uint8Array): LogPosition {
@@ -153,6 +162,21 @@ class FileWriteLog implements WriteLog {
       () => this.#startSync(),
     );
     return this.#nextSync;
+  }
+
+  async syncOpens(): Promise<void> {
+    const last = this.#nextPosition - 1;
+    const missing = (): boolean => this.#unwrittenOpens.length > 0 && this.#unwrittenOpens[0]! <= last;
+    while (missing()) {
+      // Carried ones wait for something to go out with: this is it.
+      if (this.#writing === undefined && this.#gathering.records === 0) {
+        this.#append(TYPE_SYNCED, 0, this.#synced, 0, undefined);
+      }
+      await this.written().catch((error: unknown) => {
+        if (missing()) throw error;
+      });
+    }
+    await this.sync();
   }
 
   release(position: LogPosition): Promise<void> {
@@ -194,7 +218,6 @@ class FileWriteLog implements WriteLog {
     group.add(type, position, overlay, a, b, data);
     this.#counts.records++;
     this.#counts.appendedBytes += group.bytes - before;
-    this.#pendingBytes += group.bytes - before;
     return position;
   }
 
@@ -204,6 +227,7 @@ class FileWriteLog implements WriteLog {
     const group = this.#gathering;
     this.#gathering = new Group(this.#pool, this.#crcSeed);
     this.#writing = group.promise;
+    this.#writingBytes = group.bytes;
     void this.#write(group).finally(() => {
       this.#writing = undefined;
       this.#pump();
@@ -227,27 +251,27 @@ class FileWriteLog implements WriteLog {
       target.synced = false;
       this.#lastWritten = group.lastPosition;
       this.#counts.groups++;
+      this.#unwrittenOpens.splice(0, group.opens.length);
       group.resolve();
     } catch (error) {
       // Writes that come after them would be lost at replay without the group's `open` records.
       if (this.#failure === undefined) this.#gathering.carry(group.opens);
       group.reject(this.#failure ?? fromIoError(error, 'write to the log', 'store-failed'));
     } finally {
-      this.#pendingBytes -= Math.min(this.#pendingBytes, group.bytes);
+      this.#writingBytes = 0;
       group.recycle();
     }
   }
 
   /** Removes what a failed write left behind; a log that cannot even do that must not be appended to. */
   async #cut(target: OpenLogFile, end: number, cause: unknown): Promise<void> {
-    const code = (cause as NodeJS.ErrnoException | undefined)?.code;
     try {
       await target.file.truncate(end);
     } catch (error) {
       this.#fail(error, 'cut a torn write off the log');
       return;
     }
-    if (code !== 'ENOSPC' && code !== 'EDQUOT' && code !== 'EFBIG') this.#fail(cause, 'write to the log');
+    if (!isFull(cause)) this.#fail(cause, 'write to the log');
   }
 
   async #fileFor(group: Group): Promise<OpenLogFile> {
@@ -268,6 +292,8 @@ class FileWriteLog implements WriteLog {
       await this.#fs
         .remove(path)
         .catch((cause: unknown) => this.#fail(cause, 'remove an unfinished log file'));
+      // Whether its name is durable nobody can tell any more, so records behind it could not be promised.
+      if (!isFull(error)) this.#fail(error, 'start a log file');
       throw error;
     }
     if (current !== undefined) this.#old.push(current);
@@ -313,6 +339,8 @@ class FileWriteLog implements WriteLog {
   }
 
   async #release(position: LogPosition): Promise<void> {
+    // What cannot be trusted to stay removed, in order, is not removed.
+    if (this.#failure !== undefined) return;
     const current = this.#current;
     // All of the current file is free: leave it, so that a quiet store ends up with an empty log.
     if (
@@ -330,13 +358,20 @@ class FileWriteLog implements WriteLog {
         // A sync under way may hold the file; one that starts from now on does not know it any more.
         await this.#syncing?.catch(() => undefined);
         await this.#fs.remove(file.path);
-        // One at a time and in order: a crash must not leave a gap between files that stayed.
-        await this.#fs.syncDirectory(this.#directory);
       } catch (error) {
         this.#old.unshift(file);
         throw fromIoError(error, 'remove a log file', 'store-failed');
       }
+      // One at a time and in order: a crash must not leave a gap between files that stayed.
+      await this.#fs.syncDirectory(this.#directory).catch((error: unknown) => {
+        throw this.#fail(error, 'sync the directory of the log');
+      });
       await file.file?.close();
     }
   }
+}
+
+function isFull(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG';
 }
