@@ -39,8 +39,13 @@ export function readLayers(
       while (to < end && findChunk(top, next) === ABSENT) to = Math.min(end, ++next * chunkBytes);
       const list: number[] | undefined = holes === undefined ? undefined : [];
       if (list !== undefined) (lists ??= []).push(list);
-      const waiting = readRoot(bottom, from, to - from, target, at + from - offset, reader, list);
-      if (waiting !== undefined) (pending ??= []).push(waiting);
+      try {
+        const waiting = readRoot(bottom, from, to - from, target, at + from - offset, reader, list);
+        if (waiting !== undefined) (pending ??= []).push(waiting);
+      } catch (error) {
+        if (pending === undefined) throw error;
+        return afterAll(pending).then(() => Promise.reject(error as Error));
+      }
     } else if (slot === ZERO) {
       target.fill(0, at + from - offset, at + to - offset);
       if (holes !== undefined) own.push(from, to - from);
@@ -54,9 +59,19 @@ export function readLayers(
     if (holes !== undefined) mergeHoles(holes, own, lists);
     return undefined;
   }
-  return Promise.all(pending).then(() => {
+  return afterAll(pending).then(() => {
     if (holes !== undefined) mergeHoles(holes, own, lists);
   });
+}
+
+/**
+ * Waits until the last has ended, also when one has failed: nothing may write to the target of a read that has
+ * ended, because its caller uses that memory for something else by then.
+ */
+async function afterAll(pending: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(pending)) {
+    if (result.status === 'rejected') throw result.reason;
+  }
 }
 
 /** Reads a root that may be smaller than the disk on top of it. */
@@ -114,6 +129,8 @@ export async function allocationOfLayers(
   const first = Math.floor(offset / chunkBytes);
   const last = Math.ceil(end / chunkBytes);
   const points = boundariesOf(top, first, last);
+  // All answers of the overlays are of this instant: while the tree is asked, overlays change, or are destaged.
+  const slots = points.slice(0, -1).map((point) => findChunk(top, point));
   const lengths: number[] = [];
   const holes: boolean[] = [];
   /** Adds chunks from … to − 1; false when that would be one extent too many. */
@@ -133,7 +150,7 @@ export async function allocationOfLayers(
   for (let i = 0; i + 1 < points.length; i++) {
     const from = points[i]!;
     const to = points[i + 1]!;
-    const slot = findChunk(top, from);
+    const slot = slots[i]!;
     if (slot !== ABSENT) {
       if (!add(from, to, slot === ZERO)) return { lengths, holes };
       continue;
