@@ -14,6 +14,8 @@ export const ABSENT = -2;
 
 /** Zeroed runs shorter than this become entries, longer ones ranges. */
 const RANGE_CHUNKS_MIN = 64;
+/** What an entry or a range without a slot counts for, about: without it, small trims would take memory without bound. */
+const ZERO_ENTRY_BYTES = 64;
 
 export class Overlay {
   readonly #pool: SlotPool;
@@ -46,6 +48,7 @@ export class Overlay {
     const entry = this.#entries.get(chunk);
     if (entry !== undefined && entry !== ZERO) return entry;
     const slot = this.#pool.take();
+    if (entry === ZERO) this.#pool.charge(-ZERO_ENTRY_BYTES);
     this.#entries.set(chunk, slot);
     this.#slots++;
     return slot;
@@ -58,6 +61,7 @@ export class Overlay {
         this.#drop(chunk);
         this.#entries.set(chunk, ZERO);
       }
+      this.#pool.charge((end - start) * ZERO_ENTRY_BYTES);
       return;
     }
     if (end - start < this.#entries.size) {
@@ -65,7 +69,9 @@ export class Overlay {
     } else {
       for (const chunk of this.#entries.keys()) if (chunk >= start && chunk < end) this.#drop(chunk);
     }
+    const before = this.#zeros.count;
     this.#zeros.add(start, end);
+    this.#pool.charge((this.#zeros.count - before) * ZERO_ENTRY_BYTES);
     this.#pool.settle();
   }
 
@@ -96,7 +102,9 @@ export class Overlay {
   /** Gives all slots back. The overlay must not be used any more. */
   dispose(): void {
     for (const slot of this.#entries.values()) if (slot !== ZERO) this.#pool.give(slot);
+    this.#pool.charge(-(this.#entries.size - this.#slots + this.#zeros.count) * ZERO_ENTRY_BYTES);
     this.#entries.clear();
+    this.#zeros.clear();
     this.#slots = 0;
     this.#pool.settle();
   }
@@ -105,7 +113,10 @@ export class Overlay {
     const entry = this.#entries.get(chunk);
     if (entry === undefined) return;
     this.#entries.delete(chunk);
-    if (entry === ZERO) return;
+    if (entry === ZERO) {
+      this.#pool.charge(-ZERO_ENTRY_BYTES);
+      return;
+    }
     this.#pool.give(entry);
     this.#slots--;
   }

@@ -31,6 +31,11 @@ export class Ranges {
     this.#ends.splice(first, last - first, to);
   }
 
+  clear(): void {
+    this.#starts.length = 0;
+    this.#ends.length = 0;
+  }
+
   has(value: number): boolean {
     const index = lowerBound(this.#ends, value + 1);
     return index < this.#starts.length && this.#starts[index]! <= value;

@@ -16,6 +16,7 @@ export class SlotPool {
   readonly #freeInSlab: number[] = [];
   readonly #free: number[] = [];
   #used = 0;
+  #charged = 0;
   /** Called after slots were given back. */
   onFreed: () => void = () => undefined;
 
@@ -26,7 +27,12 @@ export class SlotPool {
   }
 
   get usedBytes(): number {
-    return this.#used * this.chunkBytes;
+    return this.#used * this.chunkBytes + this.#charged;
+  }
+
+  /** Counts `bytes` of bookkeeping, or fewer when negative: what zeroed chunks take without a slot. */
+  charge(bytes: number): void {
+    this.#charged += bytes;
   }
 
   get bytesMax(): number {
