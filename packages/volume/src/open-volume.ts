@@ -152,18 +152,20 @@ export class DiskHandle implements OpenVolume {
     const engine = this.#engine;
     const bases = new EdgeBases(engine.chunkBytes);
     let root: Root | undefined;
+    let size: number;
     do {
       await makeRoom(engine);
       await retryOnNewRoot(
         () => this.#disk.top,
         async (top) => {
           root = bottomOf(top).root;
+          size = top.size;
           await readEdges(top, offset, length, engine.store, bases);
         },
       );
       // What was read from the tree holds while the tree below is the same one: what has come into overlays
-      // meanwhile is found there when the change is made.
-    } while (bottomOf(this.#disk.top).root !== root);
+      // meanwhile is found there when the change is made. A disk that has grown has another last chunk.
+    } while (bottomOf(this.#disk.top).root !== root || this.#disk.size !== size!);
     await change(bases);
   }
 
