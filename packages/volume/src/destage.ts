@@ -66,13 +66,17 @@ export class Destager {
     while (!signal.aborted) {
       const layer = this.#next();
       if (layer === undefined) {
+        this.#refuseWhenStuck();
         // A quiet store ends up with an empty log, also when the last release came while a group was written.
         if (this.#engine.pending.length === 0 && this.#engine.log.bytes > 0) {
-          await this.#engine.releaseLog().catch((error: unknown) => this.#lost(error));
+          await this.#engine.releaseLog();
         }
         await this.#rest();
         continue;
       }
+      // There is something to make room with again.
+      if (layer.trouble === undefined && isDamage(this.#engine.room.refusal))
+        this.#engine.room.refuse(undefined);
       try {
         await this.#destage(layer);
       } catch (error) {
@@ -99,6 +103,14 @@ export class Destager {
       return tight || due || layer.number <= wanted ? layer : undefined;
     }
     return undefined;
+  }
+
+  /** Called when nothing can be destaged now: writers that wait for room would wait until somebody repairs what is damaged. */
+  #refuseWhenStuck(): void {
+    const { room, pending } = this.#engine;
+    if (!room.isFull || room.refusal !== undefined) return;
+    const error = pending.find((layer) => layer.trouble !== undefined)?.trouble?.error;
+    if (error !== undefined) room.refuse(error);
   }
 
   async #destage(layer: Layer): Promise<void> {
@@ -131,7 +143,7 @@ export class Destager {
       layer.disks.delete(disk);
       engine.evict(disk);
     }
-    await engine.releaseLog().catch((error: unknown) => this.#lost(error));
+    await engine.releaseLog();
   }
 
   /**
@@ -160,12 +172,6 @@ export class Destager {
         await engine.clock.sleep(RETRY_FULL_MS, this.#stop.signal);
       }
     }
-  }
-
-  /** A log file that could not be removed costs space, nothing else; the next release tries again. */
-  #lost(error: unknown): void {
-    if (isPandoError(error, 'store-failed') && this.#engine.failure === undefined)
-      this.#engine.releaseTrouble = error;
   }
 
   #troubled(layer: Layer, cause: unknown): void {
@@ -215,6 +221,10 @@ export class Destager {
     this.#woken = undefined;
     timer.abort();
   }
+}
+
+function isDamage(refusal: PandoError | undefined): boolean {
+  return refusal !== undefined && refusal.code !== 'store-full';
 }
 
 /** Writes what the overlay holds through `session` and returns the root on top of the parent's. */

@@ -153,10 +153,18 @@ export class Engine {
     }
   }
 
-  /** Lets the log go up to the first record that is still needed. */
+  /**
+   * Lets the log go up to the first record that is still needed. Never rejects: a file that could not be removed costs
+   * space, nothing else, and the next release tries again.
+   */
   async releaseLog(): Promise<void> {
     const first = this.pending[0];
-    await this.log.release(first === undefined ? this.log.nextPosition : first.firstPosition);
+    try {
+      await this.log.release(first === undefined ? this.log.nextPosition : first.firstPosition);
+      this.releaseTrouble = undefined;
+    } catch (error) {
+      this.releaseTrouble = error as PandoError;
+    }
     this.room.open();
   }
 

@@ -15,6 +15,10 @@ export class Room {
     return this.#refusal;
   }
 
+  get isFull(): boolean {
+    return this.#isFull();
+  }
+
   /** Resolves when there is room. @throws the refusal */
   async wait(): Promise<void> {
     while (this.#isFull()) {
