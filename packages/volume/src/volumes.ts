@@ -12,11 +12,11 @@ import { openWriteLog } from '@pando/write-log';
 import { DESTAGE_AFTER_MS, Destager } from './destage.ts';
 import { DISK_TABLE, Disk, PENDING_TABLE, checkRecord, diskKey } from './disk.ts';
 import { Engine } from './engine.ts';
-import { Layer, unresolvedOf } from './layer.ts';
+import { Layer, bottomOf, unresolvedOf } from './layer.ts';
 import { DiskHandle } from './open-volume.ts';
 import { Recovery, rootOf } from './recovery.ts';
 import { SlotPool } from './slot-pool.ts';
-import type { DiskNumber, ForkRequest, OpenVolume, VolumeStats, Volumes } from './types.ts';
+import type { DiskNumber, DiskRecord, ForkRequest, OpenVolume, VolumeStats, Volumes } from './types.ts';
 
 const OVERLAY_BYTES_MAX_DEFAULT = 256 * 1024 * 1024;
 const LOG_BYTES_MAX_DEFAULT = 1024 * 1024 * 1024;
@@ -84,7 +84,7 @@ class AllVolumes implements Volumes {
       writtenBytes: engine.writtenBytes,
       destagedBytes: engine.destagedBytes,
       full: engine.space?.refusal !== undefined || engine.room.refusal?.code === 'store-full',
-      failure: engine.failure,
+      failure: engine.failure ?? engine.log.failure,
       damaged: engine.pending.flatMap((layer) =>
         layer.trouble === undefined ? [] : [...layer.disks].map((disk) => disk.number),
       ),
@@ -116,34 +116,46 @@ class AllVolumes implements Volumes {
   }
 
   fork(request: ForkRequest): Promise<readonly (readonly DiskNumber[])[]> {
-    const engine = this.#engine;
     return this.#using(request.sources, async (sources) => {
-      // The instant: nothing is awaited between the first disk and the last.
-      for (const disk of sources) disk.freeze();
-      const tops = sources.map((disk) => disk.top);
-      // What the copies will be recorded to hold must be in the log for good before they are recorded.
-      if (tops.some((top) => top.root === undefined)) await engine.log.sync();
-      return engine.adding(async () => {
-        for (const disk of sources) this.#checkThere(disk);
-        const held = tops.map((top) => unresolvedOf(top));
-        const floor = engine.lastOverlay;
-        const disks = Array.from({ length: request.copies }, () => sources.map(() => ++engine.lastDisk));
-        const operations = disks.flatMap((copy) =>
-          copy.flatMap((number, index) => newDiskOperations(engine, number, tops[index]!, request.readOnly)),
-        );
-        const updated = sources.filter((disk) => disk.top.root === undefined);
-        for (const disk of updated) operations.push(...engine.operationsFor(disk));
-        await engine.commit([...operations, ...request.records(disks)]);
-        for (const copy of disks) {
-          for (const [index, number] of copy.entries()) {
-            if (held[index]!.length === 0) continue;
-            const disk = new Disk(number, request.readOnly, tops[index]!, floor);
-            engine.disks.set(number, disk);
-            engine.hold(disk, held[index]);
-          }
+      for (;;) {
+        const disks = await this.#forkOnce(sources, request);
+        if (disks !== undefined) return disks;
+      }
+    });
+  }
+
+  /** Undefined when what the sources were at the instant of the fork was gone before it could be recorded. */
+  async #forkOnce(
+    sources: readonly Disk[],
+    request: ForkRequest,
+  ): Promise<readonly (readonly DiskNumber[])[] | undefined> {
+    const engine = this.#engine;
+    // The instant: nothing is awaited between the first disk and the last.
+    for (const disk of sources) disk.freeze();
+    const tops = sources.map((disk) => disk.top);
+    // What the copies will be recorded to hold must be in the log for good before they are recorded.
+    if (tops.some((top) => top.root === undefined)) await engine.log.syncOpens();
+    return engine.adding(async () => {
+      for (const disk of sources) this.#checkThere(disk);
+      if (!tops.every((top, index) => isHeld(top, sources[index]!))) return undefined;
+      const held = tops.map((top) => unresolvedOf(top));
+      const floor = engine.lastOverlay;
+      const disks = Array.from({ length: request.copies }, () => sources.map(() => ++engine.lastDisk));
+      const operations = disks.flatMap((copy) =>
+        copy.flatMap((number, index) => newDiskOperations(engine, number, tops[index]!, request.readOnly)),
+      );
+      const updated = sources.filter((disk) => disk.top.root === undefined);
+      for (const disk of updated) operations.push(...engine.operationsFor(disk));
+      await engine.commit([...operations, ...request.records(disks)]);
+      for (const copy of disks) {
+        for (const [index, number] of copy.entries()) {
+          if (held[index]!.length === 0) continue;
+          const disk = new Disk(number, request.readOnly, tops[index]!, floor);
+          engine.disks.set(number, disk);
+          engine.hold(disk, held[index]);
         }
-        return disks;
-      });
+      }
+      return disks;
     });
   }
 
@@ -161,13 +173,13 @@ class AllVolumes implements Volumes {
         await this.#changing(targets, async () => {
           for (const disk of sources) disk.freeze();
           const tops = sources.map((disk) => disk.top);
-          if (tops.some((top) => top.root === undefined)) await engine.log.sync();
+          if (tops.some((top) => top.root === undefined)) await engine.log.syncOpens();
           const held = tops.map((top) => unresolvedOf(top));
           // From here on the log opens nothing for the targets that they had before.
           const floor = engine.lastOverlay;
           const operations = targets.flatMap((disk, index) => engine.operationsFor(disk, tops[index], floor));
-          for (const disk of sources)
-            if (disk.top.root === undefined) operations.push(...engine.operationsFor(disk));
+          const others = sources.filter((disk) => !targets.includes(disk) && disk.top.root === undefined);
+          for (const disk of others) operations.push(...engine.operationsFor(disk));
           await engine.commit([...operations, ...records()]);
           for (const [index, disk] of targets.entries()) {
             const before = unresolvedOf(disk.top);
@@ -228,13 +240,18 @@ class AllVolumes implements Volumes {
   }
 
   settle(number: DiskNumber): Promise<Root> {
-    return this.#using([number], async ([disk]) => {
-      disk!.freeze();
-      const { top } = disk!;
+    return this.#using([number], ([disk]) => this.#settled(disk!));
+  }
+
+  async #settled(disk: Disk): Promise<Root> {
+    for (;;) {
+      disk.freeze();
+      const { top } = disk;
       await this.#destager.settle(top);
-      this.#checkThere(disk!);
-      return top.root!;
-    });
+      this.#checkThere(disk);
+      // Without a root it was dropped, because the disk was replaced meanwhile.
+      if (top.root !== undefined) return top.root;
+    }
   }
 
   async settleAll(): Promise<void> {
@@ -251,6 +268,7 @@ class AllVolumes implements Volumes {
     await Promise.race([this.settleAll().catch(() => undefined), limit]);
     timer.abort();
     await this.#destager.stop();
+    engine.room.refuse(new PandoError('shutting-down', 'the volumes are being closed'));
     await engine.exclusively(() => Promise.resolve());
     await engine.log.close();
   }
@@ -264,7 +282,7 @@ class AllVolumes implements Volumes {
         disk.freeze();
         engine.openLayer(disk, size);
         disk.freeze();
-        await engine.log.sync();
+        await engine.log.syncOpens();
       }
       await engine.commit([...engine.operationsFor(disk), ...records()]);
     });
@@ -274,18 +292,23 @@ class AllVolumes implements Volumes {
   async #shrink(disk: Disk, size: number, records: () => readonly CatalogOperation[]): Promise<void> {
     const engine = this.#engine;
     await this.#changing([disk], async () => {
-      disk.freeze();
-      await this.#destager.settle(disk.top);
       const session = engine.store.openSession();
       try {
-        await engine.exclusively(async () => {
-          this.#checkThere(disk);
-          const root = await resizeTree(engine.store, session, disk.top.root!, size);
-          await session.flush();
-          const top = Layer.ofRoot(root, this.chunkBytes);
-          await engine.commit([...engine.operationsFor(disk, top), ...records()]);
-          disk.top = top;
-        });
+        let done = false;
+        while (!done) {
+          await this.#settled(disk);
+          done = await engine.exclusively(async () => {
+            this.#checkThere(disk);
+            // It was grown meanwhile: that comes first.
+            if (disk.top.root === undefined) return false;
+            const root = await resizeTree(engine.store, session, disk.top.root, size);
+            await session.flush();
+            const top = Layer.ofRoot(root, this.chunkBytes);
+            await engine.commit([...engine.operationsFor(disk, top), ...records()]);
+            disk.top = top;
+            return true;
+          });
+        }
       } finally {
         session.release();
       }
@@ -344,17 +367,25 @@ class AllVolumes implements Volumes {
 
   async #read(number: DiskNumber): Promise<void> {
     const engine = this.#engine;
-    const value = await engine.catalog.get(DISK_TABLE, diskKey(number));
-    if (value === undefined) throw new PandoError('disk-missing', `there is no disk ${number}`);
-    const record = checkRecord(number, value, this.chunkBytes);
-    // A fork whose record can be read already is about to put the disk into memory.
-    if (record.overlays.length > 0) await engine.exclusively(() => Promise.resolve());
+    let record = await this.#recordOf(number);
+    if (record.overlays.length > 0) {
+      // A fork whose record can be read already is about to put the disk into memory; a destage may have taken it out again.
+      await engine.exclusively(() => Promise.resolve());
+      if (engine.disks.has(number)) return;
+      record = await this.#recordOf(number);
+    }
     if (engine.disks.has(number)) return;
     if (record.overlays.length > 0) {
       throw new PandoError('internal', `disk ${number} has overlays but is not in memory`);
     }
     const top = Layer.ofRoot(rootOf(record), this.chunkBytes);
     engine.disks.set(number, new Disk(number, record.readOnly, top, record.overlayFloor));
+  }
+
+  async #recordOf(number: DiskNumber): Promise<DiskRecord> {
+    const value = await this.#engine.catalog.get(DISK_TABLE, diskKey(number));
+    if (value === undefined) throw new PandoError('disk-missing', `there is no disk ${number}`);
+    return checkRecord(number, value, this.chunkBytes);
   }
 }
 
@@ -365,4 +396,15 @@ function newDiskOperations(
   readOnly: boolean,
 ): CatalogOperation[] {
   return engine.operationsFor(new Disk(number, readOnly, top, engine.lastOverlay));
+}
+
+/**
+ * Whether the catalog, or the destage of `disk`, still keeps all that is read through `top`, which was the disk's newest
+ * layer at some instant. When the disk was replaced since, or destaged and written to and destaged again, a
+ * collection may have taken it.
+ */
+function isHeld(top: Layer, disk: Disk): boolean {
+  return (
+    bottomOf(top).root === bottomOf(disk.top).root && unresolvedOf(top).every((layer) => layer.disks.size > 0)
+  );
 }

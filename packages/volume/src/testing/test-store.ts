@@ -47,6 +47,7 @@ class Session {
   async #guard<T>(run: () => Promise<T>): Promise<T> {
     const fault = this.#store.fault;
     if (fault !== undefined) throw new PandoError(fault, 'as the test wanted');
+    await this.#store.hold;
     await new Promise((resolve) => setImmediate(resolve));
     if (this.#store.dead) throw new PandoError('store-failed', 'the machine has lost power');
     return run();
@@ -75,7 +76,11 @@ export class TestStore {
   readonly barriers = new Set<Set<string>>();
   readonly chunkBytes: number;
   /** While set, writes and flushes fail with it. */
-  fault: 'store-full' | 'store-failed' | undefined;
+  fault: 'store-full' | 'store-failed' | 'chunk-corrupt' | undefined;
+  /** Writes wait for this. */
+  hold: Promise<void> | undefined;
+  /** Asked at every read of a node: whether it fails. */
+  readFault: (() => boolean) | undefined;
   dead = false;
 
   readonly #warm: () => boolean;
@@ -92,7 +97,10 @@ export class TestStore {
     const store: Pick<ChunkStore, 'chunkBytes' | 'peekNode' | 'readNode' | 'readChunks' | 'openSession'> = {
       chunkBytes: this.chunkBytes,
       peekNode: (ids, offset) => memory.peekNode(ids, offset),
-      readNode: (ids, offset) => memory.readNode(ids, offset),
+      readNode: async (ids, offset) => {
+        if (this.readFault?.() === true) throw new PandoError('chunk-corrupt', 'as the test wanted');
+        return memory.readNode(ids, offset);
+      },
       readChunks: (leaf, first, count, target, at) => memory.readChunks(leaf, first, count, target, at),
       openSession: () => {
         const session = new Session(this);
