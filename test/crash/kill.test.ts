@@ -83,8 +83,9 @@ describe('the server, killed under load', () => {
     await server.restart();
     await world.check(server);
     await mustVerify(server);
+    const answered = [...world.answered].map(([what, count]) => `${count} × ${what}`).join(', ');
     console.log(
-      `${world.writes} writes acknowledged; ${world.vms.size} VMs and ${world.backups.size} backups left`,
+      `${answered}; ${world.writes} writes acknowledged; ${world.vms.size} VMs and ${world.backups.size} backups left`,
     );
   });
 });

@@ -200,6 +200,7 @@ export class Load {
   async #collector(random: SeededRandom): Promise<void> {
     while (!this.#stop) {
       await this.#server.rest.job('/gc');
+      this.#world.count('gc');
       await sleep(random.below(300));
     }
   }
@@ -247,6 +248,7 @@ export class Load {
     } finally {
       for (const { end } of forks.flat()) end();
     }
+    this.#world.count(among === this.#world.vms ? 'clone or restore' : 'backup');
     for (const owner of owners) among.set(owner.name, owner);
     for (const owner of owners) {
       await settle(this.#server, owner);
@@ -263,6 +265,7 @@ export class Load {
     const answer = await this.#server.rest.call('POST', `/backups/${backup.name}/restore`);
     delete vm.instead;
     if (!isRefused(answer)) {
+      this.#world.count('restore in place');
       for (const [i, disk] of vm.disks.entries()) disk.tags = copies[i]!.tags;
       await settle(this.#server, vm);
     }
@@ -276,7 +279,10 @@ export class Load {
     const path = among === this.#world.vms ? '/vms' : '/backups';
     const answer = await this.#server.rest.call('DELETE', `${path}/${owner.name}`);
     this.#world.dying.splice(this.#world.dying.indexOf(dying), 1);
-    if (!isRefused(answer)) among.delete(owner.name);
+    if (!isRefused(answer)) {
+      this.#world.count('delete');
+      among.delete(owner.name);
+    }
     owner.busy = false;
   }
 }

@@ -28,12 +28,18 @@ export class World {
   dying: { readonly among: Map<string, Owner>; readonly owner: Owner }[] = [];
   /** Acknowledged writes; printed, so that a run in which nothing happened is seen. */
   writes = 0;
+  /** Answered requests by what they are, for the same reason. */
+  readonly answered = new Map<string, number>();
   #clock = 0;
   #tags = 1_000;
 
   /** Instants, in the order in which this process sees things happen. */
   now(): number {
     return ++this.#clock;
+  }
+
+  count(what: string): void {
+    this.answered.set(what, (this.answered.get(what) ?? 0) + 1);
   }
 
   newTag(): number {
