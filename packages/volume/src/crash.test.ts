@@ -32,3 +32,16 @@ it('keeps what was flushed, forked, replaced and resized over power cuts at any 
 for (const seed of [1, 2, 3, 4, 5]) {
   it(`does so for the fixed seed ${seed}`, () => runCrashModel(seed, 12, testWorld), 60_000);
 }
+
+it('does so on a disk that is full now and then', async () => {
+  const seed = runSeed();
+  await runCrashModel(seed, 25, testWorld, { fillsUp: true });
+}, 60_000);
+
+for (const seed of [6, 7, 8]) {
+  it(
+    `does so on a disk that is full now and then, for the fixed seed ${seed}`,
+    () => runCrashModel(seed, 12, testWorld, { fillsUp: true }),
+    60_000,
+  );
+}

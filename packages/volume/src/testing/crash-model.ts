@@ -6,6 +6,7 @@
  */
 import type { Catalog } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
+import { isPandoError } from '@pando/common';
 import { between, fillRandom, seededRandom, type CrashFileSystem } from '@pando/common/testing';
 import { openVolumes, type DiskNumber, type Volumes } from '../index.ts';
 
@@ -19,10 +20,13 @@ class ModelDisk {
   /** Each sector's history since the last flush: index 0 is durable. */
   sectors: Buffer[][];
   readonly readOnly: boolean;
+  /** Sectors of writes that were refused: what those wrote may be there or not, also after a flush, a fork, a crash. */
+  readonly doubtful: Set<number>;
 
-  constructor(sectors: Buffer[][], readOnly: boolean) {
+  constructor(sectors: Buffer[][], readOnly: boolean, doubtful: Iterable<number> = []) {
     this.sectors = sectors;
     this.readOnly = readOnly;
+    this.doubtful = new Set(doubtful);
   }
 
   get size(): number {
@@ -35,25 +39,42 @@ class ModelDisk {
       const within = (offset + done) % SECTOR;
       const count = Math.min(SECTOR - within, data.byteLength - done);
       const history = this.sectors[sector]!;
-      const next = Buffer.from(history.at(-1)!);
-      data.copy(next, within, done, done + count);
-      history.push(next);
+      for (const version of this.doubtful.has(sector) ? [...history] : history.slice(-1)) {
+        const next = Buffer.from(version);
+        data.copy(next, within, done, done + count);
+        history.push(next);
+      }
       done += count;
     }
   }
 
-  flush(): void {
-    this.sectors = this.sectors.map((history) => history.slice(-1));
+  /** A write of this range was refused. */
+  doubt(offset: number, length: number): void {
+    const last = Math.floor((offset + length - 1) / SECTOR);
+    for (let sector = Math.floor(offset / SECTOR); sector <= last; sector++) this.doubtful.add(sector);
   }
 
-  latest(): Buffer {
-    return Buffer.concat(this.sectors.map((history) => history.at(-1)!));
+  flush(): void {
+    this.sectors = this.#durable();
+  }
+
+  /** Whether a running process may read this. */
+  holds(bytes: Buffer): boolean {
+    return this.sectors.every((history, sector) => {
+      const found = bytes.subarray(sector * SECTOR, (sector + 1) * SECTOR);
+      return this.doubtful.has(sector)
+        ? history.some((one) => one.equals(found))
+        : history.at(-1)!.equals(found);
+    });
   }
 
   copy(readOnly: boolean): ModelDisk {
-    return new ModelDisk(
-      this.sectors.map((history) => history.slice(-1)),
-      readOnly,
+    return new ModelDisk(this.#durable(), readOnly, this.doubtful);
+  }
+
+  #durable(): Buffer[][] {
+    return this.sectors.map((history, sector) =>
+      this.doubtful.has(sector) ? [...history] : history.slice(-1),
     );
   }
 }
@@ -75,6 +96,7 @@ export async function runCrashModel(
   seed: number,
   rounds: number,
   makeWorld: (random: () => number) => World,
+  options: { readonly fillsUp?: boolean } = {},
 ): Promise<void> {
   const random = seededRandom(seed);
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)]!;
@@ -115,6 +137,7 @@ export async function runCrashModel(
         // What is there now is what counts from here on.
         disk.sectors[sector] = [Buffer.from(found)];
       }
+      disk.doubtful.clear();
       for (let i = 0; i < holes.length; i += 2) {
         const hole = bytes.subarray(holes[i], holes[i]! + holes[i + 1]!);
         if (hole.some((byte) => byte !== 0)) throw new Error(`${when}: a hole of disk ${number} holds data`);
@@ -133,8 +156,23 @@ export async function runCrashModel(
     }
     // Several clients at once: steps of different tasks interleave at every await.
     const busy = new Set<DiskNumber>();
+    let resizing = 0;
+    const isFull = (): boolean => world.fs.faults.freeBytes !== Infinity;
+    /** Runs what a full disk may refuse, whole; false when it did. */
+    const allowed = async (run: () => Promise<unknown>): Promise<boolean> => {
+      try {
+        await run();
+        return true;
+      } catch (error) {
+        if (isPandoError(error, 'store-full')) return false;
+        throw error;
+      }
+    };
     const step = async (): Promise<void> => {
       const dice = random();
+      if (options.fillsUp === true && resizing === 0 && random() < (isFull() ? 0.1 : 0.2)) {
+        world.fs.faults.freeBytes = isFull() ? Infinity : pick([0, 0, 100, 3000]);
+      }
       const numbers = [...model.keys()].filter((number) => !busy.has(number));
       if (numbers.length === 0 || (dice < 0.05 && model.size < 12)) {
         const sectors = between(random, 1, 160);
@@ -164,44 +202,52 @@ export async function runCrashModel(
           const data = zero ? Buffer.alloc(length) : Buffer.from(fillRandom(random, new Uint8Array(length)));
           // From here on either is allowed, acknowledged or not.
           disk.write(offset, data);
-          await (zero ? handle.zero(offset, length) : handle.write(offset, data));
+          if (
+            !(await allowed(async () => (zero ? handle.zero(offset, length) : handle.write(offset, data))))
+          ) {
+            disk.doubt(offset, length);
+          }
           if (random() < 0.3) {
             const versions = disk.sectors.map((history) => history.length);
             await handle.flush();
-            disk.sectors = disk.sectors.map((history, sector) => history.slice(versions[sector]! - 1));
+            disk.sectors = disk.sectors.map((history, sector) =>
+              disk.doubtful.has(sector) ? history : history.slice(versions[sector]! - 1),
+            );
           }
           const bytes = Buffer.alloc(disk.size);
           await handle.read(0, disk.size, bytes, 0);
-          if (!bytes.equals(disk.latest()))
-            throw new Error(`${when}: disk ${number} does not hold what was written`);
+          if (!disk.holds(bytes)) throw new Error(`${when}: disk ${number} does not hold what was written`);
           await handle.close();
         } else if (dice < 0.75 && model.size < 14) {
           const readOnly = random() < 0.5;
-          const [[copy]] = (await volumes.fork({
-            sources: [number],
-            copies: 1,
-            readOnly,
-            records: none,
-          })) as [[number]];
-          model.set(copy, disk.copy(readOnly));
-          disk.flush();
+          const done = await allowed(async () => {
+            const request = { sources: [number], copies: 1, readOnly, records: none };
+            const [[copy]] = (await volumes.fork(request)) as [[number]];
+            model.set(copy, disk.copy(readOnly));
+          });
+          if (done) disk.flush();
         } else if (dice < 0.8 && numbers.length > 1) {
           const target = pick(numbers.filter((other) => other !== number));
           if (model.get(target)!.readOnly) return;
           busy.add(target);
           try {
-            await volumes.replace([{ target, source: number }], none);
-            model.set(target, disk.copy(false));
-            disk.flush();
+            const pair = { target, source: number };
+            if (await allowed(() => volumes.replace([pair], none))) {
+              model.set(target, disk.copy(false));
+              disk.flush();
+            }
           } finally {
             busy.delete(target);
           }
         } else if (dice < 0.86 && !disk.readOnly) {
+          if (isFull()) return;
           const sectors = between(random, 1, 200);
           const grows = sectors * SECTOR > disk.size;
-          await volumes.resize(number, sectors * SECTOR, none);
+          resizing++;
+          await volumes.resize(number, sectors * SECTOR, none).finally(() => resizing--);
           if (grows) while (disk.sectors.length < sectors) disk.sectors.push([Buffer.alloc(SECTOR)]);
           else disk.sectors.length = sectors;
+          for (const sector of disk.doubtful) if (sector >= sectors) disk.doubtful.delete(sector);
           disk.flush();
         } else if (dice < 0.9 && model.size > 3) {
           await volumes.remove([number], none);
