@@ -18,6 +18,8 @@ const KILLS = Number(process.env['PANDO_KILLS'] ?? 8);
 const CLIENTS = 3;
 /** Overlays rest for three seconds before they are destaged: rounds are longer and shorter than that. */
 const LOAD_MS_MAX = 6_500;
+/** How much of the server's log is shown after a failure. */
+const LOG_CHARACTERS = 20_000;
 const RECOVERY_MS_MAX = 2_500;
 /** Odd sizes: neither whole chunks nor whole leaves. */
 const DISKS: Readonly<Record<string, readonly number[]>> = {
@@ -45,6 +47,7 @@ describe('the server, killed under load', () => {
   });
 
   afterAll(async () => {
+    if (failed) console.log(server.log.slice(-LOG_CHARACTERS));
     await server.close();
   });
 
