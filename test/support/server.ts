@@ -127,6 +127,7 @@ export class TestServer {
       child.on('error', reject);
       child.on('close', (status, signal) => {
         clearTimeout(timer);
+        this.#log += `(ended with ${signal ?? String(status)})\n`;
         reject(new Error(`the server ended with ${signal ?? String(status)}:\n${own}`));
       });
     });
