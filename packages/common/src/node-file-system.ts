@@ -13,6 +13,9 @@ class NodeFile implements File {
   readonly path: string;
   #handle: FileHandle;
   #closed = false;
+  /** Operations on the descriptor that the system has not answered yet. */
+  #underWay = 0;
+  #onIdle: (() => void) | undefined;
 
   constructor(path: string, handle: FileHandle) {
     this.path = path;
@@ -23,17 +26,29 @@ class NodeFile implements File {
     return (await this.#handle.stat()).size;
   }
 
-  async read(target: Uint8Array, position: number): Promise<number> {
-    let done = 0;
-    while (done < target.byteLength) {
-      const { bytesRead } = await this.#handle.read(target, done, target.byteLength - done, position + done);
-      if (bytesRead === 0) break;
-      done += bytesRead;
-    }
-    return done;
+  // Callbacks on the descriptor: a FileHandle's promises cost about 15 µs more a call. Unlike a FileHandle, the system
+  // would give the number of a closed descriptor to the next file at once, so `close` waits for what is under way.
+  read(target: Uint8Array, position: number): Promise<number> {
+    const length = target.byteLength;
+    return new Promise((resolve, reject) => {
+      const fd = this.#begin();
+      const readOn = (done: number): void => {
+        fs.read(fd, target, done, length - done, position + done, (error, count) => {
+          if (error === null && count > 0 && done + count < length) {
+            readOn(done + count);
+            return;
+          }
+          this.#end();
+          if (error === null) resolve(done + count);
+          else reject(error);
+        });
+      };
+      readOn(0);
+    });
   }
 
   readSync(target: Uint8Array, position: number): number {
+    if (this.#closed) throw Object.assign(new Error(`${this.path} is closed`), { code: 'EBADF' });
     let done = 0;
     while (done < target.byteLength) {
       const count = fs.readSync(this.#handle.fd, target, done, target.byteLength - done, position + done);
@@ -48,7 +63,7 @@ class NodeFile implements File {
     for (let first = 0; first < parts.length; first += PARTS_MAX) {
       let group = parts.slice(first, first + PARTS_MAX);
       while (group.length > 0) {
-        let { bytesWritten } = await this.#handle.writev(group, at);
+        let bytesWritten = await this.#writeSome(group, at);
         if (bytesWritten === 0 && group.some((part) => part.byteLength > 0)) {
           throw Object.assign(new Error(`write to ${this.path} made no progress`), { code: 'EIO' });
         }
@@ -65,6 +80,19 @@ class NodeFile implements File {
     }
   }
 
+  #writeSome(parts: Uint8Array[], position: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const fd = this.#begin();
+      const done = (error: Error | null, count: number): void => {
+        this.#end();
+        if (error === null) resolve(count);
+        else reject(error);
+      };
+      if (parts.length === 1) fs.write(fd, parts[0]!, 0, parts[0]!.byteLength, position, done);
+      else fs.writev(fd, parts, position, done);
+    });
+  }
+
   async sync(): Promise<void> {
     await this.#handle.datasync();
   }
@@ -76,7 +104,18 @@ class NodeFile implements File {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    if (this.#underWay > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
     await this.#handle.close();
+  }
+
+  #begin(): number {
+    if (this.#closed) throw Object.assign(new Error(`${this.path} is closed`), { code: 'EBADF' });
+    this.#underWay++;
+    return this.#handle.fd;
+  }
+
+  #end(): void {
+    if (--this.#underWay === 0) this.#onIdle?.();
   }
 }
 
