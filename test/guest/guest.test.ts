@@ -92,7 +92,8 @@ itWithTools(
     const before = await guest.must('cd /root/before && sha256sum * && cd / && sync');
 
     await guest.must(`cat >/root/writer <<'END'\n${WRITER}\nEND\n{ sh /root/writer & }`);
-    await guest.waitFor(/@@SYNCED 7 /);
+    // To the end of the line: the console brings it in pieces.
+    await guest.waitFor(/@@SYNCED 7 [0-9a-f]{64}@@/);
     const promised = syncedFiles(guest);
     await rest.must('POST', '/vms/web-1/backups', { name: 'live' });
     const during = Math.max(...syncedFiles(guest).keys());
