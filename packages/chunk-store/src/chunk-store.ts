@@ -8,6 +8,7 @@ import {
   type SpaceGuard,
 } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
+import { prepareCodec } from './codec.ts';
 import { BatchWriter, type OnHit } from './batch-writer.ts';
 import { ChunkLocator } from './chunk-locator.ts';
 import { ChunkSource } from './chunk-source.ts';
@@ -56,6 +57,7 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
   checkOptions(options, limits);
   const table = new SegmentTable(options.storeId, options.chunkBytes);
   try {
+    await prepareCodec();
     await recover({ ...options, table });
   } catch (error) {
     throw fromIoError(error, 'opening the chunk store', 'store-failed');
