@@ -242,13 +242,15 @@ export async function runCrashModel(
         } else if (dice < 0.86 && !disk.readOnly) {
           if (isFull()) return;
           const sectors = between(random, 1, 200);
-          const grows = sectors * SECTOR > disk.size;
+          const before = disk.sectors.length;
           resizing++;
           await volumes.resize(number, sectors * SECTOR, none).finally(() => resizing--);
-          if (grows) while (disk.sectors.length < sectors) disk.sectors.push([Buffer.alloc(SECTOR)]);
+          if (sectors > before)
+            while (disk.sectors.length < sectors) disk.sectors.push([Buffer.alloc(SECTOR)]);
           else disk.sectors.length = sectors;
           for (const sector of disk.doubtful) if (sector >= sectors) disk.doubtful.delete(sector);
-          disk.flush();
+          // To stay as large as it is makes nothing durable.
+          if (sectors !== before) disk.flush();
         } else if (dice < 0.9 && model.size > 3) {
           await volumes.remove([number], none);
           model.delete(number);
