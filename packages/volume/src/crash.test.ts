@@ -38,7 +38,8 @@ it('does so on a disk that is full now and then', async () => {
   await runCrashModel(seed, 25, testWorld, { fillsUp: true });
 }, 60_000);
 
-for (const seed of [6, 7, 8]) {
+// 1001: a destage named overlays of its disks in their records before the log had opened them for good.
+for (const seed of [6, 7, 8, 1001]) {
   it(
     `does so on a disk that is full now and then, for the fixed seed ${seed}`,
     () => runCrashModel(seed, 12, testWorld, { fillsUp: true }),

@@ -56,19 +56,23 @@ export function diskKey(number: DiskNumber): string {
   return String(number).padStart(12, '0');
 }
 
-/** The record of a disk whose chain is `top`; an active overlay is not listed, the log opens it. */
+/**
+ * The record of a disk whose chain is `top`. It names the layers that are listed; those above them, active
+ * or frozen, the log opens, and the floor stays below them for that.
+ */
 export function recordOf(top: Layer, overlayFloor: number, readOnly: boolean): DiskRecord {
-  const frozen = unresolvedOf(top).filter((layer) => layer.frozen);
+  const unresolved = unresolvedOf(top);
+  const listed = unresolved.filter((layer) => layer.listed);
+  const firstOpened = unresolved[listed.length];
   const root = bottomOf(top).root!;
-  const last = frozen.at(-1);
   return {
     version: 1,
     rootId: root.id,
     rootHeight: root.height,
     rootSize: root.size,
-    size: last?.size ?? root.size,
-    overlays: frozen.map((layer) => layer.number),
-    overlayFloor,
+    size: listed.at(-1)?.size ?? root.size,
+    overlays: listed.map((layer) => layer.number),
+    overlayFloor: firstOpened === undefined ? overlayFloor : Math.min(overlayFloor, firstOpened.number - 1),
     readOnly,
   };
 }

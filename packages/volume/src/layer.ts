@@ -24,6 +24,11 @@ export class Layer {
   overlay: Overlay | undefined;
   root: Root | undefined;
   frozen: boolean;
+  /**
+   * Whether records may name it: its `open` record is synced in the log. Layers that only their own disk holds
+   * need not be named, the log opens them; named too early, they would be missed after a power cut.
+   */
+  listed = false;
   /** Position of its open record: the log must be kept from there until it is committed. */
   firstPosition = 0;
   /** When it was opened, by the monotonic clock. */

@@ -136,6 +136,7 @@ export class Recovery {
       if (layer === undefined) {
         layer = Layer.onTopOf(top, overlay, record.size, chunkBytes, new Overlay(pool));
         layer.frozen = true;
+        layer.listed = true;
         this.#layers.set(overlay, layer);
       } else if (!sameState(layer.parent!, top)) {
         throw new PandoError(

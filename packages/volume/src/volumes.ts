@@ -138,7 +138,7 @@ class AllVolumes implements Volumes {
     return engine.adding(async () => {
       for (const disk of sources) this.#checkThere(disk);
       if (!tops.every((top, index) => isHeld(top, sources[index]!))) return undefined;
-      const held = tops.map((top) => unresolvedOf(top));
+      const held = tops.map((top) => listedOf(top));
       const floor = engine.lastOverlay;
       const disks = Array.from({ length: request.copies }, () => sources.map(() => ++engine.lastDisk));
       const operations = disks.flatMap((copy) =>
@@ -174,7 +174,7 @@ class AllVolumes implements Volumes {
           for (const disk of sources) disk.freeze();
           const tops = sources.map((disk) => disk.top);
           if (tops.some((top) => top.root === undefined)) await engine.log.syncOpens();
-          const held = tops.map((top) => unresolvedOf(top));
+          const held = tops.map((top) => listedOf(top));
           // From here on the log opens nothing for the targets that they had before.
           const floor = engine.lastOverlay;
           const operations = targets.flatMap((disk, index) => engine.operationsFor(disk, tops[index], floor));
@@ -282,7 +282,9 @@ class AllVolumes implements Volumes {
         disk.freeze();
         engine.openLayer(disk, size);
         disk.freeze();
+        const { top } = disk;
         await engine.log.syncOpens();
+        listedOf(top);
       }
       await engine.commit([...engine.operationsFor(disk), ...records()]);
     });
@@ -387,6 +389,13 @@ class AllVolumes implements Volumes {
     if (value === undefined) throw new PandoError('disk-missing', `there is no disk ${number}`);
     return checkRecord(number, value, this.chunkBytes);
   }
+}
+
+/** The layers of a chain that have no root yet, named in records from now on: their `open` records were synced. */
+function listedOf(top: Layer): Layer[] {
+  const layers = unresolvedOf(top);
+  for (const layer of layers) layer.listed = true;
+  return layers;
 }
 
 function newDiskOperations(
