@@ -1,8 +1,9 @@
 /**
  * How the payload of a run is stored: as it is, or compressed with zstd when that saves bytes.
  *
- * Decoding is done in WebAssembly: node:zlib makes a native context for each call, whose memory it reports to the garbage
- * collector, and reads that miss the cache then spend a fifth of their time, and their p99, in collections.
+ * Decoding is done in WebAssembly, with memory that is kept; node:zlib makes a native context for each call. Measured
+ * on 16 KiB runs: 35–41 µs of CPU against 41–44 µs. On reads that miss the cache, one run each: 19,200 → 23,500/s at depth 32,
+ * garbage collection 19.7 → 16.7 % of the main thread; what causes the rest of it has not been found out.
  */
 import { constants, zstdCompressSync } from 'node:zlib';
 import { ZSTDDecoder } from 'zstddec';
