@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
 import { HOLE_ID, ID_BYTES, KiB, MemoryFileSystem, nodeFileSystem } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
 import { describe, expect, it } from 'vitest';
@@ -9,6 +10,8 @@ import { DirectorySegmentStorage } from './directory-segment-storage.ts';
 import { LevelChunkIndex } from './level-chunk-index.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
 import { createMemoryChunkStore } from './memory-chunk-store.ts';
+import { MemorySegmentStorage } from './memory-segment-storage.ts';
+import { encodeFileHeader, FORMAT_VERSION } from './segment-format.ts';
 import {
   CHUNK,
   chunkOf,
@@ -321,6 +324,18 @@ describe('a chunk store', () => {
     await expect(open(new Uint8Array(16), CHUNK)).rejects.toSatisfy(isCode('store-foreign'));
     await expect(open(STORE_ID, 2 * CHUNK)).rejects.toSatisfy(isCode('store-foreign'));
     await expect(open(STORE_ID, 5000)).rejects.toSatisfy(isCode('request-invalid'));
+
+    const header = Buffer.from(encodeFileHeader(STORE_ID, CHUNK, 1));
+    header.writeUInt32LE(FORMAT_VERSION + 1, 8);
+    header.writeUInt32LE(crc32(header.subarray(0, 44)), 44);
+    const newer = new MemorySegmentStorage();
+    const writer = await newer.create(1);
+    await writer.append([header, new Uint8Array(1000).fill(1)]);
+    await writer.close();
+    const index = new MemoryChunkIndex();
+    const opening = openChunkStore({ storage: newer, index, storeId: STORE_ID, chunkBytes: CHUNK });
+    await expect(opening).rejects.toSatisfy(isCode('store-newer'));
+    expect(await newer.list()).toEqual([{ segment: 1, size: header.byteLength + 1000 }]);
   });
 
   it('is closed for good, twice', async () => {

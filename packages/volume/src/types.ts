@@ -24,7 +24,7 @@ export interface DiskRecord {
   readonly rootSize: number;
   /** Bytes of the disk now; the root's size may still be that of before a resize. */
   readonly size: number;
-  /** Numbers of the frozen overlays on top of the root, oldest first. */
+  /** Numbers of overlays on top of the root that other disks may hold too, oldest first; newer ones the log opens. */
   readonly overlays: readonly number[];
   /** Overlays that the log opens for this disk count only when their number is greater than this. */
   readonly overlayFloor: number;
@@ -33,7 +33,7 @@ export interface DiskRecord {
 
 export interface OpenVolume extends BlockDevice {
   readonly disk: DiskNumber;
-  /** Releases this handle; waits for operations under way on it. Idempotent. */
+  /** Releases this handle; waits for writes under way on it. Reads must have ended. Idempotent. */
   close(): Promise<void>;
 }
 
