@@ -17,6 +17,7 @@ const LAYERS = [
   'packages/gc',
   'packages/fleet',
   'packages/nbd',
+  'packages/images',
   'packages/api',
   'apps/server',
   'apps/cli',

@@ -1,4 +1,4 @@
 export { MemoryBlockDevice } from './memory-block-device.ts';
 export type { MemoryBlockDeviceOptions } from './memory-block-device.ts';
 export { checkRange } from './range.ts';
-export type { BlockDevice, Extents } from './types.ts';
+export type { BlockDevice, Extents, StatusExtents } from './types.ts';

@@ -59,3 +59,12 @@ export interface Extents {
   /** For each extent: true where nothing is stored and zeros are read. */
   readonly holes: boolean[];
 }
+
+/**
+ * What some context says about a range: `flags[i]` holds for `lengths[i]` bytes, from the offset of the request on,
+ * without gaps, neighbours of different flags. Coverage and boundaries as in Extents.
+ */
+export interface StatusExtents {
+  readonly lengths: number[];
+  readonly flags: number[];
+}

@@ -25,6 +25,10 @@ export const ERROR_CODES = {
     kind: 'invalid',
     remedy: 'Use a size from 512 bytes to 64 TiB that is a multiple of 512.',
   },
+  'not-allowed': {
+    kind: 'conflict',
+    remedy: 'Ask whoever runs the server to allow your certificate name or PSK identity for this export.',
+  },
   'request-invalid': { kind: 'invalid', remedy: 'Fix the fields that the message names.' },
   'body-too-large': {
     kind: 'invalid',

@@ -4,7 +4,7 @@
  * Records live in the catalog, never all in memory: lists go by cursor, names by index. Each operation
  * is one commit. A VM or backup is named by its id or its name (`VmRef`, `BackupRef`); ids win.
  */
-import type { BlockDevice, Extents } from '@pando/block-device';
+import type { BlockDevice, Extents, StatusExtents } from '@pando/block-device';
 import type { ChunkStore } from '@pando/chunk-store';
 
 export interface VmDisk {
@@ -86,11 +86,32 @@ export interface OwnerSpace {
   readonly exclusiveBytes: number;
 }
 
-/** A disk opened for a client: a BlockDevice, a name and an end. */
+/** What an attachment can say about ranges of its disk besides what is allocated. */
+export interface DiskContext {
+  readonly name: string;
+  describe(offset: number, length: number, extentsMax: number): Promise<StatusExtents>;
+  close(): Promise<void>;
+}
+
+/**
+ * A disk opened for a client: a BlockDevice, a name and an end.
+ *
+ * Contexts: `qemu:allocation-depth`; `qemu:dirty-bitmap:<backup>`, what has changed since a backup: `<name>` of a backup
+ * of the same VM, or any `<vm>@<name>`, with `/<disk>` behind it to choose a disk (default: the one of the same name,
+ * or the only one); `x-pando:root`, 1 where bytes are not in the root yet, and `x-pando:root:<64 hex digits>`, the same,
+ * there while that is the root.
+ */
 export interface Attachment extends BlockDevice {
   readonly exportName: string;
   /** Aborted when the fleet throws the client out (a forced restore or delete, shutdown). */
   readonly revoked: AbortSignal;
+  /** Full names of contexts that begin with `prefix`, backups newest first: at most `limit`. */
+  contextNames(prefix: string, limit: number): Promise<readonly string[]>;
+  /**
+   * Opens a context; undefined for a name that is none. A backup that is compared with cannot be deleted meanwhile
+   * unless forced, as if a client had it attached.
+   */
+  openContext(name: string): Promise<DiskContext | undefined>;
   close(): Promise<void>;
 }
 

@@ -2,6 +2,7 @@ export { DEFAULT_LIMITS } from './limits.ts';
 export type { NbdLimits } from './limits.ts';
 export { createNbdServer } from './server.ts';
 export type {
+  ClientIdentity,
   ExportHandle,
   ExportProvider,
   Logger,
@@ -9,4 +10,5 @@ export type {
   NbdServer,
   NbdServerOptions,
   NbdServerStats,
+  StatusSource,
 } from './types.ts';

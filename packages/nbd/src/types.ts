@@ -2,9 +2,28 @@
  * What the NBD server needs (exports, a logger, a clock, limits) and what it is. It knows block devices by
  * name, not volumes.
  */
-import type { BlockDevice } from '@pando/block-device';
+import type { BlockDevice, StatusExtents } from '@pando/block-device';
 import type { Clock } from '@pando/common';
 import type { NbdLimits } from './limits.ts';
+
+/** One metadata context of an open export: what block status answers for it. */
+export interface StatusSource {
+  /** Its full name, e.g. `qemu:dirty-bitmap:monday`; the same as was asked for. */
+  readonly name: string;
+  /** Errors as BlockDevice.read. */
+  describe(offset: number, length: number, extentsMax: number): Promise<StatusExtents>;
+  /** Called once, when no call is under way any more, before the export handle is closed. */
+  close(): Promise<void>;
+}
+
+/** Who a client has proved to be. */
+export interface ClientIdentity {
+  /** Where it comes from, for logs: `127.0.0.1:40312`, or `unix`. */
+  readonly peer: string;
+  readonly proof: 'none' | 'x509' | 'psk';
+  /** x509: common name and subject alternative names of the client's certificate; psk: the identity; else none. */
+  readonly names: readonly string[];
+}
 
 /** A device opened for one client. */
 export interface ExportHandle extends BlockDevice {
@@ -12,19 +31,26 @@ export interface ExportHandle extends BlockDevice {
   readonly exportName: string;
   /** Aborted when the client has to go: requests in flight finish, then the connection is closed. */
   readonly revoked: AbortSignal;
+  /**
+   * Full names of the metadata contexts that the export has besides base:allocation and that begin with `prefix`
+   * (a namespace: `qemu:`, `qemu:dirty-bitmap:`, `x-pando:`; or empty for all): at most `limit`.
+   */
+  contextNames(prefix: string, limit: number): Promise<readonly string[]>;
+  /** Opens a context by its full name; undefined when the export has none of that name (never throws for a name). */
+  openContext(name: string): Promise<StatusSource | undefined>;
   /** Called once, when no request on the handle is in flight any more. */
   close(): Promise<void>;
 }
 
 export interface ExportProvider {
-  /** Names of exports, at most `limit`. */
-  list(limit: number): Promise<readonly string[]>;
+  /** Names of exports that the client may see, at most `limit`. */
+  list(limit: number, client: ClientIdentity): Promise<readonly string[]>;
   /**
    * Opens an export for one client. All handles of one export see each other's acknowledged writes, and
    * a flush of one covers them all (the server announces multi-conn).
-   * @throws PandoError of kind `missing` for a name that is not an export
+   * @throws PandoError of kind `missing` for a name that is not an export, `not-allowed` (option error POLICY)
    */
-  open(name: string): Promise<ExportHandle>;
+  open(name: string, client: ClientIdentity): Promise<ExportHandle>;
 }
 
 /** Takes what pino and most loggers take. */

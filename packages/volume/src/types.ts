@@ -9,7 +9,7 @@
  * Every change of records is one catalog batch, and callers add records of their own to it (the VM that
  * a disk belongs to) with `records`, which is called synchronously with the numbers of the new disks.
  */
-import type { BlockDevice } from '@pando/block-device';
+import type { BlockDevice, StatusExtents } from '@pando/block-device';
 import type { CatalogOperation } from '@pando/catalog';
 import type { PandoError } from '@pando/common';
 import type { Root } from '@pando/tree';
@@ -33,6 +33,32 @@ export interface DiskRecord {
 
 export interface OpenVolume extends BlockDevice {
   readonly disk: DiskNumber;
+
+  /**
+   * Where this disk and another hold different bytes now, exact to the chunk: flag 1 where they differ, 0 where not.
+   * Content counts, not history: a chunk that was written with what it held is equal, also while it is in an
+   * overlay (hashed and compared with the id in the other tree). Past the end of the smaller disk there are holes.
+   * Costs what differs inside the range, not what is stored; at most `extentsMax` extents.
+   */
+  differences(
+    other: OpenVolume,
+    offset: number,
+    length: number,
+    extentsMax: number,
+  ): Promise<StatusExtents>;
+
+  /**
+   * How old the bytes are: 0 hole, 1 written since the newest fork of this disk (a backup or clone of it, or its own
+   * birth as a clone), 2 older. Exact while the fork's chunks are stored; where they are collected already, 1.
+   */
+  depths(offset: number, length: number, extentsMax: number): Promise<StatusExtents>;
+
+  /** Flag 1 where the bytes are not in the tree of `root` yet, 0 where they are read from it. */
+  pending(offset: number, length: number, extentsMax: number): Promise<StatusExtents>;
+
+  /** The root that is read through just now where nothing is pending. */
+  readonly root: Root;
+
   /** Releases this handle; waits for writes under way on it. Reads must have ended. Idempotent. */
   close(): Promise<void>;
 }

@@ -1,0 +1,51 @@
+/**
+ * Disks outside of Pando: image files of any format and exports of other NBD servers, read as a stream of parts or
+ * written as a new file. Raw files need nothing; other formats go through QEMU's own `qemu-nbd` and `qemu-img`,
+ * confined so that nothing an image says can make them open another file.
+ */
+import type { DiskPart } from '@pando/common';
+
+/** Formats that are read and written. */
+export const IMAGE_FORMATS = ['raw', 'qcow2', 'vmdk', 'vdi', 'vhdx', 'vpc'] as const;
+export type ImageFormat = (typeof IMAGE_FORMATS)[number];
+
+export interface OpenImageOptions {
+  /** What the user said. Absent: recognised by the content. An image that is something else is refused. */
+  readonly format?: ImageFormat;
+  /**
+   * What to do with a backing file or another file that the image names: refuse (default), or follow it when it lies
+   * in this directory or below.
+   */
+  readonly backingWithin?: string;
+  readonly signal?: AbortSignal;
+}
+
+/** A disk that can be read from its start to its end, as often as one likes. */
+export interface DiskSource {
+  /** `qcow2`, …, or `nbd`. */
+  readonly format: ImageFormat | 'nbd';
+  readonly sizeBytes: number;
+  /**
+   * The bytes in order; neighbouring holes joined, none of no bytes. Buffers are the source's and hold until the
+   * next pull. Ends early with the reason of the signal.
+   */
+  parts(signal: AbortSignal): AsyncIterable<DiskPart>;
+  /** Ends helpers and connections. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface CreateImageOptions {
+  readonly format: ImageFormat;
+  readonly sizeBytes: number;
+  /** qcow2 only: compressed clusters. */
+  readonly compress?: boolean;
+}
+
+/** A new image file. It has its name when `finish` has resolved, whole and synced, or not at all. */
+export interface DiskTarget {
+  /** Writes in ascending order; what is skipped is a hole. The data is taken before it resolves. */
+  write(position: number, data: Uint8Array): Promise<void>;
+  finish(): Promise<void>;
+  /** Removes what there is of it. Idempotent; after `finish` it does nothing. */
+  abort(): Promise<void>;
+}
