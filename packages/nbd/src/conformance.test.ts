@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll } from 'vitest';
 import { createNbdServer } from './server.ts';
-import { NbdClient } from './testing/client.ts';
+import { NbdClient } from './client/client.ts';
 import { DeviceExports } from './testing/device-exports.ts';
 import type { NbdAddress, NbdServer } from './types.ts';
 

@@ -2,8 +2,8 @@
 import { MemoryBlockDevice } from '@pando/block-device';
 import { DelayDevice, SeededRandom, testSeed } from '@pando/block-device/testing';
 import { afterEach, describe, expect, it } from 'vitest';
-import { NbdClient } from './testing/client.ts';
-import { optionBytes } from './testing/client-handshake.ts';
+import { NbdClient } from './client/client.ts';
+import { optionBytes } from './client/client-handshake.ts';
 import { contextRequest, infoRequest, rawRequest } from './testing/raw-client.ts';
 import { TestServer, until } from './testing/test-server.ts';
 

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createNbdServer } from './server.ts';
-import { NbdClient } from './testing/client.ts';
+import { NbdClient } from './client/client.ts';
 import { DeviceExports } from './testing/device-exports.ts';
 import { RawClient, infoRequest, rawRequest } from './testing/raw-client.ts';
 import { TestServer, until } from './testing/test-server.ts';

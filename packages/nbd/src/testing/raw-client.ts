@@ -2,8 +2,8 @@
 import * as net from 'node:net';
 import { REQUEST_BYTES, REQUEST_MAGIC, putU16, putU32, putU64 } from '../protocol.ts';
 import type { NbdAddress } from '../types.ts';
-import { ByteReader } from './byte-reader.ts';
-import { optionBytes, stringBytes } from './client-handshake.ts';
+import { ByteReader } from '../client/byte-reader.ts';
+import { optionBytes, stringBytes } from '../client/client-handshake.ts';
 
 export interface OptionAnswer {
   readonly option: number;

@@ -1,0 +1,2 @@
+export { NbdClient } from './client.ts';
+export type { NbdClientOptions } from './client.ts';
