@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { mustRun, requireTools, runTool } from './tools.ts';
 
@@ -18,6 +21,23 @@ describe('tools of tests', () => {
     vi.stubEnv('CI', 'true');
     expect(() => requireTools(ABSENT)).toThrow(ABSENT);
     expect(requireTools('sh')).toBeUndefined();
+  });
+
+  it('asks a tool for its version, and for devices', () => {
+    vi.stubEnv('CI', '');
+    const folder = mkdtempSync(join(tmpdir(), 'pando-tools-'));
+    try {
+      const tool = join(folder, 'versioned');
+      writeFileSync(tool, '#!/bin/sh\necho "versioned 8.2.1 (a distribution 1:9.9)"\n', { mode: 0o755 });
+      vi.stubEnv('PATH', `${folder}:${process.env['PATH'] ?? ''}`);
+      expect(requireTools('versioned>=8.2', 'versioned>=7.10')).toBeUndefined();
+      expect(requireTools('versioned>=8.3')).toContain('versioned 8.3 or newer (this is 8.2)');
+      expect(requireTools('versioned>=10.0')).toContain('10.0');
+      expect(requireTools('/dev/null')).toBeUndefined();
+      expect(requireTools('/dev/pando-none')).toContain('/dev/pando-none');
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   it('gives the exit code and output of a program, or fails with both', async () => {
