@@ -48,6 +48,11 @@ export const ERROR_CODES = {
     kind: 'invalid',
     remedy: 'Write an address as HOST:PORT, for example 127.0.0.1:7400.',
   },
+  'uri-invalid': {
+    kind: 'invalid',
+    remedy:
+      'Write an NBD URI as nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH; see docs/cli.md.',
+  },
   'range-invalid': { kind: 'invalid', remedy: 'Keep offset and length inside the disk.' },
   'shrink-refused': {
     kind: 'invalid',
@@ -99,6 +104,10 @@ export const ERROR_CODES = {
     remedy: 'Check the disk name; `pando vm show` lists the disks of a VM.',
   },
   'backup-missing': { kind: 'missing', remedy: 'Check the name or id; `pando backup ls` lists backups.' },
+  'export-missing': {
+    kind: 'missing',
+    remedy: 'Check the export name; `nbdinfo --list` shows the exports of an NBD server.',
+  },
   'store-missing': { kind: 'missing', remedy: 'Name a data directory that Pando made, with `--data`.' },
   'job-missing': {
     kind: 'missing',
@@ -128,6 +137,24 @@ export const ERROR_CODES = {
   'connection-lost': {
     kind: 'unavailable',
     remedy: 'The connection to the other side was lost; check that it runs, and try again.',
+  },
+  'protocol-error': {
+    kind: 'unavailable',
+    remedy:
+      'What answers there does not keep to the NBD protocol; check host and port, or report it to its makers.',
+  },
+  'tls-failed': {
+    kind: 'invalid',
+    remedy: 'Check certificates, keys and host name; `nbds` needs a server with TLS, `nbd` one without.',
+  },
+  'source-failed': {
+    kind: 'unavailable',
+    remedy: 'The disk that was read from gave an error; check it where it is served. Nothing was kept.',
+  },
+  'verify-failed': {
+    kind: 'unavailable',
+    remedy:
+      'What was read again differs from what was stored, and nothing was kept. Copy from a source that stands still.',
   },
   'export-interrupted': {
     kind: 'unavailable',
