@@ -1,5 +1,7 @@
 /** Answers to requests, as the session agreed on them: simple or structured, gathered by the reply writer. */
-import type { MetaContext, StatusExtents } from './contexts.ts';
+import type { StatusExtents } from '@pando/block-device';
+import type { SelectedContext } from './contexts.ts';
+import type { ReplyStyle } from './negotiation.ts';
 import { CHUNK_DONE, CHUNK_HEADER_BYTES, ChunkType, Command, SIMPLE_REPLY_BYTES } from './protocol.ts';
 import {
   DATA_CHUNK_BYTES,
@@ -24,7 +26,8 @@ export class Answers {
   readonly #replies: ReplyWriter;
   readonly #structured: boolean;
 
-  constructor(replies: ReplyWriter, structured: boolean) {
+  constructor(replies: ReplyWriter, style: ReplyStyle) {
+    const structured = style !== 'simple';
     this.#replies = replies;
     this.#structured = structured;
     this.readHeaderBytes = structured ? DATA_CHUNK_BYTES : SIMPLE_REPLY_BYTES;
@@ -60,7 +63,7 @@ export class Answers {
   }
 
   /** Block status: one chunk for each context; the last one ends the reply. */
-  status(request: Cookie, contexts: readonly MetaContext[], extents: readonly StatusExtents[]): void {
+  status(request: Cookie, contexts: readonly SelectedContext[], extents: readonly StatusExtents[]): void {
     for (const [i, { lengths, flags }] of extents.entries()) {
       const at = this.#replies.reserve(CHUNK_HEADER_BYTES + 4 + 8 * lengths.length);
       const last = i === extents.length - 1 ? CHUNK_DONE : 0;

@@ -14,7 +14,7 @@ import type { NbdLimits } from './limits.ts';
 import type { Session } from './negotiation.ts';
 import { Transmission } from './transmission.ts';
 import type { TransmissionHost } from './transmission.ts';
-import type { ExportHandle, ExportProvider, Logger } from './types.ts';
+import type { ClientIdentity, ExportProvider, Logger } from './types.ts';
 
 /** What all connections of a server share. */
 export interface ConnectionServices {
@@ -23,6 +23,8 @@ export interface ConnectionServices {
   readonly limits: NbdLimits;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Whether exports are announced as ROTATIONAL. */
+  readonly rotational: boolean;
 }
 
 const NO_INPUT = Buffer.alloc(0);
@@ -33,6 +35,8 @@ export class Connection implements HandshakeHost, TransmissionHost {
   readonly pool: BufferPool;
   readonly limits: NbdLimits;
   readonly logger: Logger;
+  readonly rotational: boolean;
+  readonly client: ClientIdentity;
   /** Resolves when the socket is closed and the export handle released. */
   readonly closed: Promise<void>;
   readonly #clock: Clock;
@@ -47,7 +51,6 @@ export class Connection implements HandshakeHost, TransmissionHost {
   #paused = false;
   #retiring = false;
   #finishing = false;
-  #released = false;
   #activeAt: number;
 
   constructor(socket: Socket, services: ConnectionServices) {
@@ -56,6 +59,10 @@ export class Connection implements HandshakeHost, TransmissionHost {
     this.pool = services.pool;
     this.limits = services.limits;
     this.logger = services.logger;
+    this.rotational = services.rotational;
+    const { remoteAddress, remotePort } = socket;
+    const peer = remoteAddress === undefined ? 'unix' : `${remoteAddress}:${remotePort}`;
+    this.client = { peer, proof: 'none', names: [] };
     this.#clock = services.clock;
     this.#activeAt = services.clock.monotonic();
     this.#handshake = new Handshake(this);
@@ -153,16 +160,14 @@ export class Connection implements HandshakeHost, TransmissionHost {
     else this.#transmission.inputEnded();
   }
 
-  startTransmission(handle: ExportHandle, session: Session): void {
+  startTransmission(session: Session): void {
     this.#deadline.abort();
-    this.#transmission = new Transmission(this, handle, session);
-    if (this.socket.destroyed) {
-      this.#release().catch((error: unknown) => {
-        this.logger.error({ err: error }, 'closing an NBD export failed');
-      });
-      return;
-    }
-    this.logger.info({ exportName: handle.exportName, readOnly: handle.readOnly }, 'an NBD client attached');
+    const { handle } = session.opened;
+    this.#transmission = new Transmission(this, session);
+    // A socket that is gone already is released as soon as the handshake is.
+    if (this.socket.destroyed) return;
+    const { exportName, readOnly } = handle;
+    this.logger.info({ exportName, readOnly, replies: session.replies }, 'an NBD client attached');
     handle.revoked.addEventListener('abort', this.#onRevoked, { once: true });
     // The export may have been revoked, or the server be closing, while it was being opened.
     if (handle.revoked.aborted) this.#retiring = true;
@@ -214,12 +219,11 @@ export class Connection implements HandshakeHost, TransmissionHost {
     this.#deadline.abort();
     this.#gone.abort();
     this.#input = [];
+    await this.#handshake.close();
     const transmission = this.#transmission;
-    if (transmission === undefined || this.#released) return;
-    this.#released = true;
+    if (transmission === undefined) return;
     transmission.handle.revoked.removeEventListener('abort', this.#onRevoked);
-    await transmission.abort();
-    await transmission.handle.close();
+    await transmission.release();
     this.logger.info({ exportName: transmission.handle.exportName }, 'an NBD client detached');
   }
 }

@@ -2,17 +2,15 @@
  * The handshake of one connection: greeting, client flags, options one after another until one of them
  * starts transmission or ends the connection.
  *
- * Each option is read whole (bounded), answered, and only then is the next one looked at. A handshake
- * holds no export open: INFO opens and closes, GO hands over.
+ * Each option is read whole (bounded), answered, and only then is the next one looked at. What the options
+ * that speak of exports mean is in options.ts.
  */
-import { PandoError } from '@pando/common';
 import type { Socket } from 'node:net';
-import { listContexts, selectContexts } from './contexts.ts';
-import type { NbdLimits } from './limits.ts';
-import { Negotiation } from './negotiation.ts';
 import type { Session } from './negotiation.ts';
-import { OptionDataError, decodeString, parseContextRequest, parseInfoRequest } from './option-data.ts';
-import { contextReplies, exportNameAnswer, infoReplies, listReplies, optionReply } from './option-replies.ts';
+import { OptionDataError } from './option-data.ts';
+import { optionReply } from './option-replies.ts';
+import { ExportOptions, isExportOption } from './options.ts';
+import type { OptionsHost } from './options.ts';
 import {
   HandshakeFlag,
   NBD_MAGIC,
@@ -21,21 +19,17 @@ import {
   Option,
   OptionReply,
 } from './protocol.ts';
-import type { ExportHandle, ExportProvider, Logger } from './types.ts';
 
 const SERVER_FLAGS = HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes;
 
 /** What the handshake asks of its connection. */
-export interface HandshakeHost {
+export interface HandshakeHost extends OptionsHost {
   readonly socket: Socket;
-  readonly exports: ExportProvider;
-  readonly limits: NbdLimits;
-  readonly logger: Logger;
   readonly retiring: boolean;
   /** Looks for more input: an option has been answered. */
   pump(): void;
-  /** Starts transmission; the handle is the connection's from now on. */
-  startTransmission(handle: ExportHandle, session: Session): void;
+  /** Starts transmission; the opened export is the connection's from now on. */
+  startTransmission(session: Session): void;
   /** Sends what has been written, then closes. */
   finish(): void;
   /** Closes at once: the client broke a rule that leaves no way on. */
@@ -46,18 +40,21 @@ export interface HandshakeHost {
 
 export class Handshake {
   readonly #host: HandshakeHost;
-  readonly #negotiation = new Negotiation();
+  readonly #options: ExportOptions;
+  #noZeroes = false;
   #gather = Buffer.alloc(4);
   #gatherBytes = 0;
   #state: 'clientFlags' | 'header' | 'data' | 'skip' | 'ended' = 'clientFlags';
   #option = 0;
   #optionBytes = 0;
   #skipBytes = 0;
-  #options = 0;
+  #optionCount = 0;
   #busy = false;
+  #answered: Promise<void> = Promise.resolve();
 
   constructor(host: HandshakeHost) {
     this.#host = host;
+    this.#options = new ExportOptions(host);
   }
 
   /** True while an option is being answered: no input is taken. */
@@ -98,6 +95,13 @@ export class Handshake {
   /** Writes go out at once. */
   endTurn(): void {}
 
+  /** The socket is gone. Resolves when no option is being answered any more and no export is kept open. */
+  async close(): Promise<void> {
+    await this.#answered;
+    this.#state = 'ended';
+    await this.#options.close();
+  }
+
   #expect(state: 'header' | 'data', bytes: number): void {
     this.#state = state;
     this.#gather = Buffer.allocUnsafe(bytes);
@@ -119,7 +123,7 @@ export class Handshake {
         this.#end(`client flags ${flags} that were not offered`);
         return;
       }
-      this.#negotiation.clientFlags = flags;
+      this.#noZeroes = (flags & HandshakeFlag.noZeroes) !== 0;
       this.#expect('header', OPTION_HEADER_BYTES);
       return;
     }
@@ -128,7 +132,7 @@ export class Handshake {
         this.#end('an option without its magic number');
         return;
       }
-      if (++this.#options > limits.optionsMax) {
+      if (++this.#optionCount > limits.optionsMax) {
         this.#end(`more than ${limits.optionsMax} options`);
         return;
       }
@@ -150,7 +154,7 @@ export class Handshake {
   /** Runs the answer to an option, then goes on with the next one. */
   #answer(run: () => Promise<void> | void): void {
     this.#busy = true;
-    this.#run(run).then(
+    this.#answered = this.#run(run).then(
       () => {
         this.#busy = false;
         // Shutdown began meanwhile, and there may be no further option to answer with ERR_SHUTDOWN.
@@ -193,7 +197,7 @@ export class Handshake {
     } else if (this.#option === Option.abort) {
       this.#reply(OptionReply.ack);
       this.#end();
-    } else if (KNOWN_OPTIONS.has(this.#option)) {
+    } else if (isExportOption(this.#option)) {
       this.#fail(OptionReply.tooBig, `options have at most ${this.#host.limits.optionBytesMax} bytes`);
     } else {
       this.#fail(OptionReply.unsupported, 'unknown option');
@@ -201,120 +205,25 @@ export class Handshake {
   }
 
   async #handle(option: number, data: Buffer): Promise<void> {
-    switch (option) {
-      case Option.exportName:
-        await this.#exportName(data);
-        return;
-      case Option.abort:
-        this.#reply(OptionReply.ack);
-        this.#end();
-        return;
-      case Option.list:
-        await this.#list(data);
-        return;
-      case Option.info:
-      case Option.go:
-        await this.#infoOrGo(option, data);
-        return;
-      case Option.structuredReply:
-        if (data.length > 0) throw new OptionDataError('STRUCTURED_REPLY has no data');
-        this.#negotiation.structuredReplies = true;
-        this.#reply(OptionReply.ack);
-        return;
-      case Option.listMetaContext:
-        this.#listContexts(data);
-        return;
-      case Option.setMetaContext:
-        this.#setContexts(data);
-        return;
-      default:
-        this.#fail(OptionReply.unsupported, 'unknown option');
-    }
-  }
-
-  async #exportName(data: Buffer): Promise<void> {
-    const name = decodeString(data);
-    const handle = await this.#open(name);
-    if (handle instanceof PandoError) {
-      this.#host.logger.info({ exportName: name, code: handle.code }, 'NBD export refused');
+    if (option === Option.abort) {
+      this.#reply(OptionReply.ack);
       this.#end();
       return;
     }
-    this.#send(exportNameAnswer(handle, this.#negotiation));
-    this.#go(name, handle);
-  }
-
-  async #list(data: Buffer): Promise<void> {
-    if (data.length > 0) throw new OptionDataError('LIST has no data');
-    const { listedExportsMax } = this.#host.limits;
-    const names = await this.#host.exports.list(listedExportsMax);
-    this.#send(listReplies(this.#option, names.slice(0, listedExportsMax)));
-  }
-
-  async #infoOrGo(option: number, data: Buffer): Promise<void> {
-    const { name, infos } = parseInfoRequest(data);
-    const handle = await this.#open(name);
-    if (handle instanceof PandoError) {
-      this.#refuse(name, handle);
+    if (!isExportOption(option)) {
+      this.#fail(OptionReply.unsupported, 'unknown option');
       return;
     }
-    const replies = infoReplies(option, handle, this.#negotiation, infos);
-    if (option === Option.go) {
-      this.#send(replies);
-      this.#go(name, handle);
-      return;
-    }
-    await handle.close();
-    this.#send(replies);
-  }
-
-  #needStructuredReplies(): void {
-    if (this.#negotiation.structuredReplies) return;
-    throw new OptionDataError('contexts need STRUCTURED_REPLY first');
-  }
-
-  #listContexts(data: Buffer): void {
-    const { queries } = parseContextRequest(data);
-    this.#needStructuredReplies();
-    this.#send(contextReplies(this.#option, listContexts(queries), false));
-  }
-
-  #setContexts(data: Buffer): void {
-    // Replaces the earlier set even when it fails.
-    this.#negotiation.contexts = [];
-    const { name, queries } = parseContextRequest(data);
-    this.#needStructuredReplies();
-    this.#negotiation.contexts = selectContexts(queries);
-    this.#negotiation.contextsFor = name;
-    this.#send(contextReplies(this.#option, this.#negotiation.contexts, true));
-  }
-
-  async #open(name: string): Promise<ExportHandle | PandoError> {
-    try {
-      return await this.#host.exports.open(name);
-    } catch (error) {
-      if (error instanceof PandoError) return error;
-      throw error;
-    }
-  }
-
-  #go(name: string, handle: ExportHandle): void {
-    this.#state = 'ended';
-    const { structuredReplies } = this.#negotiation;
-    this.#host.startTransmission(handle, { structuredReplies, contexts: this.#negotiation.contextsOf(name) });
-  }
-
-  #refuse(name: string, error: PandoError): void {
-    this.#host.logger.info({ exportName: name, code: error.code }, 'NBD export refused');
-    // A name that can be no export's is unknown, not a malformed option.
-    if (error.kind === 'missing' || error.kind === 'invalid') {
-      this.#fail(OptionReply.unknown, 'no such export');
-    } else if (error.code === 'shutting-down') {
-      this.#fail(OptionReply.shutdown, 'the server is shutting down');
-    } else if (error.kind === 'conflict' || error.code === 'too-busy') {
-      this.#fail(OptionReply.policy, error.code);
+    const outcome = await this.#options.answer(option, data, !this.#noZeroes);
+    if (outcome.next === 'cut') {
+      this.#end(outcome.reason);
+    } else if (outcome.next === 'close') {
+      this.#end();
     } else {
-      this.#fail(OptionReply.platform, error.code);
+      this.#send(outcome.replies);
+      if (outcome.next === 'option') return;
+      this.#state = 'ended';
+      this.#host.startTransmission(outcome.session);
     }
   }
 
@@ -330,13 +239,3 @@ export class Handshake {
     this.#send(optionReply(this.#option, type, Buffer.from(text)));
   }
 }
-
-/** Options that are carried out when their data is not too long. */
-const KNOWN_OPTIONS = new Set<number>([
-  Option.list,
-  Option.info,
-  Option.go,
-  Option.structuredReply,
-  Option.listMetaContext,
-  Option.setMetaContext,
-]);

@@ -17,6 +17,12 @@ export interface NbdLimits {
   readonly optionSkipBytesMax: number;
   /** Names in the answer to LIST. */
   readonly listedExportsMax: number;
+  /** Queries of LIST_META_CONTEXT and SET_META_CONTEXT; more are answered with ERR_TOO_BIG. */
+  readonly contextQueriesMax: number;
+  /** Names in the answer to LIST_META_CONTEXT. */
+  readonly listedContextsMax: number;
+  /** Contexts that SET_META_CONTEXT selects; more are answered with ERR_TOO_BIG. */
+  readonly contextsMax: number;
   /** Device operations in flight on one connection; past it, reading pauses. */
   readonly requestsInFlightMax: number;
   /** Reply and payload buffers of one connection; past it, reading pauses. A single request always fits. */
@@ -45,6 +51,9 @@ export const DEFAULT_LIMITS: NbdLimits = {
   optionBytesMax: 64 * KiB,
   optionSkipBytesMax: 32 * MiB,
   listedExportsMax: 4096,
+  contextQueriesMax: 256,
+  listedContextsMax: 1024,
+  contextsMax: 16,
   requestsInFlightMax: 128,
   connectionBufferBytesMax: 64 * MiB,
   bufferBytesMax: 192 * MiB,

@@ -1,39 +1,31 @@
-/** What a handshake has agreed on, and what the server says about an export because of it. */
-import type { MetaContext } from './contexts.ts';
-import { HandshakeFlag, PAYLOAD_BYTES_MAX, TransmissionFlag } from './protocol.ts';
+/** What a handshake agrees on, and what the server says about an export because of it. */
+import type { OpenExport } from './contexts.ts';
+import { PAYLOAD_BYTES_MAX, TransmissionFlag } from './protocol.ts';
 import type { ExportHandle } from './types.ts';
 
-/** Grows as options come in; a restart of the handshake (TLS) starts a fresh one. */
-export class Negotiation {
-  clientFlags = 0;
-  structuredReplies = false;
-  /** Contexts of the last SET_META_CONTEXT, and the export name that it was for. */
-  contexts: readonly MetaContext[] = [];
-  contextsFor = '';
-
-  get noZeroes(): boolean {
-    return (this.clientFlags & HandshakeFlag.noZeroes) !== 0;
-  }
-
-  /** Contexts that hold for an export: those that were set for that very name. */
-  contextsOf(name: string): readonly MetaContext[] {
-    return name === this.contextsFor ? this.contexts : [];
-  }
-}
+/** Which headers replies have; extended is for requests as well. */
+export type ReplyStyle = 'simple' | 'structured' | 'extended';
 
 /** What transmission needs to know of it. */
 export interface Session {
-  readonly structuredReplies: boolean;
-  readonly contexts: readonly MetaContext[];
+  readonly opened: OpenExport;
+  readonly replies: ReplyStyle;
 }
 
-/** Transmission flags of an export. */
-export function transmissionFlags(device: ExportHandle, negotiation: Negotiation): number {
+/** Transmission flags of an export for a client that would start with `contexts` selected contexts. */
+export function transmissionFlags(
+  device: ExportHandle,
+  replies: ReplyStyle,
+  contexts: number,
+  rotational: boolean,
+): number {
   const flag = TransmissionFlag;
   let flags = flag.hasFlags | flag.sendFlush | flag.sendFua | flag.canMultiConn | flag.sendCache;
   if (device.readOnly) flags |= flag.readOnly;
   else flags |= flag.sendTrim | flag.sendWriteZeroes | flag.sendFastZero;
-  if (negotiation.structuredReplies) flags |= flag.sendDf;
+  if (rotational) flags |= flag.rotational;
+  if (replies !== 'simple') flags |= flag.sendDf;
+  if (replies === 'extended' && contexts > 0) flags |= flag.blockStatusPayload;
   return flags;
 }
 

@@ -1,7 +1,5 @@
 /** Replies to options as bytes. */
-import type { MetaContext } from './contexts.ts';
-import { blockSizes, describeExport, transmissionFlags } from './negotiation.ts';
-import type { Negotiation } from './negotiation.ts';
+import { blockSizes, describeExport } from './negotiation.ts';
 import { Info, OPTION_REPLY_HEADER_BYTES, OPTION_REPLY_MAGIC, OptionReply } from './protocol.ts';
 import type { ExportHandle } from './types.ts';
 
@@ -52,14 +50,14 @@ export function listReplies(option: number, names: readonly string[]): Buffer {
 export function infoReplies(
   option: number,
   handle: ExportHandle,
-  negotiation: Negotiation,
+  transmissionFlags: number,
   asked: ReadonlySet<number>,
 ): Buffer {
   const info = (type: number, ...payload: readonly Buffer[]): Buffer =>
     optionReply(option, OptionReply.info, u16(type), ...payload);
   const { minimum, preferred, payloadMax } = blockSizes(handle);
   const replies = [
-    info(Info.export, u64(handle.size), u16(transmissionFlags(handle, negotiation))),
+    info(Info.export, u64(handle.size), u16(transmissionFlags)),
     // Block sizes are sent to everyone: clients that did not ask have been seen to guess wrong.
     info(Info.blockSize, u32(minimum), u32(preferred), u32(payloadMax)),
   ];
@@ -68,16 +66,20 @@ export function infoReplies(
   return Buffer.concat([...replies, optionReply(option, OptionReply.ack)]);
 }
 
-/** One META_CONTEXT reply for each context, with its number when it was selected, then ACK. */
-export function contextReplies(option: number, contexts: readonly MetaContext[], withId: boolean): Buffer {
-  const replies = contexts.map((context) =>
-    optionReply(option, OptionReply.metaContext, u32(withId ? context.id : 0), Buffer.from(context.name)),
-  );
+/** One META_CONTEXT reply for each context, with its number when it was selected, else 0, then ACK. */
+export function contextReplies(
+  option: number,
+  contexts: Iterable<{ readonly id: number; readonly name: string }>,
+): Buffer {
+  const replies: Buffer[] = [];
+  for (const { id, name } of contexts) {
+    replies.push(optionReply(option, OptionReply.metaContext, u32(id), Buffer.from(name)));
+  }
   return Buffer.concat([...replies, optionReply(option, OptionReply.ack)]);
 }
 
 /** The answer to EXPORT_NAME, which has no header. */
-export function exportNameAnswer(handle: ExportHandle, negotiation: Negotiation): Buffer {
-  const zeros = Buffer.alloc(negotiation.noZeroes ? 0 : EXPORT_NAME_ZEROS);
-  return Buffer.concat([u64(handle.size), u16(transmissionFlags(handle, negotiation)), zeros]);
+export function exportNameAnswer(handle: ExportHandle, transmissionFlags: number, zeros: boolean): Buffer {
+  const padding = Buffer.alloc(zeros ? EXPORT_NAME_ZEROS : 0);
+  return Buffer.concat([u64(handle.size), u16(transmissionFlags), padding]);
 }

@@ -1,6 +1,6 @@
 /**
  * Numbers of the NBD protocol, as in the protocol description (doc/proto.md of the NetworkBlockDevice
- * project), and the big-endian loads and stores that the hot paths use.
+ * project; extended headers: its branch extension-ext-header), and the big-endian loads and stores that the hot paths use.
  */
 
 /** "NBDMAGIC" and "IHAVEOPT", which open the server's greeting; the second also opens each option. */
@@ -10,12 +10,16 @@ export const OPTION_REPLY_MAGIC = 0x0003e889045565a9n;
 export const REQUEST_MAGIC = 0x25609513;
 export const SIMPLE_REPLY_MAGIC = 0x67446698;
 export const STRUCTURED_REPLY_MAGIC = 0x668e33ef;
+export const EXTENDED_REQUEST_MAGIC = 0x21e41c71;
+export const EXTENDED_REPLY_MAGIC = 0x6e8a278c;
 
 export const OPTION_HEADER_BYTES = 16;
 export const OPTION_REPLY_HEADER_BYTES = 20;
 export const REQUEST_BYTES = 28;
 export const SIMPLE_REPLY_BYTES = 16;
 export const CHUNK_HEADER_BYTES = 20;
+/** Requests and reply chunks alike. */
+export const EXTENDED_HEADER_BYTES = 32;
 
 /** Longest name or message: a string of the protocol. */
 export const STRING_BYTES_MAX = 4096;
@@ -48,9 +52,12 @@ export const OptionReply = {
   policy: 0x8000_0002,
   invalid: 0x8000_0003,
   platform: 0x8000_0004,
+  tlsRequired: 0x8000_0005,
   unknown: 0x8000_0006,
   shutdown: 0x8000_0007,
+  blockSizeRequired: 0x8000_0008,
   tooBig: 0x8000_0009,
+  extendedHeadersRequired: 0x8000_000a,
 } as const;
 
 export const Info = { export: 0, name: 1, description: 2, blockSize: 3 } as const;
@@ -60,12 +67,14 @@ export const TransmissionFlag = {
   readOnly: 1 << 1,
   sendFlush: 1 << 2,
   sendFua: 1 << 3,
+  rotational: 1 << 4,
   sendTrim: 1 << 5,
   sendWriteZeroes: 1 << 6,
   sendDf: 1 << 7,
   canMultiConn: 1 << 8,
   sendCache: 1 << 10,
   sendFastZero: 1 << 11,
+  blockStatusPayload: 1 << 12,
 } as const;
 
 export const Command = {
@@ -85,6 +94,8 @@ export const CommandFlag = {
   df: 1 << 2,
   reqOne: 1 << 3,
   fastZero: 1 << 4,
+  /** Extended headers: the length is that of a payload. */
+  payloadLen: 1 << 5,
 } as const;
 
 export const ChunkType = {
@@ -92,6 +103,7 @@ export const ChunkType = {
   offsetData: 1,
   offsetHole: 2,
   blockStatus: 5,
+  blockStatusExt: 6,
   error: 0x8001,
   errorOffset: 0x8002,
 } as const;

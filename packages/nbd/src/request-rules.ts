@@ -47,7 +47,7 @@ export function refusalOf(request: Request, device: BlockDevice, session: Sessio
   const outside = offset > device.size || length > device.size - offset;
   switch (type) {
     case Command.read:
-      if ((flags & CommandFlag.df) !== 0 && !session.structuredReplies) return DF_NOT_OFFERED;
+      if ((flags & CommandFlag.df) !== 0 && session.replies === 'simple') return DF_NOT_OFFERED;
       if (length > PAYLOAD_BYTES_MAX) return PAYLOAD_TOO_LONG;
       return outside ? OUT_OF_RANGE : undefined;
     case Command.write:
@@ -63,7 +63,7 @@ export function refusalOf(request: Request, device: BlockDevice, session: Sessio
     case Command.cache:
       return outside ? OUT_OF_RANGE : undefined;
     case Command.blockStatus:
-      if (session.contexts.length === 0) return NO_CONTEXT;
+      if (session.opened.contexts.length === 0) return NO_CONTEXT;
       if (length === 0) return EMPTY_STATUS;
       return outside ? OUT_OF_RANGE : undefined;
     default:

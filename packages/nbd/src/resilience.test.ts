@@ -306,11 +306,11 @@ describe('the end', () => {
     let opens = 0;
     const server = createNbdServer({
       exports: {
-        list: (limit) => inner.list(limit),
-        open: async (name) => {
+        list: (limit, client) => inner.list(limit, client),
+        open: async (name, client) => {
           opens++;
           await opening;
-          return inner.open(name);
+          return inner.open(name, client);
         },
       },
     });

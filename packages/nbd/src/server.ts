@@ -50,6 +50,7 @@ class Server implements NbdServer {
       limits: this.#limits,
       clock: this.#clock,
       logger: this.#logger,
+      rotational: options.rotational ?? false,
     };
   }
 

@@ -8,11 +8,11 @@
  *
  * Hot path: a request whose device operation returns undefined allocates nothing but the view of a payload.
  */
+import type { StatusExtents } from '@pando/block-device';
 import type { Socket } from 'node:net';
 import { Answers, SMALL_ANSWER_BYTES } from './answers.ts';
 import type { BufferPool } from './buffer-pool.ts';
 import { classBytes } from './buffer-pool.ts';
-import type { StatusExtents } from './contexts.ts';
 import type { NbdLimits } from './limits.ts';
 import { errnoOf, textOf } from './nbd-errors.ts';
 import type { Session } from './negotiation.ts';
@@ -54,13 +54,13 @@ export class Transmission implements RequestHandler {
   #flushScheduled = false;
   #idle: (() => void) | undefined;
 
-  constructor(host: TransmissionHost, handle: ExportHandle, session: Session) {
-    this.handle = handle;
+  constructor(host: TransmissionHost, session: Session) {
+    this.handle = session.opened.handle;
     this.#host = host;
     this.#session = session;
     this.#parser = new RequestParser(this);
     this.#replies = new ReplyWriter(host.socket, host.pool, this.#roomFreed);
-    this.#answers = new Answers(this.#replies, session.structuredReplies);
+    this.#answers = new Answers(this.#replies, session.replies);
   }
 
   get waiting(): boolean {
@@ -98,8 +98,13 @@ export class Transmission implements RequestHandler {
     this.#finishWhenIdle();
   }
 
-  /** The socket is gone. Resolves when no device operation is in flight any more. */
-  async abort(): Promise<void> {
+  /** The socket is gone. Waits for what the device has under way, then closes the export and its contexts. */
+  async release(): Promise<void> {
+    await this.#abort();
+    await this.#session.opened.close();
+  }
+
+  async #abort(): Promise<void> {
     this.#aborted = true;
     this.#parser.stop();
     this.#host.pool.stopWaiting(this.#poolFreed);
@@ -205,7 +210,7 @@ export class Transmission implements RequestHandler {
     const headerBytes = this.#answers.readHeaderBytes;
     const start = this.#replies.reserve(headerBytes + length);
     const pending = this.#idlePending.pop() ?? this.#newPending();
-    const wantsHoles = this.#session.structuredReplies && (flags & CommandFlag.df) === 0;
+    const wantsHoles = this.#session.replies !== 'simple' && (flags & CommandFlag.df) === 0;
     const holes = wantsHoles ? pending.holes : undefined;
     const buffer = this.#replies.buffer;
     let promise: Promise<void> | undefined;
@@ -248,13 +253,13 @@ export class Transmission implements RequestHandler {
   }
 
   async #answerStatus(pending: PendingRequest): Promise<void> {
-    const { contexts } = this.#session;
+    const { contexts } = this.#session.opened;
     const extentsMax = (pending.flags & CommandFlag.reqOne) !== 0 ? 1 : this.#host.limits.extentsMax;
     const found: StatusExtents[] = [];
-    for (const context of contexts) {
-      const extents = await context.describe(this.handle, pending.offset, pending.length, extentsMax);
+    for (const { source } of contexts) {
+      const extents = await source.describe(pending.offset, pending.length, extentsMax);
       if (extents.lengths.length === 0) {
-        throw new Error(`${context.name} described nothing at ${pending.offset}`);
+        throw new Error(`${source.name} described nothing at ${pending.offset}`);
       }
       found.push(extents);
     }

@@ -65,6 +65,8 @@ export interface NbdServerOptions {
   readonly exports: ExportProvider;
   readonly logger?: Logger;
   readonly clock?: Clock;
+  /** Announces that the exports lie on a rotating disk (default false). */
+  readonly rotational?: boolean;
   /** Overrides of DEFAULT_LIMITS. */
   readonly limits?: Partial<NbdLimits>;
 }

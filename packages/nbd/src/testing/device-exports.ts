@@ -1,18 +1,35 @@
 /** Exports from a table of devices, for tests: every client of a name gets the same device. */
-import type { BlockDevice, Extents } from '@pando/block-device';
+import type { BlockDevice, Extents, StatusExtents } from '@pando/block-device';
 import { PandoError } from '@pando/common';
-import type { ExportHandle, ExportProvider } from '../types.ts';
+import type { ClientIdentity, ExportHandle, ExportProvider, StatusSource } from '../types.ts';
+
+/** Answers block status for a made-up context. */
+export type Describe = (
+  offset: number,
+  length: number,
+  extentsMax: number,
+) => StatusExtents | Promise<StatusExtents>;
 
 class DeviceHandle implements ExportHandle {
   readonly exportName: string;
   readonly revoked: AbortSignal;
   readonly #device: BlockDevice;
+  readonly #contexts: ReadonlyMap<string, Describe>;
   readonly #onClose: () => void;
+  #openContexts = 0;
+  #open = true;
 
-  constructor(exportName: string, device: BlockDevice, revoked: AbortSignal, onClose: () => void) {
+  constructor(
+    exportName: string,
+    device: BlockDevice,
+    revoked: AbortSignal,
+    contexts: ReadonlyMap<string, Describe>,
+    onClose: () => void,
+  ) {
     this.exportName = exportName;
     this.revoked = revoked;
     this.#device = device;
+    this.#contexts = contexts;
     this.#onClose = onClose;
   }
 
@@ -58,44 +75,84 @@ class DeviceHandle implements ExportHandle {
     return this.#device.allocation(offset, length, extentsMax);
   }
 
-  close(): Promise<void> {
+  contextNames(prefix: string, limit: number): Promise<readonly string[]> {
+    return Promise.resolve([...this.#contexts.keys()].filter((n) => n.startsWith(prefix)).slice(0, limit));
+  }
+
+  async openContext(name: string): Promise<StatusSource | undefined> {
+    const describe = this.#contexts.get(name);
+    if (describe === undefined) return undefined;
+    this.#openContexts++;
+    let open = true;
+    return {
+      name,
+      describe: async (offset, length, extentsMax) => describe(offset, length, extentsMax),
+      close: async () => {
+        if (!open) throw new PandoError('internal', 'a context was closed twice');
+        if (!this.#open) throw new PandoError('internal', 'a context was closed after its handle');
+        open = false;
+        this.#openContexts--;
+      },
+    };
+  }
+
+  async close(): Promise<void> {
+    if (!this.#open) throw new PandoError('internal', 'an export handle was closed twice');
+    if (this.#openContexts > 0)
+      throw new PandoError('internal', 'an export handle was closed before its contexts');
+    this.#open = false;
     this.#onClose();
-    return Promise.resolve();
   }
 }
 
+interface DeviceExport {
+  readonly device: BlockDevice;
+  readonly contexts: Map<string, Describe>;
+  revocation: AbortController;
+}
+
+/**
+ * What the server must not do with a handle (close it twice, or before its contexts) throws: `openHandles` then stays
+ * above 0, which tests look at.
+ */
 export class DeviceExports implements ExportProvider {
-  readonly #devices = new Map<string, BlockDevice>();
-  readonly #revocations = new Map<string, AbortController>();
+  readonly #exports = new Map<string, DeviceExport>();
   /** Handles that have been opened and not closed. */
   openHandles = 0;
+  /** Handles ever opened. */
+  handlesOpened = 0;
+  /** Who the last handle was opened for, or the last list made for. */
+  lastClient: ClientIdentity | undefined;
 
   set(name: string, device: BlockDevice): void {
-    this.#devices.set(name, device);
-    this.#revocations.set(name, new AbortController());
+    this.#exports.set(name, { device, contexts: new Map(), revocation: new AbortController() });
+  }
+
+  /** Gives an export a metadata context; handles opened before have it too. */
+  setContext(name: string, context: string, describe: Describe): void {
+    this.#exports.get(name)!.contexts.set(context, describe);
   }
 
   /** Throws the clients of an export out. */
   revoke(name: string): void {
-    this.#revocations.get(name)?.abort();
-    this.#revocations.set(name, new AbortController());
+    const found = this.#exports.get(name);
+    if (found === undefined) return;
+    found.revocation.abort();
+    found.revocation = new AbortController();
   }
 
-  list(limit: number): Promise<readonly string[]> {
-    return Promise.resolve([...this.#devices.keys()].slice(0, limit));
+  list(limit: number, client: ClientIdentity): Promise<readonly string[]> {
+    this.lastClient = client;
+    return Promise.resolve([...this.#exports.keys()].slice(0, limit));
   }
 
-  async open(name: string): Promise<ExportHandle> {
-    const device = this.#devices.get(name);
-    const revoked = this.#revocations.get(name);
-    if (device === undefined || revoked === undefined)
-      throw new PandoError('disk-missing', `no export ${name}`);
+  async open(name: string, client: ClientIdentity): Promise<ExportHandle> {
+    this.lastClient = client;
+    const found = this.#exports.get(name);
+    if (found === undefined) throw new PandoError('disk-missing', `no export ${name}`);
     this.openHandles++;
-    let open = true;
-    return new DeviceHandle(name, device, revoked.signal, () => {
-      if (!open) throw new PandoError('internal', 'an export handle was closed twice');
-      open = false;
-      this.openHandles--;
-    });
+    this.handlesOpened++;
+    const { device, contexts, revocation } = found;
+    return new DeviceHandle(name, device, revocation.signal, contexts, () => this.openHandles--);
   }
 }
