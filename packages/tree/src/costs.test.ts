@@ -5,15 +5,19 @@ import {
   NODE_BYTES,
   TreeBuilder,
   allocationOf,
+  differences,
   diffTrees,
   emptyRoot,
+  findLeaf,
   readTree,
   resizeTree,
   rootsEqual,
   updateTree,
   walkTree,
   type Changes,
+  type ChunkRange,
   type ChunkWriter,
+  type DiffOptions,
   type Root,
 } from './index.ts';
 import { MemoryChunks, seededRandom } from './testing.ts';
@@ -131,7 +135,111 @@ describe('what an update costs', () => {
   });
 });
 
+/** The first `most` ranges of a walk, and where it says that it ended, if it was let. */
+async function walk(
+  store: MemoryChunks,
+  a: Root,
+  b: Root,
+  start: number,
+  end: number,
+  most = Infinity,
+  options: DiffOptions = {},
+): Promise<{ found: ChunkRange[]; reached: number | undefined }> {
+  const ranges = differences(store, a, b, start, end, options);
+  const found: ChunkRange[] = [];
+  while (found.length < most) {
+    const next = await ranges.next();
+    if (next.done === true) return { found, reached: next.value };
+    found.push(next.value);
+  }
+  await ranges.return(0);
+  return { found, reached: undefined };
+}
+
 describe('what reads, diffs and walks cost', () => {
+  test('a diff that begins late in a disk of 64 TiB costs the height, whatever lies before', async () => {
+    const store = new MemoryChunks({ warm: false });
+    const size = 64 * TiB;
+    const late = size / 4096 - 300;
+    const before = Array.from({ length: 3000 }, (_, i) => i * 1_000_003);
+    const root = await updateTree(store, store, emptyRoot(size, 4096), changesAt(before, fakeIds(3000, 21)));
+    const other = await updateTree(
+      store,
+      store,
+      root,
+      changesAt([5, ...before.slice(7), late], fakeIds(2995, 22)),
+    );
+    store.resetCounts();
+    expect(await walk(store, root, other, late - 100, late + 100)).toEqual({
+      found: [{ start: late, count: 1 }],
+      reached: late + 100,
+    });
+    expect(store.counts.nodeReads).toBeLessThanOrEqual(2 * 5);
+    store.resetCounts();
+    expect((await walk(store, root, other, 5, size / 4096, 1)).found).toEqual([{ start: 5, count: 1 }]);
+    expect(store.counts.nodeReads).toBeLessThanOrEqual(2 * 5 + 2 * 62);
+    store.resetCounts();
+    expect(await walk(store, root, other, 6, 7)).toEqual({ found: [], reached: 7 });
+    expect(store.counts.nodeReads).toBeLessThanOrEqual(2 * 5);
+  });
+
+  test('a diff with a budget says how far it got, and gets somewhere with none', async () => {
+    const store = new MemoryChunks({ warm: false });
+    const root = await built(store, 100 * FANOUT, 23);
+    const hole = emptyRoot(root.size, 4096);
+    const budget = { pairs: 12 };
+    // One node at the top, then leaves.
+    expect(await walk(store, root, hole, 64, 100 * FANOUT, Infinity, { budget })).toEqual({
+      found: [{ start: 64, count: 11 * FANOUT - 64 }],
+      reached: 11 * FANOUT,
+    });
+    expect(budget.pairs).toBe(0);
+    expect(store.counts.nodeReads).toBeLessThanOrEqual(12 + 32);
+    expect(await walk(store, root, hole, 700, 100 * FANOUT, Infinity, { budget })).toEqual({
+      found: [{ start: 700, count: 6 * FANOUT - 700 }],
+      reached: 6 * FANOUT,
+    });
+  });
+
+  test('what lies under a node of b that is gone differs, and nothing below is looked for', async () => {
+    const store = new MemoryChunks({ warm: false });
+    const root = await built(store, 300 * FANOUT, 24);
+    const old = await updateTree(
+      store,
+      store,
+      root,
+      changesAt([FANOUT * 130, FANOUT * 299 + 9], fakeIds(2, 25)),
+    );
+    const leaf = (await findLeaf(store, old, FANOUT * 130))!;
+    const key = [...store.chunks].find(([, bytes]) => Buffer.compare(bytes, leaf.bytes) === 0)![0];
+    store.chunks.delete(key);
+    const options = { bMayBeGone: true };
+    expect((await walk(store, root, old, 0, 300 * FANOUT, Infinity, options)).found).toEqual([
+      { start: FANOUT * 130, count: FANOUT },
+      { start: FANOUT * 299 + 9, count: 1 },
+    ]);
+    expect(
+      (await walk(store, root, old, FANOUT * 130 + 3, FANOUT * 130 + 5, Infinity, options)).found,
+    ).toEqual([{ start: FANOUT * 130 + 3, count: 2 }]);
+    await expect(walk(store, root, old, 0, 300 * FANOUT)).rejects.toMatchObject({ code: 'chunk-missing' });
+    await expect(walk(store, old, root, 0, 300 * FANOUT, Infinity, options)).rejects.toMatchObject({
+      code: 'chunk-missing',
+    });
+    store.chunks.delete(Buffer.from(old.id).toString('hex'));
+    store.resetCounts();
+    const gone = await walk(
+      store,
+      emptyRoot(64 * TiB, 4096),
+      { ...old },
+      0,
+      64 * (TiB / 4096),
+      Infinity,
+      options,
+    );
+    expect(gone.found).toEqual([{ start: 0, count: FANOUT ** 3 }]);
+    expect(store.counts.nodeReads).toBeLessThanOrEqual(1);
+  });
+
   test('a diff reads what differs only', async () => {
     const store = new MemoryChunks({ warm: false });
     const root = await built(store, 50_000, 10);

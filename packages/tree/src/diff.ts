@@ -1,11 +1,12 @@
 /**
  * Where two disks differ, at a cost proportional to the difference: subtrees with equal ids are passed by.
  *
- * One stack of pairs of subtrees, the next one on top. The nodes of the topmost pairs are read ahead,
- * NODE_READS_MAX pairs at most, so that a cold walk does not wait for one read at a time. Memory: the stack
- * holds at most one node's children a level.
+ * One stack of pairs of subtrees, the next one on top. The nodes of the topmost pairs are read ahead, so that a
+ * cold walk does not wait for one read at a time: none at first, twice as many at every step, NODE_READS_MAX pairs
+ * at most, so that a walk that is left early has not read much that nobody needed. Memory: the stack holds at most one
+ * node's children a level.
  */
-import { HOLE_ID, ID_BYTES, idsEqual, isHole } from '@pando/common';
+import { HOLE_ID, ID_BYTES, idsEqual, isHole, isPandoError } from '@pando/common';
 import { NODE_READS_MAX } from './fetch.ts';
 import { chunkCount, spanOf } from './shape.ts';
 import { FANOUT, NODE_BYTES, type ChunkRange, type ChunkReader, type Root, type TreeNode } from './types.ts';
@@ -18,8 +19,11 @@ interface Pair {
   readonly start: number;
   readonly a: Side;
   readonly b: Side;
-  read?: Promise<[TreeNode | undefined, TreeNode | undefined]> | undefined;
+  read?: Promise<[TreeNode | undefined, TreeNode | undefined | typeof GONE]> | undefined;
 }
+
+/** Instead of a node that is not stored any more. */
+const GONE = Symbol('a node that is gone');
 
 /** One subtree: an id in a node; `lift` levels lie between it and the pair's level, each with it as first child. */
 interface Side {
@@ -35,31 +39,63 @@ const HOLE_SIDE: Side = { ids: HOLE_ID, offset: 0, lift: 0 };
  * if the smaller one went on as a hole.
  * @throws the errors of the reader
  */
-export function diffTrees(reader: ChunkReader, a: Root, b: Root): AsyncGenerator<ChunkRange> {
+export function diffTrees(reader: ChunkReader, a: Root, b: Root): AsyncGenerator<ChunkRange, number> {
   const chunks = Math.max(chunkCount(a.size, reader.chunkBytes), chunkCount(b.size, reader.chunkBytes));
   return differences(reader, a, b, 0, chunks);
 }
 
-/** As diffTrees, for chunks `start … end − 1` only. */
+export interface DiffOptions {
+  /**
+   * Pairs of nodes that the walk may still read; it counts them off, and ends where it runs out, but not before it
+   * has got anywhere. Several walks may share one.
+   */
+  readonly budget?: { pairs: number };
+  /** Whether nodes of `b` may have been collected: all that lies under such a one counts as different. */
+  readonly bMayBeGone?: boolean;
+}
+
+/**
+ * As diffTrees, for chunks `start … end − 1` only. Returns the chunk up to which all has been compared: `end`, unless
+ * the budget ended first. Beginning anywhere costs the height; a walk that is left reads nothing more.
+ */
 export async function* differences(
   reader: ChunkReader,
   a: Root,
   b: Root,
   start: number,
   end: number,
-): AsyncGenerator<ChunkRange> {
+  options: DiffOptions = {},
+): AsyncGenerator<ChunkRange, number> {
+  const { budget = { pairs: Infinity }, bMayBeGone = false } = options;
   const height = Math.max(a.height, b.height);
   const stack: Pair[] = [];
   const sideA = { ids: a.id, offset: 0, lift: isHole(a.id) ? 0 : height - a.height };
   const sideB = { ids: b.id, offset: 0, lift: isHole(b.id) ? 0 : height - b.height };
   push(stack, height, 0, sideA, sideB);
+  let reached = end;
+  let ahead = 1;
   let from = -1;
   let to = -1;
   for (let pair = stack.pop(); pair !== undefined; pair = stack.pop()) {
-    startRead(reader, pair);
-    for (let i = stack.length - 1; i >= 0 && i > stack.length - NODE_READS_MAX; i--)
-      startRead(reader, stack[i]!);
+    if (budget.pairs <= 0 && pair.start > start) {
+      reached = pair.start;
+      break;
+    }
+    budget.pairs--;
+    startRead(reader, pair, bMayBeGone);
+    for (let i = stack.length - 1; i >= 0 && i > stack.length - ahead; i--)
+      startRead(reader, stack[i]!, bMayBeGone);
+    ahead = Math.min(NODE_READS_MAX, ahead * 2);
     const [nodeA, nodeB] = await pair.read!;
+    if (nodeB === GONE) {
+      const first = Math.max(start, pair.start);
+      if (first !== to) {
+        if (to > from) yield { start: from, count: to - from };
+        from = first;
+      }
+      to = Math.min(end, pair.start + spanOf(pair.level));
+      continue;
+    }
     if (pair.level === 1) {
       const idsA = nodeA?.bytes ?? HOLE_NODE;
       const idsB = nodeB?.bytes ?? HOLE_NODE;
@@ -83,6 +119,7 @@ export async function* differences(
     }
   }
   if (to > from) yield { start: from, count: to - from };
+  return reached;
 }
 
 function push(stack: Pair[], level: number, start: number, a: Side, b: Side): void {
@@ -95,10 +132,16 @@ function childOf(side: Side, node: TreeNode | undefined, child: number): Side {
   return { ids: node?.bytes ?? HOLE_NODE, offset: child * ID_BYTES, lift: 0 };
 }
 
-function startRead(reader: ChunkReader, pair: Pair): void {
+function startRead(reader: ChunkReader, pair: Pair, bMayBeGone: boolean): void {
   if (pair.read !== undefined) return;
-  pair.read = Promise.all([readSide(reader, pair.a), readSide(reader, pair.b)]);
+  const b = readSide(reader, pair.b);
+  pair.read = Promise.all([readSide(reader, pair.a), bMayBeGone ? b.catch(orGone) : b]);
   pair.read.catch(() => undefined); // it rejects again where it is awaited, if the walk gets that far
+}
+
+function orGone(error: unknown): typeof GONE {
+  if (isPandoError(error, 'chunk-missing')) return GONE;
+  throw error;
 }
 
 async function readSide(reader: ChunkReader, side: Side): Promise<TreeNode | undefined> {

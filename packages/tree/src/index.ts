@@ -1,10 +1,11 @@
 export { allocationOf } from './allocation.ts';
 export { TreeBuilder } from './builder.ts';
-export { diffTrees } from './diff.ts';
+export { differences, diffTrees, type DiffOptions } from './diff.ts';
 export { NODE_READS_MAX, readNodes } from './fetch.ts';
+export { findLeaf } from './leaf.ts';
 export { readTree } from './read.ts';
 export { resizeTree } from './resize.ts';
-export { chunkCount, emptyRoot, heightFor, rootsEqual } from './shape.ts';
+export { chunkCount, emptyRoot, heightFor, isZero, rootsEqual } from './shape.ts';
 export * from './types.ts';
 export { updateTree } from './update.ts';
 export { walkTree, type TreeVisitor } from './walk.ts';

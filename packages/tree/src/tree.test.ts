@@ -5,6 +5,7 @@ import {
   TreeBuilder,
   allocationOf,
   chunkCount,
+  differences,
   diffTrees,
   emptyRoot,
   heightFor,
@@ -169,6 +170,30 @@ class Model {
     const back: ChunkRange[] = [];
     for await (const range of diffTrees(this.store, this.root, old)) back.push(range);
     expect(back).toEqual(found);
+    await this.checkPartOfDiff(found, old);
+  }
+
+  /** A walk over a part of the disk, with a budget, taken up again where it ended. */
+  async checkPartOfDiff(all: readonly ChunkRange[], old: Root): Promise<void> {
+    const start = this.count === 0 ? 0 : this.place();
+    const end = start + this.random.below(Math.max(1, this.count - start) + 10);
+    const found: number[] = [];
+    for (let at = start; at < end;) {
+      const ranges = differences(this.store, this.root, old, at, end, {
+        budget: { pairs: this.random.below(100) },
+      });
+      let next = await ranges.next();
+      for (; next.done !== true; next = await ranges.next()) found.push(next.value.start, next.value.count);
+      expect(next.value).toBeGreaterThan(at);
+      at = next.value;
+    }
+    const expected: number[] = [];
+    for (const range of all) {
+      const from = Math.max(start, range.start);
+      const to = Math.min(end, range.start + range.count);
+      if (from < to) expected.push(from, to - from);
+    }
+    expect(joined(found)).toEqual(expected);
   }
 
   async checkAllocation(): Promise<void> {
@@ -194,6 +219,16 @@ class Model {
     push(start + count - at, true);
     expect(await allocationOf(this.store, this.root, start, count, most)).toEqual({ counts, holes });
   }
+}
+
+/** Pairs of start and count, those that touch made one. */
+function joined(pairs: readonly number[]): number[] {
+  const out: number[] = [];
+  for (let i = 0; i < pairs.length; i += 2) {
+    if (out.length > 0 && out.at(-2)! + out.at(-1)! === pairs[i]) out[out.length - 1]! += pairs[i + 1]!;
+    else out.push(pairs[i]!, pairs[i + 1]!);
+  }
+  return out;
 }
 
 function merged(chunks: number[]): ChunkRange[] {
