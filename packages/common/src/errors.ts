@@ -63,6 +63,23 @@ export const ERROR_CODES = {
     kind: 'invalid',
     remedy: 'Name a path inside the directory that the server was started with `--import-dir` for.',
   },
+  'image-format-mismatch': {
+    kind: 'invalid',
+    remedy: 'Leave `--format` out to have the format recognised, or name the one that the image has.',
+  },
+  'image-unsupported': {
+    kind: 'invalid',
+    remedy: 'Convert the image with the tools that made it, for example `qemu-img convert -O qcow2`.',
+  },
+  'image-refused': {
+    kind: 'invalid',
+    remedy:
+      'An image may name other files only where that was allowed: beside it, and when its format was stated. See SECURITY.md.',
+  },
+  'image-damaged': {
+    kind: 'invalid',
+    remedy: 'The image cannot be read; check it with `qemu-img check` or copy it again.',
+  },
   'read-only': {
     kind: 'invalid',
     remedy: 'Backups are immutable; restore the backup as a VM and write to that.',
@@ -143,6 +160,32 @@ export const ERROR_CODES = {
     remedy:
       'What answers there does not keep to the NBD protocol; check host and port, or report it to its makers.',
   },
+  'tls-file-invalid': {
+    kind: 'invalid',
+    remedy:
+      'Give `--nbd-tls-cert` and `--nbd-tls-key` (PEM), `--nbd-tls-psk` (lines of psktool) or both; the message says what is wrong with which.',
+  },
+  'tls-key-mismatch': {
+    kind: 'invalid',
+    remedy: 'Give the key that the server certificate was made for, and that certificate first in its file.',
+  },
+  'tls-certificate-expired': {
+    kind: 'invalid',
+    remedy: "Renew the server certificate, and check this machine's clock.",
+  },
+  'access-file-invalid': {
+    kind: 'invalid',
+    remedy: 'Fix the place in the access file that the message names; docs/nbd.md has the format.',
+  },
+  'server-file-unreadable': {
+    kind: 'invalid',
+    remedy: 'Check that the file that the flag names exists and that the server may read it.',
+  },
+  'nbd-exposed': {
+    kind: 'invalid',
+    remedy:
+      'Give NBD certificates or keys (`--nbd-tls-cert`, `--nbd-tls-psk`), let it listen on 127.0.0.1, or accept with `--insecure-nbd` that all who reach it may do everything.',
+  },
   'tls-failed': {
     kind: 'invalid',
     remedy: 'Check certificates, keys and host name; `nbds` needs a server with TLS, `nbd` one without.',
@@ -162,6 +205,10 @@ export const ERROR_CODES = {
   },
   'file-failed': { kind: 'unavailable', remedy: 'Check the local disk: room, permissions, health.' },
   'cancelled': { kind: 'unavailable', remedy: 'The work was cancelled; start it again if it is wanted.' },
+  'tool-missing': {
+    kind: 'unavailable',
+    remedy: 'Install the package that the message names; raw images need no other program.',
+  },
   'chunk-missing': {
     kind: 'data',
     remedy: 'A chunk that a disk needs is not in the store; run `pando verify`.',

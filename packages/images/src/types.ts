@@ -10,13 +10,18 @@ export const IMAGE_FORMATS = ['raw', 'qcow2', 'vmdk', 'vdi', 'vhdx', 'vpc'] as c
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
 export interface OpenImageOptions {
-  /** What the user said. Absent: recognised by the content. An image that is something else is refused. */
+  /**
+   * What the user said. Absent: recognised by the content. An image that is something else is refused; `raw` takes the
+   * bytes of any file as they are.
+   */
   readonly format?: ImageFormat;
   /**
    * What to do with a backing file or another file that the image names: refuse (default), or follow it when it lies
    * in this directory or below.
    */
   readonly backingWithin?: string;
+  /** The image itself lies in this directory or below, with all links resolved. Absent: anywhere. */
+  readonly within?: string;
   readonly signal?: AbortSignal;
 }
 
@@ -27,7 +32,7 @@ export interface DiskSource {
   readonly sizeBytes: number;
   /**
    * The bytes in order; neighbouring holes joined, none of no bytes. Buffers are the source's and hold until the
-   * next pull. Ends early with the reason of the signal.
+   * next pull. Ends early with the reason of the signal; a source that was aborted is of no more use but to be closed.
    */
   parts(signal: AbortSignal): AsyncIterable<DiskPart>;
   /** Ends helpers and connections. Idempotent. */

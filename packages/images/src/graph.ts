@@ -1,0 +1,169 @@
+/**
+ * From an image file to what QEMU is told: an explicit block graph over files that are open already.
+ *
+ * QEMU would follow the names that a header holds. Here this file follows them, by rules: a backing file is followed only
+ * where the caller allowed a directory, only when the format of the image that names it was stated (by the user,
+ * by the header that names it, or by the extension of its name: a raw disk that a guest has made look like qcow2
+ * has none of these), and only to a regular file that lies in that directory with all links resolved. QEMU then
+ * gets descriptors, and `"backing": null` where a chain ends.
+ */
+import { PandoError } from '@pando/common';
+import { dirname, extname, isAbsolute, join } from 'node:path';
+import { FIRST_IMAGE_FD } from './confine.ts';
+import { openImageFile, readAt, type ImageFile } from './image-file.ts';
+import { readQcow2Header } from './qcow2.ts';
+import { hasVhdFooter, recogniseFile, VHD_FOOTER_BYTES } from './recognise.ts';
+import { IMAGE_FORMATS, type ImageFormat } from './types.ts';
+import { readVmdkLayout } from './vmdk.ts';
+
+/** Longest chain of backing files. */
+const CHAIN_MAX = 64;
+
+/** Extensions that state the formats whose images can name other files. */
+const NAMING_EXTENSIONS: Partial<Record<ImageFormat, readonly string[]>> = {
+  qcow2: ['.qcow2', '.qcow'],
+  vmdk: ['.vmdk'],
+};
+
+export interface Graph {
+  readonly node: object;
+  /** In the order of their descriptors. */
+  readonly files: readonly ImageFile[];
+}
+
+export interface StatedFormat {
+  readonly format: ImageFormat;
+  /** Whether somebody besides the content says so. */
+  readonly stated: boolean;
+}
+
+/** What the file is to be read as. @throws `image-unsupported`, `image-format-mismatch` */
+export async function formatOf(file: ImageFile, stated: ImageFormat | undefined): Promise<StatedFormat> {
+  if (stated !== undefined) return { format: stated, stated: true };
+  const { format, unsupported } = await recogniseFile(file);
+  if (unsupported !== undefined) {
+    throw new PandoError(
+      'image-unsupported',
+      `${file.path} is ${unsupported}; state --format raw to take its bytes as they are`,
+    );
+  }
+  const extension = extname(file.path).toLowerCase();
+  if (format !== 'raw' && extension === '.raw') {
+    throw new PandoError(
+      'image-format-mismatch',
+      `${file.path} is called raw and looks like ${format}; state --format raw or --format ${format}`,
+    );
+  }
+  return { format, stated: NAMING_EXTENSIONS[format]?.includes(extension) ?? false };
+}
+
+/**
+ * The graph of an image that is not raw and not a list of extents. Takes over `image`: its files are the caller's to close on
+ * success and are closed when it throws.
+ */
+export async function buildGraph(
+  image: ImageFile,
+  how: StatedFormat,
+  backingWithin: string | undefined,
+): Promise<Graph> {
+  const files: ImageFile[] = [image];
+  try {
+    return { node: await formatNode(files, how, backingWithin), files };
+  } catch (error) {
+    await closeAll(files);
+    throw error;
+  }
+}
+
+export async function closeAll(files: readonly ImageFile[]): Promise<void> {
+  for (const { handle } of files) await handle.close();
+}
+
+/** The node of the last of `files`; appends the files that it builds on. */
+async function formatNode(
+  files: ImageFile[],
+  { format, stated }: StatedFormat,
+  within: string | undefined,
+): Promise<object> {
+  const file = files.at(-1)!;
+  const base = {
+    'driver': format,
+    'read-only': true,
+    'file': {
+      'driver': 'file',
+      'filename': `/dev/fd/${FIRST_IMAGE_FD + files.length - 1}`,
+      'read-only': true,
+    },
+  };
+  await checkSignature(file, format);
+  if (format !== 'qcow2') return format === 'vmdk' ? { ...base, backing: null } : base;
+  const { backing } = await readQcow2Header(file);
+  if (backing === undefined) return { ...base, backing: null };
+  const named = `${file.path} names ${JSON.stringify(backing.name.slice(0, 200))} as its backing file`;
+  if (within === undefined) throw new PandoError('image-refused', `${named}, and none is allowed here`);
+  if (!stated) {
+    throw new PandoError(
+      'image-refused',
+      `${named}; that is followed only when its format is stated (--format qcow2) or its name ends in .qcow2`,
+    );
+  }
+  if (files.length >= CHAIN_MAX) throw new PandoError('image-refused', `${named}: the chain is too long`);
+  // A colon before the first slash is a protocol to QEMU: json:, nbd:, file:, ...
+  if (/^[^/]*:/.test(backing.name) || backing.name.includes('\0')) {
+    throw new PandoError('image-refused', `${named}; only names of files are followed`);
+  }
+  const path = isAbsolute(backing.name) ? backing.name : join(dirname(file.path), backing.name);
+  const next = await openImageFile(path, within);
+  files.push(next);
+  await checkLoop(files, named);
+  const statedFormat = backing.format;
+  if (statedFormat !== undefined && !isImageFormat(statedFormat)) {
+    throw new PandoError(
+      'image-unsupported',
+      `${named}, of format ${JSON.stringify(statedFormat.slice(0, 40))}`,
+    );
+  }
+  return { ...base, backing: await formatNode(files, await formatOf(next, statedFormat), within) };
+}
+
+async function checkLoop(files: readonly ImageFile[], named: string): Promise<void> {
+  const stats = await Promise.all(files.map(({ handle }) => handle.stat({ bigint: true })));
+  const last = stats.pop()!;
+  if (stats.some(({ dev, ino }) => dev === last.dev && ino === last.ino)) {
+    throw new PandoError('image-refused', `${named}, which leads back to itself`);
+  }
+}
+
+/** What a format must show, whoever said that the file has it; and kinds of it that need other files. */
+async function checkSignature(file: ImageFile, format: ImageFormat): Promise<void> {
+  const mismatch = (): PandoError =>
+    new PandoError(
+      'image-format-mismatch',
+      `${file.path} is not ${format === 'vpc' ? 'a VHD (vpc)' : format}`,
+    );
+  const head = await readAt(file, 0, VHD_FOOTER_BYTES);
+  if (format === 'vdi' && !head.subarray(64, 68).equals(Buffer.from([0x7f, 0x10, 0xda, 0xbe])))
+    throw mismatch();
+  if (format === 'vhdx' && head.toString('latin1', 0, 8) !== 'vhdxfile') throw mismatch();
+  if (format === 'vmdk' && (await readVmdkLayout(file)).kind !== 'sparse') {
+    throw new PandoError(
+      'image-unsupported',
+      `${file.path} is a VMDK in several files; it cannot be a part of another image`,
+    );
+  }
+  if (format === 'vpc') {
+    const atStart = head.toString('latin1', 0, 8) === 'conectix';
+    if (!atStart && !(await hasVhdFooter(file))) throw mismatch();
+    const DIFFERENCING = 4;
+    if (atStart && head.length >= 64 && head.readUInt32BE(60) === DIFFERENCING) {
+      throw new PandoError(
+        'image-unsupported',
+        `${file.path} is a VHD that builds on another one (differencing)`,
+      );
+    }
+  }
+}
+
+function isImageFormat(text: string): text is ImageFormat {
+  return (IMAGE_FORMATS as readonly string[]).includes(text);
+}

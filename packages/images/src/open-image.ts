@@ -1,0 +1,117 @@
+/** Opens an image file of any format as a source. */
+import { DISK_BYTES_MAX, isPandoError, openSparseFile, PandoError } from '@pando/common';
+import { reason, startConfined, type ConfinedNbd } from './confine.ts';
+import { deadline } from './deadline.ts';
+import { deviceParts, joinHoles } from './device-parts.ts';
+import { buildGraph, closeAll, formatOf, type StatedFormat } from './graph.ts';
+import { openImageFile, type ImageFile } from './image-file.ts';
+import type { DiskSource, OpenImageOptions } from './types.ts';
+import { readVmdkLayout } from './vmdk.ts';
+import { openPieces } from './vmdk-pieces.ts';
+
+/** Longest wait for bytes of an image that is open: a damaged one may lead its reader round in circles. */
+const STALL_MS_MAX = 120_000;
+
+/**
+ * Opens an image for reading. The file may be a link; what it leads to is a regular file.
+ * @throws `import-not-a-file`, `image-format-mismatch`, `image-unsupported`, `image-refused`, `image-damaged`, `size-invalid`,
+ *   `disk-in-use` when another program has it open for writing, `tool-missing`
+ */
+export async function openImage(path: string, options: OpenImageOptions = {}): Promise<DiskSource> {
+  options.signal?.throwIfAborted();
+  const image = await openImageFile(path, options.within);
+  let how: StatedFormat;
+  try {
+    how = await formatOf(image, options.format);
+    if (how.format === 'raw') {
+      const source = await openRaw(image);
+      await image.handle.close();
+      return source;
+    }
+    if (how.format === 'vmdk') {
+      const layout = await readVmdkLayout(image);
+      if (layout.kind === 'extents') {
+        const source = await openPieces(image, how, layout.extents, options);
+        await image.handle.close();
+        return source;
+      }
+    }
+  } catch (error) {
+    await image.handle.close();
+    throw error;
+  }
+  return openWithQemu(image, how, options);
+}
+
+/** By the descriptor that is open, so that it is the file that was looked at. */
+async function openRaw(image: ImageFile): Promise<DiskSource> {
+  const onLinux = process.platform === 'linux';
+  const file = await openSparseFile(onLinux ? `/proc/self/fd/${image.handle.fd}` : image.path);
+  return {
+    format: 'raw',
+    sizeBytes: file.sizeBytes,
+    parts: (signal) => joinHoles(file.parts(signal)),
+    close: () => file.close(),
+  };
+}
+
+/** Any format but raw, by way of a confined `qemu-nbd`. Takes over `image`. */
+export async function openWithQemu(
+  image: ImageFile,
+  how: StatedFormat,
+  { backingWithin, signal }: OpenImageOptions,
+): Promise<DiskSource> {
+  const { node, files } = await buildGraph(image, how, backingWithin);
+  let nbd: ConfinedNbd;
+  try {
+    nbd = await startConfined({
+      graph: node,
+      images: files.map(({ handle }) => handle.fd),
+      writable: false,
+      ...(signal === undefined ? {} : { signal }),
+    });
+  } finally {
+    await closeAll(files);
+  }
+  const sizeBytes = nbd.client.size;
+  if (sizeBytes > DISK_BYTES_MAX) {
+    await nbd.kill();
+    throw new PandoError('size-invalid', `${image.path} is a disk of ${sizeBytes} bytes; the most is 64 TiB`);
+  }
+  return {
+    format: how.format,
+    sizeBytes,
+    parts: (stop) => joinHoles(watched(nbd, image.path, stop)),
+    close: () => nbd.kill(),
+  };
+}
+
+/** The parts of the device, with an end to waiting: for the signal, and for a helper that does not answer. */
+async function* watched(nbd: ConfinedNbd, path: string, signal: AbortSignal) {
+  let stalled = false as boolean;
+  const kill = (): void => void nbd.kill();
+  // Only waits for the image count, not the time that the consumer takes.
+  const watch = (): (() => void) =>
+    deadline(STALL_MS_MAX, () => {
+      stalled = true;
+      kill();
+    });
+  let inTime = watch();
+  signal.addEventListener('abort', kill);
+  try {
+    for await (const part of deviceParts(nbd.client, signal)) {
+      inTime();
+      yield part;
+      inTime = watch();
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    if (stalled) throw new PandoError('image-damaged', `${path}: no bytes for ${STALL_MS_MAX} ms`);
+    if (!isPandoError(error)) throw error;
+    const complaint = reason(nbd.complaint());
+    throw new PandoError('image-damaged', `${path}: ${complaint || error.message}`, { cause: error });
+  } finally {
+    inTime();
+    signal.removeEventListener('abort', kill);
+  }
+}
