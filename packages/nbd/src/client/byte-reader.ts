@@ -7,31 +7,62 @@ const BUFFERED_BYTES_MAX = 1024 * 1024;
 
 export class ByteReader {
   readonly #socket: Socket;
+  readonly #listeners: readonly (readonly [string, (argument?: unknown) => void])[];
   #chunks: Buffer[] = [];
   #position = 0;
   #bytes = 0;
   #failure: PandoError | undefined;
   #wake: (() => void) | undefined;
+  #onData: (() => void) | undefined;
 
   constructor(socket: Socket) {
     this.#socket = socket;
-    socket.on('data', (chunk: Buffer) => {
-      this.#chunks.push(chunk);
-      this.#bytes += chunk.length;
-      if (this.#bytes > BUFFERED_BYTES_MAX) socket.pause();
-      this.#wake?.();
-    });
     const ended = (cause?: unknown): void => {
-      this.#failure ??= new PandoError('connection-lost', 'the NBD server closed the connection', { cause });
+      const why = cause instanceof Error ? `: ${cause.message}` : '';
+      this.#failure ??= new PandoError('connection-lost', `the NBD server closed the connection${why}`, {
+        cause,
+      });
       this.#wake?.();
     };
-    socket.on('end', () => {
-      ended();
-    });
-    socket.on('error', ended);
-    socket.on('close', () => {
-      ended();
-    });
+    const took = (chunk: unknown): void => {
+      this.#chunks.push(chunk as Buffer);
+      this.#bytes += (chunk as Buffer).length;
+      if (this.#bytes > BUFFERED_BYTES_MAX) socket.pause();
+      this.#onData?.();
+      this.#wake?.();
+    };
+    this.#listeners = [
+      ['data', took],
+      ['end', () => ended()],
+      ['error', ended],
+      ['close', () => ended()],
+    ];
+    for (const [event, listener] of this.#listeners) socket.on(event, listener);
+  }
+
+  /** Called whenever bytes have come. */
+  set onData(listener: () => void) {
+    this.#onData = listener;
+  }
+
+  /** Bytes that have come and were not read yet. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Whoever reads gets this error, at once; what has come is thrown away. */
+  fail(error: PandoError): void {
+    this.#failure = error;
+    this.#chunks = [];
+    this.#position = 0;
+    this.#bytes = 0;
+    this.#wake?.();
+  }
+
+  /** Lets go of the socket, for a layer above it to take over. */
+  detach(): void {
+    this.#socket.pause();
+    for (const [event, listener] of this.#listeners) this.#socket.off(event, listener);
   }
 
   /** Fills `target[from … from + length − 1]`. @throws `connection-lost` when the stream ends first */

@@ -1,60 +1,54 @@
 /**
- * An NBD client that is a BlockDevice: what tests run the conformance suite through, and what reads
- * foreign NBD exports. Structured and simple replies; requests in flight are bounded; nothing is
- * retried: a lost connection fails what is in flight and everything after it with `connection-lost`.
+ * An NBD client that is a BlockDevice: what reads foreign NBD exports, and what tests run the conformance suite
+ * through. It takes the newest form of the protocol that the server has: extended headers, structured replies, simple
+ * ones. Nothing is retried: a lost connection fails what is in flight and everything after it with `connection-lost`.
+ *
+ * The server is not trusted: what it sends is checked against what was asked (replies.ts), memory is bounded
+ * (limits.ts), and every wait on it has a deadline, or can have one (`silenceMsMax`).
  */
 import { checkRange } from '@pando/block-device';
-import type { BlockDevice, Extents } from '@pando/block-device';
+import type { BlockDevice, Extents, StatusExtents } from '@pando/block-device';
 import { PandoError } from '@pando/common';
-import * as net from 'node:net';
+import type * as net from 'node:net';
 import {
   AllocationFlag,
-  CHUNK_DONE,
-  ChunkType,
   Command,
   CommandFlag,
-  NbdErrno,
+  EXTENDED_HEADER_BYTES,
+  EXTENDED_REQUEST_MAGIC,
   REQUEST_BYTES,
   REQUEST_MAGIC,
-  SIMPLE_REPLY_MAGIC,
-  STRUCTURED_REPLY_MAGIC,
   TransmissionFlag,
   putU16,
   putU32,
   putU64,
 } from '../protocol.ts';
 import type { NbdAddress } from '../types.ts';
-import { ByteReader } from './byte-reader.ts';
-import { clientHandshake } from './client-handshake.ts';
-import type { ClientSession } from './client-handshake.ts';
+import type { ByteReader } from './byte-reader.ts';
+import type { Channel, ClientSession } from './client-handshake.ts';
+import { BASE_ALLOCATION, connect } from './connect.ts';
+import type { NbdClientOptions } from './connect.ts';
+import {
+  CLOSE_MS,
+  IN_FLIGHT_BYTES_MAX,
+  PIECE_BYTES_MAX,
+  RANGE_BYTES_MAX,
+  REQUESTS_MAX,
+  STATUS_REQUESTS_MAX,
+} from './limits.ts';
+import { newCall, readReply } from './replies.ts';
+import type { Call } from './replies.ts';
+import { Turns } from './turns.ts';
 
-/** Longest read or write that is sent as one request. */
-const PIECE_BYTES_MAX = 4 * 1024 * 1024;
-/** Longest zeroing and block status request: the largest multiple of 64 KiB in 32 bits. */
-const RANGE_BYTES_MAX = 0xffff_0000;
-/** Requests in flight; more wait here. */
-const IN_FLIGHT_MAX = 64;
-/** Longest payload of a chunk that is not data: 2^20 extents. */
-const CHUNK_BYTES_MAX = 8 * 1024 * 1024 + 4;
-
-interface Call {
-  readonly command: number;
-  readonly offset: number;
-  readonly length: number;
-  readonly target: Uint8Array | undefined;
-  readonly targetOffset: number;
-  /** Holes that replies reported, as (offset, length); chunks may come in any order. */
-  readonly holes: number[];
-  extents: Buffer | undefined;
-  error: PandoError | undefined;
+interface Waiting {
+  readonly call: Call;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
 
-export interface NbdClientOptions {
-  readonly exportName: string;
-  /** Default true: ask for structured replies and base:allocation. */
-  readonly structuredReplies?: boolean;
+interface Piece {
+  readonly offset: number;
+  readonly length: number;
 }
 
 export class NbdClient implements BlockDevice {
@@ -64,41 +58,45 @@ export class NbdClient implements BlockDevice {
   readonly session: ClientSession;
   readonly #socket: net.Socket;
   readonly #reader: ByteReader;
-  readonly #calls = new Map<number, Call>();
-  readonly #line: (() => void)[] = [];
-  #inFlight = 0;
+  readonly #silenceMsMax: number | undefined;
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #turns = new Turns(REQUESTS_MAX, IN_FLIGHT_BYTES_MAX);
+  readonly #statusTurns = new Turns(STATUS_REQUESTS_MAX, Infinity);
+  readonly #pieceBytes: number;
+  readonly #rangeBytes: number;
+  #silence: NodeJS.Timeout | undefined;
   #cookie = 0;
   #lost: PandoError | undefined;
 
-  /** Connects and opens an export. @throws `disk-missing` for an unknown one, `connection-lost` */
+  /**
+   * Connects and opens an export.
+   * @throws `export-missing`, `not-allowed`, `tls-failed`, `protocol-error`, `connection-lost`; the reason of the signal
+   */
   static async connect(address: NbdAddress, options: NbdClientOptions): Promise<NbdClient> {
-    const socket = 'path' in address ? net.connect({ path: address.path }) : net.connect(address);
-    const reader = new ByteReader(socket);
-    socket.setNoDelay(true);
-    try {
-      const session = await clientHandshake(
-        socket,
-        reader,
-        options.exportName,
-        options.structuredReplies ?? true,
-      );
-      return new NbdClient(socket, reader, session);
-    } catch (error) {
-      socket.destroy();
-      throw error;
-    }
+    const { channel, session } = await connect(address, options);
+    return new NbdClient(channel, session, options.silenceMsMax);
   }
 
-  private constructor(socket: net.Socket, reader: ByteReader, session: ClientSession) {
-    this.#socket = socket;
-    this.#reader = reader;
+  private constructor(channel: Channel, session: ClientSession, silenceMsMax: number | undefined) {
+    this.#socket = channel.socket;
+    this.#reader = channel.reader;
+    this.#silenceMsMax = silenceMsMax;
     this.session = session;
     this.size = session.size;
     this.readOnly = (session.flags & TransmissionFlag.readOnly) !== 0;
     this.blockBytes = session.preferredBytes;
+    const pieceMax = Math.min(PIECE_BYTES_MAX, session.payloadBytesMax);
+    this.#pieceBytes = pieceMax - (pieceMax % session.minimumBytes);
+    this.#rangeBytes = session.extendedHeaders ? Number.MAX_SAFE_INTEGER : RANGE_BYTES_MAX;
+    this.#reader.onData = () => this.#silence?.refresh();
     this.#receive().catch((error: unknown) => {
       this.#fail(error);
     });
+  }
+
+  /** Names of the metadata contexts that the server has of those that were asked for. */
+  get contexts(): readonly string[] {
+    return [...this.session.contexts.keys()];
   }
 
   async read(
@@ -109,35 +107,43 @@ export class NbdClient implements BlockDevice {
     holes?: number[],
   ): Promise<void> {
     checkRange(this.size, offset, length);
-    const pieces = piecesOf(offset, length, PIECE_BYTES_MAX).map(async (piece) => {
-      const into = targetOffset + (piece.offset - offset);
-      const call = await this.#call(Command.read, 0, piece.offset, piece.length, undefined, target, into);
-      return call.holes;
-    });
-    for (const found of await Promise.all(pieces)) holes?.push(...ascendingPairs(found));
+    const pieces = this.#piecesOf(offset, length).map((piece) =>
+      this.#readPiece(piece, target, targetOffset + (piece.offset - offset)),
+    );
+    for (const found of await all(pieces)) holes?.push(...found);
   }
 
-  /** The data is copied before this returns. */
+  /** Resolves to the holes that the server reported inside the piece. */
+  async #readPiece(piece: Piece, target: Uint8Array, targetOffset: number): Promise<number[]> {
+    const { offset, length } = this.#aligned(piece);
+    if (offset === piece.offset && length === piece.length) {
+      const call = await this.#call(newCall(Command.read, offset, length, { target, targetOffset }));
+      return ascendingPairs(call.holes, piece);
+    }
+    // The server takes whole blocks only.
+    const scratch = new Uint8Array(length);
+    const call = await this.#call(newCall(Command.read, offset, length, { target: scratch }));
+    const from = piece.offset - offset;
+    target.set(scratch.subarray(from, from + piece.length), targetOffset);
+    return ascendingPairs(call.holes, piece);
+  }
+
+  /** The data is copied before this returns. @throws `request-invalid` for a range that is not whole blocks of the server */
   write(offset: number, data: Uint8Array): Promise<void> {
     return this.#change(offset, data.byteLength, () => {
       const copy = Buffer.from(data);
-      return piecesOf(offset, copy.length, PIECE_BYTES_MAX).map((piece) => {
+      return this.#piecesOf(offset, copy.length).map((piece) => {
         const from = piece.offset - offset;
-        return this.#call(
-          Command.write,
-          0,
-          piece.offset,
-          piece.length,
-          copy.subarray(from, from + piece.length),
-        );
+        const bytes = copy.subarray(from, from + piece.length);
+        return this.#call(newCall(Command.write, piece.offset, piece.length), 0, bytes);
       });
     });
   }
 
   zero(offset: number, length: number): Promise<void> {
     return this.#change(offset, length, () =>
-      piecesOf(offset, length, RANGE_BYTES_MAX).map((piece) =>
-        this.#call(Command.writeZeroes, 0, piece.offset, piece.length),
+      this.#rangesOf(offset, length).map((piece) =>
+        this.#call(newCall(Command.writeZeroes, piece.offset, piece.length)),
       ),
     );
   }
@@ -145,60 +151,103 @@ export class NbdClient implements BlockDevice {
   async #change(offset: number, length: number, send: () => Promise<unknown>[]): Promise<void> {
     if (this.readOnly) throw new PandoError('read-only', 'the export is read-only');
     checkRange(this.size, offset, length);
-    await Promise.all(send());
+    const whole = this.#aligned({ offset, length });
+    if (whole.offset !== offset || whole.length !== length) {
+      throw new PandoError(
+        'request-invalid',
+        `the NBD server takes only multiples of ${this.session.minimumBytes} bytes`,
+      );
+    }
+    await all(send());
   }
 
   async flush(): Promise<void> {
-    await this.#call(Command.flush, 0, 0, 0);
+    if ((this.session.flags & TransmissionFlag.sendFlush) === 0) return;
+    await this.#call(newCall(Command.flush, 0, 0));
   }
 
+  /** Does nothing where the server has no such command. */
   async prefetch(offset: number, length: number): Promise<void> {
     checkRange(this.size, offset, length);
-    const pieces = piecesOf(offset, length, RANGE_BYTES_MAX);
-    await Promise.all(pieces.map((piece) => this.#call(Command.cache, 0, piece.offset, piece.length)));
+    if ((this.session.flags & TransmissionFlag.sendCache) === 0) return;
+    const whole = this.#aligned({ offset, length });
+    await all(
+      this.#rangesOf(whole.offset, whole.length).map((piece) =>
+        this.#call(newCall(Command.cache, piece.offset, piece.length)),
+      ),
+    );
   }
 
   /** Without base:allocation all of the request is one extent of data. */
   async allocation(offset: number, length: number, extentsMax: number): Promise<Extents> {
     checkRange(this.size, offset, length);
-    const lengths: number[] = [];
-    const holes: boolean[] = [];
-    if (length === 0) return { lengths, holes };
-    if (this.session.allocationId === 0) return { lengths: [length], holes: [false] };
-    let at = offset;
-    while (at < offset + length) {
-      const asked = Math.min(offset + length - at, RANGE_BYTES_MAX);
-      const flags = extentsMax === 1 ? CommandFlag.reqOne : 0;
-      const { extents } = await this.#call(Command.blockStatus, flags, at, asked);
-      if (extents === undefined || extents.length < 12) {
-        throw new PandoError('connection-lost', 'a block status reply without extents');
-      }
-      for (let i = 4; i + 8 <= extents.length; i += 8) {
-        // The last extent may describe more than was asked for.
-        const count = Math.min(extents.readUInt32BE(i), offset + length - at);
-        const hole = (extents.readUInt32BE(i + 4) & AllocationFlag.zero) !== 0;
-        if (count === 0) break;
-        if (holes.at(-1) === hole) {
-          lengths[lengths.length - 1]! += count;
-        } else {
-          if (lengths.length === extentsMax) return { lengths, holes };
-          lengths.push(count);
-          holes.push(hole);
-        }
-        at += count;
-      }
-    }
-    return { lengths, holes };
+    if (length === 0) return { lengths: [], holes: [] };
+    if (!this.session.contexts.has(BASE_ALLOCATION)) return { lengths: [length], holes: [false] };
+    const toHole = (flags: number): number => flags & AllocationFlag.zero;
+    const { lengths, flags } = await this.#status(BASE_ALLOCATION, offset, length, extentsMax, toHole);
+    return { lengths, holes: flags.map((flag) => flag !== 0) };
   }
 
-  /** Says goodbye and waits until the server has closed. Idempotent. */
+  /**
+   * What a metadata context says about a range.
+   * @throws `request-invalid` for a context that the connection has not
+   */
+  async status(name: string, offset: number, length: number, extentsMax = Infinity): Promise<StatusExtents> {
+    checkRange(this.size, offset, length);
+    return this.#status(name, offset, length, extentsMax, (flags) => flags);
+  }
+
+  /** As `status`, of what `pick` makes of the flags. */
+  async #status(
+    name: string,
+    offset: number,
+    length: number,
+    extentsMax: number,
+    pick: (flags: number) => number,
+  ): Promise<StatusExtents> {
+    const contextId = this.session.contexts.get(name);
+    if (contextId === undefined)
+      throw new PandoError('request-invalid', `the connection has no context ${name}`);
+    const found: StatusExtents = { lengths: [], flags: [] };
+    const end = offset + length;
+    let at = offset;
+    while (at < end) {
+      const asked = this.#aligned({ offset: at, length: Math.min(end - at, this.#rangeBytes) });
+      const wish = extentsMax === 1 ? CommandFlag.reqOne : 0;
+      const call = newCall(Command.blockStatus, asked.offset, asked.length, { contextId });
+      await this.#statusTurns.take(0, () => this.#call(call, wish));
+      let from = asked.offset;
+      for (const [i, bytes] of call.lengths.entries()) {
+        // The last extent may describe more than was asked for, and the first begin before it.
+        const to = Math.min(from + bytes, end);
+        from += bytes;
+        if (to <= at) continue;
+        const flags = pick(call.flags[i]!);
+        if (found.flags.at(-1) === flags) {
+          found.lengths[found.lengths.length - 1]! += to - at;
+        } else {
+          if (found.lengths.length === extentsMax) return found;
+          found.lengths.push(to - at);
+          found.flags.push(flags);
+        }
+        at = to;
+      }
+    }
+    return found;
+  }
+
+  /** Says goodbye and waits until the server has closed, but not for ever. Idempotent. */
   async close(): Promise<void> {
     if (this.#socket.destroyed) return;
     const closed = new Promise<void>((resolve) => this.#socket.once('close', () => resolve()));
-    this.#lost ??= new PandoError('connection-lost', 'the NBD client is closed');
-    this.#socket.end(requestBytes(Command.disconnect, 0, 0, 0, 0));
-    this.#socket.resume();
+    if (this.#lost === undefined) {
+      this.#lost = new PandoError('connection-lost', 'the NBD client is closed');
+      this.#socket.end(this.#requestBytes(newCall(Command.disconnect, 0, 0), 0, 0));
+      this.#socket.resume();
+    }
+    const deadline = setTimeout(() => this.#socket.destroy(), CLOSE_MS);
     await closed;
+    clearTimeout(deadline);
   }
 
   /** Resets the connection, as a dying machine would. */
@@ -206,173 +255,124 @@ export class NbdClient implements BlockDevice {
     this.#socket.resetAndDestroy();
   }
 
-  async #call(
-    command: number,
-    flags: number,
-    offset: number,
-    length: number,
-    data?: Buffer,
-    target?: Uint8Array,
-    targetOffset = 0,
-  ): Promise<Call> {
-    while (this.#inFlight >= IN_FLIGHT_MAX) await new Promise<void>((resolve) => this.#line.push(resolve));
-    if (this.#lost !== undefined) throw this.#lost;
-    this.#inFlight++;
-    try {
-      return await new Promise<Call>((resolve, reject) => {
-        const holes: number[] = [];
-        const call: Call = {
-          command,
-          offset,
-          length,
-          target,
-          targetOffset,
-          holes,
-          extents: undefined,
-          error: undefined,
-          resolve: () => {
-            resolve(call);
-          },
-          reject,
-        };
+  #call(call: Call, flags = 0, data?: Buffer): Promise<Call> {
+    const bytes = call.command === Command.read || call.command === Command.write ? call.length : 0;
+    return this.#turns.take(bytes, async () => {
+      if (this.#lost !== undefined) throw this.#lost;
+      await new Promise<void>((resolve, reject) => {
         const cookie = ++this.#cookie;
-        this.#calls.set(cookie, call);
-        const header = requestBytes(command, flags, cookie, offset, length);
+        this.#waiting.set(cookie, { call, resolve, reject });
+        this.#watchSilence();
         this.#socket.cork();
-        this.#socket.write(header);
+        this.#socket.write(this.#requestBytes(call, flags, cookie));
         if (data !== undefined) this.#socket.write(data);
         this.#socket.uncork();
       });
-    } finally {
-      this.#inFlight--;
-      this.#line.shift()?.();
-    }
+      return call;
+    });
   }
 
-  async #receive(): Promise<void> {
+  async #receive(): Promise<never> {
+    const callOf = (cookie: number): Call | undefined => this.#waiting.get(cookie)?.call;
     for (;;) {
-      const header = await this.#reader.read(16);
-      const magic = header.readUInt32BE(0);
-      const cookie = header.readUInt32BE(8) * 0x1_0000_0000 + header.readUInt32BE(12);
-      const call = this.#calls.get(cookie);
-      if (call === undefined) throw new PandoError('connection-lost', `a reply to no request (${cookie})`);
-      let done = true;
-      if (magic === SIMPLE_REPLY_MAGIC) await this.#receiveSimple(call, header.readUInt32BE(4));
-      else if (magic === STRUCTURED_REPLY_MAGIC) done = await this.#receiveChunk(call, header);
-      else throw new PandoError('connection-lost', 'a reply without its magic number');
+      const { cookie, done } = await readReply(this.#reader, this.session, callOf);
       if (!done) continue;
-      this.#calls.delete(cookie);
-      if (call.error === undefined) call.resolve();
-      else call.reject(call.error);
+      const { call, resolve, reject } = this.#waiting.get(cookie)!;
+      this.#waiting.delete(cookie);
+      this.#watchSilence();
+      if (call.error === undefined) resolve();
+      else reject(call.error);
     }
   }
 
-  async #receiveSimple(call: Call, errno: number): Promise<void> {
-    if (errno !== 0) call.error = errorOf(errno, call, '');
-    else if (call.command === Command.read) {
-      if (this.session.structuredReplies) throw new PandoError('connection-lost', 'a simple reply to a READ');
-      await this.#reader.readInto(call.target!, call.targetOffset, call.length);
+  /** Keeps the timer running while somebody waits. */
+  #watchSilence(): void {
+    const ms = this.#silenceMsMax;
+    if (ms === undefined) return;
+    if (this.#waiting.size === 0) {
+      clearTimeout(this.#silence);
+      this.#silence = undefined;
+    } else {
+      this.#silence ??= setTimeout(() => {
+        this.#fail(new PandoError('connection-lost', `the NBD server said nothing for ${ms} ms`));
+      }, ms);
     }
-  }
-
-  /** Whether the chunk was the last of its reply. */
-  async #receiveChunk(call: Call, header: Buffer): Promise<boolean> {
-    const flags = header.readUInt16BE(4);
-    const type = header.readUInt16BE(6);
-    const length = (await this.#reader.read(4)).readUInt32BE(0);
-    if (type === ChunkType.offsetData) {
-      const at = this.#placeOf(call, Number((await this.#reader.read(8)).readBigUInt64BE(0)), length - 8);
-      await this.#reader.readInto(call.target!, at, length - 8);
-      return (flags & CHUNK_DONE) !== 0;
-    }
-    if (length > CHUNK_BYTES_MAX) throw new PandoError('connection-lost', `a chunk of ${length} bytes`);
-    const payload = await this.#reader.read(length);
-    if (type === ChunkType.offsetHole) {
-      const offset = Number(payload.readBigUInt64BE(0));
-      const bytes = payload.readUInt32BE(8);
-      const at = this.#placeOf(call, offset, bytes);
-      call.target!.fill(0, at, at + bytes);
-      call.holes.push(offset, bytes);
-    } else if (type === ChunkType.blockStatus) {
-      if (payload.readUInt32BE(0) === this.session.allocationId) call.extents = payload;
-    } else if (type === ChunkType.error || type === ChunkType.errorOffset) {
-      call.error ??= errorOf(
-        payload.readUInt32BE(0),
-        call,
-        payload.toString('utf8', 6, 6 + payload.readUInt16BE(4)),
-      );
-    } else if (type !== ChunkType.none) {
-      throw new PandoError('connection-lost', `a chunk of unknown type ${type}`);
-    }
-    return (flags & CHUNK_DONE) !== 0;
-  }
-
-  #placeOf(call: Call, offset: number, length: number): number {
-    const inside = offset - call.offset;
-    if (call.target === undefined || length <= 0 || inside < 0 || length > call.length - inside) {
-      throw new PandoError('connection-lost', 'data that was not asked for');
-    }
-    return call.targetOffset + inside;
   }
 
   #fail(error: unknown): void {
     this.#lost ??=
       error instanceof PandoError
         ? error
-        : new PandoError('connection-lost', 'the client failed', { cause: error });
+        : new PandoError('internal', 'the NBD client failed', { cause: error });
+    clearTimeout(this.#silence);
+    this.#reader.fail(this.#lost); // nothing is written to targets from here on
     this.#socket.destroy();
-    for (const call of this.#calls.values()) call.reject(this.#lost);
-    this.#calls.clear();
-    for (const next of this.#line.splice(0)) next();
+    for (const { reject } of this.#waiting.values()) reject(this.#lost);
+    this.#waiting.clear();
+  }
+
+  /** The range widened to whole blocks of the server; its end may be the device's. */
+  #aligned({ offset, length }: Piece): Piece {
+    const block = this.session.minimumBytes;
+    if (block === 1 || length === 0) return { offset, length };
+    const start = offset - (offset % block);
+    const end = Math.min(this.size, Math.ceil((offset + length) / block) * block);
+    return { offset: start, length: end - start };
+  }
+
+  #piecesOf(offset: number, length: number): Piece[] {
+    return piecesOf(offset, length, this.#pieceBytes, this.session.minimumBytes > 1);
+  }
+
+  #rangesOf(offset: number, length: number): Piece[] {
+    return piecesOf(offset, length, this.#rangeBytes, false);
+  }
+
+  #requestBytes(call: Call, flags: number, cookie: number): Buffer {
+    const extended = this.session.extendedHeaders;
+    const bytes = Buffer.alloc(extended ? EXTENDED_HEADER_BYTES : REQUEST_BYTES);
+    const isPayload = extended && call.command === Command.write;
+    putU32(bytes, 0, extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC);
+    putU16(bytes, 4, isPayload ? flags | CommandFlag.payloadLen : flags);
+    putU16(bytes, 6, call.command);
+    putU64(bytes, 8, cookie);
+    putU64(bytes, 16, call.offset);
+    if (extended) putU64(bytes, 24, call.length);
+    else putU32(bytes, 24, call.length);
+    return bytes;
   }
 }
 
-function requestBytes(
-  command: number,
-  flags: number,
-  cookie: number,
-  offset: number,
-  length: number,
-): Buffer {
-  const bytes = Buffer.alloc(REQUEST_BYTES);
-  putU32(bytes, 0, REQUEST_MAGIC);
-  putU16(bytes, 4, flags);
-  putU16(bytes, 6, command);
-  putU64(bytes, 8, cookie);
-  putU64(bytes, 16, offset);
-  putU32(bytes, 24, length);
-  return bytes;
-}
-
-/** Cuts a range into requests; a range of no bytes is one request, so that its errors are the server's. */
-function piecesOf(offset: number, length: number, max: number): { offset: number; length: number }[] {
-  const pieces = [{ offset, length: Math.min(length, max) }];
-  for (let done = max; done < length; done += max) {
+/**
+ * Cuts a range into requests; a range of no bytes is one request, so that its errors are the server's. On a grid:
+ * at multiples of `max` on the device, so that pieces that are widened to whole blocks do not get longer than it.
+ */
+function piecesOf(offset: number, length: number, max: number, onGrid: boolean): Piece[] {
+  const first = onGrid ? max - (offset % max) : max;
+  const pieces = [{ offset, length: Math.min(length, first) }];
+  for (let done = first; done < length; done += max) {
     pieces.push({ offset: offset + done, length: Math.min(max, length - done) });
   }
   return pieces;
 }
 
-function ascendingPairs(pairs: readonly number[]): number[] {
+/** (offset, length) pairs in order, cut to the piece. */
+function ascendingPairs(pairs: readonly number[], piece: Piece): number[] {
   const order: number[] = [];
   for (let i = 0; i < pairs.length; i += 2) order.push(i);
   order.sort((a, b) => pairs[a]! - pairs[b]!);
-  return order.flatMap((i) => [pairs[i]!, pairs[i + 1]!]);
+  return order.flatMap((i) => {
+    const start = Math.max(pairs[i]!, piece.offset);
+    const end = Math.min(pairs[i]! + pairs[i + 1]!, piece.offset + piece.length);
+    return end > start ? [start, end - start] : [];
+  });
 }
 
-function errorOf(errno: number, call: Call, text: string): PandoError {
-  const message =
-    `NBD command ${call.command} at ${call.offset} + ${call.length}: error ${errno} ${text}`.trimEnd();
-  switch (errno) {
-    case NbdErrno.perm:
-      return new PandoError('read-only', message);
-    case NbdErrno.noSpace:
-      return new PandoError('store-full', message);
-    case NbdErrno.shutdown:
-      return new PandoError('shutting-down', message);
-    case NbdErrno.invalid:
-      return new PandoError('request-invalid', message);
-    default:
-      return new PandoError('store-failed', message);
-  }
+/** Waits for all to end, then rejects with the first error: nothing may write to a target any more by then. */
+async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(promises);
+  return results.map((result) => {
+    if (result.status === 'rejected') throw result.reason;
+    return result.value;
+  });
 }
