@@ -1,17 +1,26 @@
-/** Answers to requests, as the session agreed on them: simple or structured, gathered by the reply writer. */
+/** Answers to requests, as the session agreed on them: simple, structured or extended, gathered by the reply writer. */
 import type { StatusExtents } from '@pando/block-device';
 import type { SelectedContext } from './contexts.ts';
 import type { ReplyStyle } from './negotiation.ts';
-import { CHUNK_DONE, CHUNK_HEADER_BYTES, ChunkType, Command, SIMPLE_REPLY_BYTES } from './protocol.ts';
 import {
-  DATA_CHUNK_BYTES,
+  CHUNK_DONE,
+  CHUNK_HEADER_BYTES,
+  ChunkType,
+  Command,
+  EXTENDED_HEADER_BYTES,
+  SIMPLE_REPLY_BYTES,
+} from './protocol.ts';
+import {
+  DATA_OFFSET_BYTES,
+  errorChunkBytes,
   putChunkHeader,
   putErrorChunk,
   putReadReply,
   putSimpleReply,
   putStatusChunk,
+  statusChunkBytes,
 } from './reply-format.ts';
-import type { Cookie } from './reply-format.ts';
+import type { ReplyTo } from './reply-format.ts';
 import type { ReplyWriter } from './reply-writer.ts';
 import type { Request } from './request-parser.ts';
 
@@ -24,51 +33,61 @@ export class Answers {
   /** What stands before the data of a read. */
   readonly readHeaderBytes: number;
   readonly #replies: ReplyWriter;
+  /** Reads and errors are answered in chunks. */
   readonly #structured: boolean;
+  /** Everything is. */
+  readonly #extended: boolean;
+  /** Of a chunk. */
+  readonly #headerBytes: number;
 
   constructor(replies: ReplyWriter, style: ReplyStyle) {
-    const structured = style !== 'simple';
     this.#replies = replies;
-    this.#structured = structured;
-    this.readHeaderBytes = structured ? DATA_CHUNK_BYTES : SIMPLE_REPLY_BYTES;
+    this.#structured = style !== 'simple';
+    this.#extended = style === 'extended';
+    this.#headerBytes = this.#extended ? EXTENDED_HEADER_BYTES : CHUNK_HEADER_BYTES;
+    this.readHeaderBytes = this.#structured ? this.#headerBytes + DATA_OFFSET_BYTES : SIMPLE_REPLY_BYTES;
   }
 
   /** Makes the reply of a read in place: its data lies at `at + readHeaderBytes`. Returns the reply's bytes. */
   putRead(buffer: Buffer, at: number, request: Request, holes: readonly number[]): number {
     if (!this.#structured) return putSimpleReply(buffer, at, request, 0) + request.length;
-    return putReadReply(buffer, at, request, request.offset, request.length, holes);
+    return putReadReply(buffer, at, this.#headerBytes, request, request.offset, request.length, holes);
   }
 
-  succeed(request: Cookie & { readonly type: number }): void {
-    const at = this.#replies.reserve(CHUNK_HEADER_BYTES);
+  succeed(request: ReplyTo & { readonly type: number }): void {
+    const at = this.#replies.reserve(EXTENDED_HEADER_BYTES);
     const { buffer } = this.#replies;
     // Once structured replies are agreed on, a READ never gets a simple one, not even of no bytes.
-    const structured = this.#structured && request.type === Command.read;
+    const chunk = this.#extended || (this.#structured && request.type === Command.read);
     this.#replies.commit(
-      structured
-        ? putChunkHeader(buffer, at, request, CHUNK_DONE, ChunkType.none, 0)
+      chunk
+        ? putChunkHeader(buffer, at, this.#headerBytes, request, CHUNK_DONE, ChunkType.none, 0)
         : putSimpleReply(buffer, at, request, 0),
     );
   }
 
-  fail(request: Cookie, errno: number, text: string): void {
+  /** `place`: the offset where the request failed, when it is known. */
+  fail(request: ReplyTo, errno: number, text: string, place?: number): void {
     if (!this.#structured) {
       const at = this.#replies.reserve(SIMPLE_REPLY_BYTES);
       this.#replies.commit(putSimpleReply(this.#replies.buffer, at, request, errno));
       return;
     }
     const bytes = Buffer.from(text.slice(0, ERROR_TEXT_UNITS_MAX));
-    const at = this.#replies.reserve(CHUNK_HEADER_BYTES + 6 + bytes.length);
-    this.#replies.commit(putErrorChunk(this.#replies.buffer, at, request, errno, bytes));
+    const at = this.#replies.reserve(errorChunkBytes(this.#headerBytes, bytes));
+    const { buffer } = this.#replies;
+    this.#replies.commit(putErrorChunk(buffer, at, this.#headerBytes, request, errno, bytes, place));
   }
 
   /** Block status: one chunk for each context; the last one ends the reply. */
-  status(request: Cookie, contexts: readonly SelectedContext[], extents: readonly StatusExtents[]): void {
+  status(request: ReplyTo, contexts: readonly SelectedContext[], extents: readonly StatusExtents[]): void {
     for (const [i, { lengths, flags }] of extents.entries()) {
-      const at = this.#replies.reserve(CHUNK_HEADER_BYTES + 4 + 8 * lengths.length);
+      const at = this.#replies.reserve(statusChunkBytes(this.#headerBytes, lengths.length));
       const last = i === extents.length - 1 ? CHUNK_DONE : 0;
       const { buffer } = this.#replies;
-      this.#replies.commit(putStatusChunk(buffer, at, request, last, contexts[i]!.id, lengths, flags));
+      this.#replies.commit(
+        putStatusChunk(buffer, at, this.#headerBytes, request, last, contexts[i]!.id, lengths, flags),
+      );
     }
   }
 }

@@ -7,8 +7,11 @@ export class PendingRequest implements Request {
   type = 0;
   cookieHigh = 0;
   cookieLow = 0;
+  offsetHigh = 0;
+  offsetLow = 0;
   offset = 0;
   length = 0;
+  payloadBytes = 0;
   /** Of a read: where its reply is being made. */
   block: ReplyBlock | undefined;
   start = 0;
@@ -37,8 +40,11 @@ export class PendingRequest implements Request {
     this.type = request.type;
     this.cookieHigh = request.cookieHigh;
     this.cookieLow = request.cookieLow;
+    this.offsetHigh = request.offsetHigh;
+    this.offsetLow = request.offsetLow;
     this.offset = request.offset;
     this.length = request.length;
+    this.payloadBytes = request.payloadBytes;
     this.flushNext = false;
   }
 }

@@ -18,7 +18,7 @@ class Recorder implements RequestHandler {
   }
 
   payload(request: Request): PayloadAction {
-    if (request.length > 1_000) return Payload.refuse;
+    if (request.payloadBytes > 1_000) return Payload.refuse;
     return request.offset === 666 ? Payload.skip : Payload.store;
   }
 
@@ -43,23 +43,70 @@ class Recorder implements RequestHandler {
   }
 }
 
-const stream = Buffer.concat([
-  rawRequest({ type: Command.read, cookie: 0x1_0000_0007, offset: 0x1234_5678_9abcn, length: 0xffff_ffff }),
-  rawRequest({ type: Command.write, flags: 1, cookie: 2, offset: 99, payload: Buffer.from('hello, forest') }),
-  rawRequest({ type: Command.write, cookie: 3, offset: 666, payload: Buffer.from('not to be kept') }),
-  rawRequest({ type: Command.write, cookie: 4, offset: 5, payload: Buffer.alloc(0) }),
-  rawRequest({ type: Command.flush, cookie: 5 }),
-  rawRequest({ type: 77, flags: 0xffff, cookie: 6, offset: 2n ** 64n - 1n, length: 1 }),
-]);
+const hex = (text: string): string => Buffer.from(text).toString('hex');
 
-const expected = [
-  `0 0 1 7 20015998343868 4294967295 -`,
-  `1 1 0 2 99 13 ${Buffer.from('hello, forest').toString('hex')}`,
-  '1 0 0 3 666 14 -',
-  '1 0 0 4 5 0 ',
-  '3 0 0 5 0 0 -',
-  `77 65535 0 6 ${2 ** 64} 1 -`,
-];
+/** A stream of each kind of header, and what the parser has to make of it. */
+const streams = {
+  compact: {
+    extended: false,
+    headerBytes: 28,
+    stream: Buffer.concat([
+      rawRequest({
+        type: Command.read,
+        cookie: 0x1_0000_0007,
+        offset: 0x1234_5678_9abcn,
+        length: 0xffff_ffff,
+      }),
+      rawRequest({
+        type: Command.write,
+        flags: 1,
+        cookie: 2,
+        offset: 99,
+        payload: Buffer.from('hello, forest'),
+      }),
+      rawRequest({ type: Command.write, cookie: 3, offset: 666, payload: Buffer.from('not to be kept') }),
+      rawRequest({ type: Command.write, cookie: 4, offset: 5, payload: Buffer.alloc(0) }),
+      // PAYLOAD_LEN means nothing to the framing of compact requests.
+      rawRequest({ type: Command.flush, flags: 32, cookie: 5, length: 100 }),
+      rawRequest({ type: 77, flags: 0xffff, cookie: 6, offset: 2n ** 64n - 1n, length: 1 }),
+    ]),
+    expected: [
+      `0 0 1 7 20015998343868 4294967295 -`,
+      `1 1 0 2 99 13 ${hex('hello, forest')}`,
+      '1 0 0 3 666 14 -',
+      '1 0 0 4 5 0 -',
+      '3 32 0 5 0 100 -',
+      `77 65535 0 6 ${2 ** 64} 1 -`,
+    ],
+  },
+  extended: {
+    extended: true,
+    headerBytes: 32,
+    stream: Buffer.concat(
+      [
+        { type: Command.read, cookie: 0x1_0000_0007, offset: 0x1234_5678_9abcn, length: 2n ** 40n + 5n },
+        { type: Command.write, flags: 33, cookie: 2, offset: 99, payload: Buffer.from('hello, forest') },
+        { type: Command.write, flags: 32, cookie: 3, offset: 666, payload: Buffer.from('not to be kept') },
+        { type: Command.write, flags: 32, cookie: 4, offset: 5, payload: Buffer.alloc(0) },
+        // Without the flag no payload follows, not even a WRITE.
+        { type: Command.write, cookie: 5, offset: 5, length: 700 },
+        { type: Command.trim, cookie: 6, length: 2n ** 63n },
+        { type: Command.blockStatus, flags: 32, cookie: 7, payload: Buffer.from('which contexts') },
+        { type: 77, flags: 0xffff, cookie: 8, offset: 2n ** 64n - 1n, payload: Buffer.from('?') },
+      ].map((request) => rawRequest(request, true)),
+    ),
+    expected: [
+      `0 0 1 7 20015998343868 ${2 ** 40 + 5} -`,
+      `1 33 0 2 99 13 ${hex('hello, forest')}`,
+      '1 32 0 3 666 14 -',
+      '1 32 0 4 5 0 -',
+      '1 0 0 5 5 700 -',
+      `4 0 0 6 0 ${2 ** 63} -`,
+      `7 32 0 7 0 14 ${hex('which contexts')}`,
+      `77 65535 0 8 ${2 ** 64} 1 ${hex('?')}`,
+    ],
+  },
+};
 
 /** Feeds chunks as a connection does: what was not taken is offered again. */
 function feed(parser: RequestParser, chunks: readonly Buffer[]): void {
@@ -72,90 +119,94 @@ function feed(parser: RequestParser, chunks: readonly Buffer[]): void {
   }
 }
 
-describe('request parser', () => {
-  it('understands a stream that comes in one piece', () => {
-    const recorder = new Recorder();
-    feed(new RequestParser(recorder), [stream]);
-    expect(recorder.seen).toEqual(expected);
-  });
-
-  it('understands a stream that is cut in two at any byte', () => {
-    for (let cut = 0; cut <= stream.length; cut++) {
+describe.each(Object.entries(streams))(
+  'request parser, %s',
+  (_, { extended, headerBytes, stream, expected }) => {
+    it('understands a stream that comes in one piece', () => {
       const recorder = new Recorder();
-      feed(new RequestParser(recorder), [stream.subarray(0, cut), stream.subarray(cut)]);
-      expect(recorder.seen, `cut at ${cut}`).toEqual(expected);
-      expect(recorder.buffersOut).toBe(0);
-    }
-  });
+      feed(new RequestParser(recorder, extended), [stream]);
+      expect(recorder.seen).toEqual(expected);
+    });
 
-  it('understands a stream that comes byte by byte', () => {
-    const recorder = new Recorder();
-    feed(
-      new RequestParser(recorder),
-      Array.from(stream, (byte) => Buffer.of(byte)),
-    );
-    expect(recorder.seen).toEqual(expected);
-  });
-
-  it('waits when a request is not admitted or a buffer not given, and loses nothing', () => {
-    for (let cut = 0; cut <= stream.length; cut++) {
-      for (const refusals of [1, 3]) {
+    it('understands a stream that is cut in two at any byte', () => {
+      for (let cut = 0; cut <= stream.length; cut++) {
         const recorder = new Recorder();
-        recorder.refusals = refusals;
-        recorder.bufferRefusals = refusals;
-        feed(new RequestParser(recorder), [stream.subarray(0, cut), stream.subarray(cut)]);
+        feed(new RequestParser(recorder, extended), [stream.subarray(0, cut), stream.subarray(cut)]);
         expect(recorder.seen, `cut at ${cut}`).toEqual(expected);
+        expect(recorder.buffersOut).toBe(0);
       }
-    }
-  });
+    });
 
-  it('understands random cuts with random refusals', () => {
-    const seed = testSeed();
-    const random = new SeededRandom(seed);
-    for (let run = 0; run < 300; run++) {
+    it('understands a stream that comes byte by byte', () => {
       const recorder = new Recorder();
-      recorder.refusals = random.below(5);
-      recorder.bufferRefusals = random.below(3);
-      const chunks: Buffer[] = [];
-      for (let at = 0; at < stream.length;) {
-        const end = Math.min(stream.length, at + random.below(40));
-        chunks.push(stream.subarray(at, end));
-        at = end;
+      feed(
+        new RequestParser(recorder, extended),
+        Array.from(stream, (byte) => Buffer.of(byte)),
+      );
+      expect(recorder.seen).toEqual(expected);
+    });
+
+    it('waits when a request is not admitted or a buffer not given, and loses nothing', () => {
+      for (let cut = 0; cut <= stream.length; cut++) {
+        for (const refusals of [1, 3]) {
+          const recorder = new Recorder();
+          recorder.refusals = refusals;
+          recorder.bufferRefusals = refusals;
+          feed(new RequestParser(recorder, extended), [stream.subarray(0, cut), stream.subarray(cut)]);
+          expect(recorder.seen, `cut at ${cut}`).toEqual(expected);
+        }
       }
-      feed(new RequestParser(recorder), chunks);
-      expect(recorder.seen, `PANDO_TEST_SEED=${seed}, run ${run}`).toEqual(expected);
-    }
-  });
+    });
 
-  it('stops for good at a wrong magic number, wherever the header is cut', () => {
-    const bad = Buffer.concat([
-      rawRequest({ type: Command.flush }),
-      rawRequest({ type: 0, magic: 0x25609514 }),
-      stream,
-    ]);
-    for (let cut = 0; cut <= 56; cut++) {
+    it('understands random cuts with random refusals', () => {
+      const seed = testSeed();
+      const random = new SeededRandom(seed);
+      for (let run = 0; run < 300; run++) {
+        const recorder = new Recorder();
+        recorder.refusals = random.below(5);
+        recorder.bufferRefusals = random.below(3);
+        const chunks: Buffer[] = [];
+        for (let at = 0; at < stream.length;) {
+          const end = Math.min(stream.length, at + random.below(40));
+          chunks.push(stream.subarray(at, end));
+          at = end;
+        }
+        feed(new RequestParser(recorder, extended), chunks);
+        expect(recorder.seen, `PANDO_TEST_SEED=${seed}, run ${run}`).toEqual(expected);
+      }
+    });
+
+    it('stops for good at a wrong magic number, wherever the header is cut', () => {
+      const bad = Buffer.concat([
+        rawRequest({ type: Command.flush }, extended),
+        rawRequest({ type: 0, magic: extended ? 0x25609513 : 0x21e41c71 }, extended),
+        stream,
+      ]);
+      for (let cut = 0; cut <= 2 * headerBytes; cut++) {
+        const recorder = new Recorder();
+        feed(new RequestParser(recorder, extended), [bad.subarray(0, cut), bad.subarray(cut)]);
+        expect(recorder.seen).toEqual(['3 0 0 1 0 0 -']);
+        expect(recorder.violations).toHaveLength(1);
+      }
+    });
+
+    it('stops for good at a payload that is refused', () => {
       const recorder = new Recorder();
-      feed(new RequestParser(recorder), [bad.subarray(0, cut), bad.subarray(cut)]);
-      expect(recorder.seen).toEqual(['3 0 0 1 0 0 -']);
+      const long = rawRequest({ type: Command.write, flags: 32, length: 1_001 }, extended);
+      feed(new RequestParser(recorder, extended), [long, stream]);
+      expect(recorder.seen).toEqual([]);
       expect(recorder.violations).toHaveLength(1);
-    }
-  });
+    });
 
-  it('stops for good at a payload that is refused', () => {
-    const recorder = new Recorder();
-    feed(new RequestParser(recorder), [rawRequest({ type: Command.write, length: 1_001 }), stream]);
-    expect(recorder.seen).toEqual([]);
-    expect(recorder.violations).toHaveLength(1);
-  });
-
-  it('gives a buffer back when it is stopped in the middle of a payload', () => {
-    const recorder = new Recorder();
-    const parser = new RequestParser(recorder);
-    parser.consume(rawRequest({ type: Command.write, length: 100 }), 0);
-    parser.consume(Buffer.alloc(60), 0);
-    expect(recorder.buffersOut).toBe(1);
-    parser.stop();
-    expect(recorder.buffersOut).toBe(0);
-    expect(recorder.seen).toEqual([]);
-  });
-});
+    it('gives a buffer back when it is stopped in the middle of a payload', () => {
+      const recorder = new Recorder();
+      const parser = new RequestParser(recorder, extended);
+      parser.consume(rawRequest({ type: Command.write, flags: 32, length: 100 }, extended), 0);
+      parser.consume(Buffer.alloc(60), 0);
+      expect(recorder.buffersOut).toBe(1);
+      parser.stop();
+      expect(recorder.buffersOut).toBe(0);
+      expect(recorder.seen).toEqual([]);
+    });
+  },
+);

@@ -1,20 +1,35 @@
 /**
  * Requests out of the socket's buffers, in place: buffers are never joined. Only a header that straddles
- * two of them is copied (28 bytes), and only a payload that straddles is gathered, in a buffer that the
+ * two of them is copied, and only a payload that straddles is gathered, in a buffer that the
  * handler provides. What a request means is the handler's business.
+ *
+ * A parser takes compact requests or extended ones, never both: the size of the header and its magic number are
+ * numbers of the parser.
  *
  * Hot path: one request object for the life of the connection; nothing is allocated per request but the
  * view of a payload.
  */
-import { Command, REQUEST_BYTES, REQUEST_MAGIC, getU16, getU32 } from './protocol.ts';
-import type { Cookie } from './reply-format.ts';
+import {
+  Command,
+  CommandFlag,
+  EXTENDED_HEADER_BYTES,
+  EXTENDED_REQUEST_MAGIC,
+  REQUEST_BYTES,
+  REQUEST_MAGIC,
+  getU16,
+  getU32,
+} from './protocol.ts';
+import type { ReplyTo } from './reply-format.ts';
 
-export interface Request extends Cookie {
+export interface Request extends ReplyTo {
   readonly flags: number;
   readonly type: number;
   /** Exact up to 2^53; beyond it is rounded, which no device is large enough to notice. */
   readonly offset: number;
+  /** As in the header, exact up to 2^53: of the payload, or else of the range (the effect length). */
   readonly length: number;
+  /** What follows the header; either 0 or `length`. */
+  readonly payloadBytes: number;
 }
 
 /** What to do with a payload. */
@@ -24,12 +39,12 @@ export type PayloadAction = (typeof Payload)[keyof typeof Payload];
 export interface RequestHandler {
   /** Whether the request may start now; when not, the parser stops (`waiting`) and asks again. */
   admit(request: Request): boolean;
-  /** For WRITE: store the payload, skip it (the request will fail), or refuse (too long even to skip). */
+  /** Of a request with a payload: store it, skip it (the request will fail), or refuse (too long even to skip). */
   payload(request: Request): PayloadAction;
   /** A buffer for a payload that straddles, or undefined to wait. It comes back through `recycle`. */
   payloadBuffer(bytes: number): Buffer | undefined;
   recycle(buffer: Buffer): void;
-  /** Carries it out. `data` is there for a WRITE whose payload was stored, and valid during the call only. */
+  /** Carries it out. `data` is there when a payload was stored, and valid during the call only. */
   execute(request: Request, data: Uint8Array | undefined): void;
   /** The stream cannot be understood any further. */
   violation(reason: string): void;
@@ -40,8 +55,11 @@ class MutableRequest implements Request {
   type = 0;
   cookieHigh = 0;
   cookieLow = 0;
+  offsetHigh = 0;
+  offsetLow = 0;
   offset = 0;
   length = 0;
+  payloadBytes = 0;
 }
 
 const State = { header: 0, admission: 1, payload: 2, skip: 3, stopped: 4 } as const;
@@ -50,15 +68,20 @@ type StateNumber = (typeof State)[keyof typeof State];
 export class RequestParser {
   readonly #handler: RequestHandler;
   readonly #request = new MutableRequest();
-  readonly #scratch = new Uint8Array(REQUEST_BYTES);
+  readonly #headerBytes: number;
+  readonly #magic: number;
+  readonly #scratch: Uint8Array;
   #scratchBytes = 0;
   #state: StateNumber = State.header;
   #waiting = false;
   #buffer: Buffer | undefined;
   #payloadBytes = 0;
 
-  constructor(handler: RequestHandler) {
+  constructor(handler: RequestHandler, extended: boolean) {
     this.#handler = handler;
+    this.#headerBytes = extended ? EXTENDED_HEADER_BYTES : REQUEST_BYTES;
+    this.#magic = extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC;
+    this.#scratch = new Uint8Array(this.#headerBytes);
   }
 
   /** Whether the last `consume` stopped because the handler could not admit a request. */
@@ -91,17 +114,18 @@ export class RequestParser {
   consume(chunk: Buffer, start: number): number {
     const handler = this.#handler;
     const request = this.#request;
+    const headerBytes = this.#headerBytes;
     const end = chunk.length;
     let at = start;
     this.#waiting = false;
     for (;;) {
       if (this.#state === State.header) {
-        if (this.#scratchBytes === 0 && end - at >= REQUEST_BYTES) {
+        if (this.#scratchBytes === 0 && end - at >= headerBytes) {
           if (!this.#decode(chunk, at)) return end;
-          at += REQUEST_BYTES;
+          at += headerBytes;
         } else {
           at = this.#fillScratch(chunk, at);
-          if (this.#scratchBytes < REQUEST_BYTES) return end;
+          if (this.#scratchBytes < headerBytes) return end;
           this.#scratchBytes = 0;
           if (!this.#decode(this.#scratch, 0)) return end;
         }
@@ -112,11 +136,11 @@ export class RequestParser {
           this.#waiting = true;
           return at;
         }
-        if (request.type === Command.write) {
+        if (request.payloadBytes > 0) {
           const action = handler.payload(request);
           if (action === Payload.refuse) {
             this.stop();
-            handler.violation(`a payload of ${request.length} bytes`);
+            handler.violation(`a payload of ${request.payloadBytes} bytes`);
             return end;
           }
           this.#payloadBytes = 0;
@@ -128,37 +152,37 @@ export class RequestParser {
         }
       }
       if (this.#state === State.payload) {
-        if (this.#payloadBytes === 0 && end - at >= request.length) {
-          const data = chunk.subarray(at, at + request.length);
-          at += request.length;
+        if (this.#payloadBytes === 0 && end - at >= request.payloadBytes) {
+          const data = chunk.subarray(at, at + request.payloadBytes);
+          at += request.payloadBytes;
           this.#state = State.header;
           handler.execute(request, data);
           continue;
         }
         // Nothing of the payload is here yet: it may still come in one piece.
         if (at === end) return end;
-        this.#buffer ??= handler.payloadBuffer(request.length);
+        this.#buffer ??= handler.payloadBuffer(request.payloadBytes);
         if (this.#buffer === undefined) {
           this.#waiting = true;
           return at;
         }
-        const count = Math.min(request.length - this.#payloadBytes, end - at);
+        const count = Math.min(request.payloadBytes - this.#payloadBytes, end - at);
         chunk.copy(this.#buffer, this.#payloadBytes, at, at + count);
         at += count;
         this.#payloadBytes += count;
-        if (this.#payloadBytes < request.length) return end;
+        if (this.#payloadBytes < request.payloadBytes) return end;
         const buffer = this.#buffer;
         this.#buffer = undefined;
         this.#state = State.header;
-        handler.execute(request, buffer.subarray(0, request.length));
+        handler.execute(request, buffer.subarray(0, request.payloadBytes));
         handler.recycle(buffer);
         continue;
       }
       if (this.#state === State.skip) {
-        const count = Math.min(request.length - this.#payloadBytes, end - at);
+        const count = Math.min(request.payloadBytes - this.#payloadBytes, end - at);
         at += count;
         this.#payloadBytes += count;
-        if (this.#payloadBytes < request.length) return end;
+        if (this.#payloadBytes < request.payloadBytes) return end;
         this.#state = State.header;
         handler.execute(request, undefined);
         continue;
@@ -168,25 +192,39 @@ export class RequestParser {
   }
 
   #fillScratch(chunk: Buffer, at: number): number {
-    const count = Math.min(REQUEST_BYTES - this.#scratchBytes, chunk.length - at);
+    const count = Math.min(this.#headerBytes - this.#scratchBytes, chunk.length - at);
     chunk.copy(this.#scratch, this.#scratchBytes, at, at + count);
     this.#scratchBytes += count;
     return at + count;
   }
 
   #decode(bytes: Uint8Array, at: number): boolean {
-    if (getU32(bytes, at) !== REQUEST_MAGIC) {
+    if (getU32(bytes, at) !== this.#magic) {
       this.stop();
       this.#handler.violation('a request without its magic number');
       return false;
     }
     const request = this.#request;
-    request.flags = getU16(bytes, at + 4);
-    request.type = getU16(bytes, at + 6);
+    const flags = getU16(bytes, at + 4);
+    const type = getU16(bytes, at + 6);
+    request.flags = flags;
+    request.type = type;
     request.cookieHigh = getU32(bytes, at + 8);
     request.cookieLow = getU32(bytes, at + 12);
-    request.offset = getU32(bytes, at + 16) * 0x1_0000_0000 + getU32(bytes, at + 20);
-    request.length = getU32(bytes, at + 24);
+    const offsetHigh = getU32(bytes, at + 16);
+    const offsetLow = getU32(bytes, at + 20);
+    request.offsetHigh = offsetHigh;
+    request.offsetLow = offsetLow;
+    request.offset = offsetHigh * 0x1_0000_0000 + offsetLow;
+    const length = getU32(bytes, at + 24);
+    // One way for the life of a parser: the processor predicts it.
+    if (this.#headerBytes === REQUEST_BYTES) {
+      request.length = length;
+      request.payloadBytes = type === Command.write ? length : 0;
+    } else {
+      request.length = length * 0x1_0000_0000 + getU32(bytes, at + 28);
+      request.payloadBytes = (flags & CommandFlag.payloadLen) !== 0 ? request.length : 0;
+    }
     return true;
   }
 }

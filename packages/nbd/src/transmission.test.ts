@@ -22,6 +22,7 @@ const NO_HOLE = 2;
 const DF = 4;
 const REQ_ONE = 8;
 const FAST_ZERO = 16;
+const PAYLOAD_LEN = 32;
 
 let bench: TestServer | undefined;
 
@@ -94,24 +95,41 @@ const refused: [string, RawRequest, number][] = [
 ];
 
 describe('requests that are refused', () => {
-  for (const structuredReplies of [true, false]) {
-    const kind = structuredReplies ? 'structured' : 'simple';
+  for (const kind of ['simple', 'structured', 'extended'] as const) {
     it(`answers each with its error and goes on (${kind} replies)`, async () => {
       const spy = new Spy(new MemoryBlockDevice({ size: SIZE }));
       const server = await start({ device: spy });
-      const client = structuredReplies ? await structured(server) : await simple(server);
+      const client = server.connect();
+      await client.open('disk', { [kind]: true });
       for (const [what, request, errno] of refused) {
-        const reply = await ask(client, { ...request, cookie: 77 });
-        expect(reply, what).toMatchObject({ errno, cookie: 77, structured: structuredReplies });
-        if (structuredReplies) {
+        const payloadLen = kind === 'extended' && request.payload !== undefined ? PAYLOAD_LEN : 0;
+        const flags = (request.flags ?? 0) | payloadLen;
+        // With extended headers the flag belongs there.
+        if (request.type === WRITE && request.flags === PAYLOAD_LEN && payloadLen !== 0) continue;
+        const reply = await ask(client, { ...request, flags, cookie: 77 });
+        expect(reply, what).toMatchObject({ errno, cookie: 77, structured: kind !== 'simple' });
+        if (kind !== 'simple') {
           expect(reply.type, what).toBe(0x8001);
           expect(reply.payload.length, what).toBeGreaterThan(6);
         }
+        if (kind === 'extended') expect(reply.offset, what).toBe(BigInt(request.offset ?? 0));
       }
       expect(spy.operations).toEqual([]);
       await expectInStep(client);
     });
   }
+
+  it('refuses a READ of more than the maximum payload: EOVERFLOW, where DF is supported, else EINVAL', async () => {
+    const server = await start({ device: new MemoryBlockDevice({ size: 2 ** 26 }) });
+    for (const [client, flags, errno] of [
+      [await simple(server), 0, 22],
+      [await structured(server), 0, 75],
+      [await structured(server), DF, 75],
+    ] as const) {
+      expect((await ask(client, { type: READ, flags, length: 2 ** 25 + 1 })).errno).toBe(errno);
+      await expectInStep(client);
+    }
+  });
 
   it('refuses DF and block status to a client without structured replies', async () => {
     const client = await simple(await start());
@@ -341,7 +359,8 @@ describe('errors of the device', () => {
           expect(reply, `${error}, command ${request.type}`).toMatchObject({
             errno,
             structured: true,
-            type: 0x8001,
+            // A read that meets damage says where.
+            type: error === 'chunk-corrupt' && request.type === READ ? 0x8002 : 0x8001,
           });
         }
       }

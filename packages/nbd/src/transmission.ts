@@ -13,16 +13,19 @@ import type { Socket } from 'node:net';
 import { Answers, SMALL_ANSWER_BYTES } from './answers.ts';
 import type { BufferPool } from './buffer-pool.ts';
 import { classBytes } from './buffer-pool.ts';
+import type { SelectedContext } from './contexts.ts';
+import { findDamage, isDamage } from './damage.ts';
 import type { NbdLimits } from './limits.ts';
 import { errnoOf, textOf } from './nbd-errors.ts';
 import type { Session } from './negotiation.ts';
 import { PendingRequest } from './pending-request.ts';
-import { Command, CommandFlag, NbdErrno } from './protocol.ts';
+import { Command, CommandFlag, NbdErrno, PAYLOAD_BYTES_MAX } from './protocol.ts';
 import { ReplyWriter } from './reply-writer.ts';
 import { Payload, RequestParser } from './request-parser.ts';
 import type { PayloadAction, Request, RequestHandler } from './request-parser.ts';
-import { SHUTTING_DOWN, refusalOf } from './request-rules.ts';
+import { BAD_STATUS_PAYLOAD, SHUTTING_DOWN, refusalOf, statusRefusalOf } from './request-rules.ts';
 import type { Refusal } from './request-rules.ts';
+import { parseStatusPayload, tidyExtents } from './status.ts';
 import type { ExportHandle, Logger } from './types.ts';
 
 export interface TransmissionHost {
@@ -43,6 +46,8 @@ export class Transmission implements RequestHandler {
   readonly #parser: RequestParser;
   readonly #replies: ReplyWriter;
   readonly #answers: Answers;
+  /** Reads and errors are answered in chunks. */
+  readonly #structured: boolean;
   readonly #idlePending: PendingRequest[] = [];
   readonly #loggedErrors = new Set<string>();
   #requestsInFlight = 0;
@@ -58,8 +63,9 @@ export class Transmission implements RequestHandler {
     this.handle = session.opened.handle;
     this.#host = host;
     this.#session = session;
-    this.#parser = new RequestParser(this);
+    this.#parser = new RequestParser(this, session.replies === 'extended');
     this.#replies = new ReplyWriter(host.socket, host.pool, this.#roomFreed);
+    this.#structured = session.replies !== 'simple';
     this.#answers = new Answers(this.#replies, session.replies);
   }
 
@@ -116,7 +122,10 @@ export class Transmission implements RequestHandler {
   // What the parser asks for.
 
   admit(request: Request): boolean {
-    if (request.type === Command.disconnect) return true;
+    if (request.type === Command.disconnect) {
+      this.#refusal = undefined;
+      return true;
+    }
     if (this.#requestsInFlight >= this.#host.limits.requestsInFlightMax) return false;
     this.#refusal = this.#retiring ? SHUTTING_DOWN : refusalOf(request, this.handle, this.#session);
     const isRead = request.type === Command.read && this.#refusal === undefined;
@@ -141,8 +150,15 @@ export class Transmission implements RequestHandler {
   }
 
   payload(request: Request): PayloadAction {
-    if (this.#refusal === undefined) return Payload.store;
-    return request.length <= this.#host.limits.payloadSkipBytesMax ? Payload.skip : Payload.refuse;
+    const { type, payloadBytes } = request;
+    if (this.#refusal === undefined && (type === Command.write || type === Command.blockStatus)) {
+      return Payload.store;
+    }
+    // With extended headers every command may have a payload, and past the announced maximum it ends the connection.
+    const extended = this.#session.replies === 'extended';
+    const { payloadSkipBytesMax } = this.#host.limits;
+    const skippedMax = extended ? Math.min(PAYLOAD_BYTES_MAX, payloadSkipBytesMax) : payloadSkipBytesMax;
+    return payloadBytes <= skippedMax ? Payload.skip : Payload.refuse;
   }
 
   payloadBuffer(bytes: number): Buffer | undefined {
@@ -168,7 +184,7 @@ export class Transmission implements RequestHandler {
       return;
     }
     if (refusal !== undefined) {
-      this.#answers.fail(request, refusal.errno, refusal.text);
+      this.#refuse(request, refusal);
       return;
     }
     try {
@@ -194,11 +210,15 @@ export class Transmission implements RequestHandler {
           this.#wait(this.#pendingOf(request), this.handle.prefetch(request.offset, request.length));
           return;
         default:
-          this.#blockStatus(request);
+          this.#blockStatus(request, data);
       }
     } catch (error) {
       this.#deviceFailed(request, error);
     }
+  }
+
+  #refuse(request: Request, { errno, text }: Refusal): void {
+    this.#answers.fail(request, errno, text);
   }
 
   #read(request: Request): void {
@@ -210,25 +230,36 @@ export class Transmission implements RequestHandler {
     const headerBytes = this.#answers.readHeaderBytes;
     const start = this.#replies.reserve(headerBytes + length);
     const pending = this.#idlePending.pop() ?? this.#newPending();
-    const wantsHoles = this.#session.replies !== 'simple' && (flags & CommandFlag.df) === 0;
+    const wantsHoles = this.#structured && (flags & CommandFlag.df) === 0;
     const holes = wantsHoles ? pending.holes : undefined;
     const buffer = this.#replies.buffer;
     let promise: Promise<void> | undefined;
     try {
       promise = this.handle.read(offset, length, buffer, start + headerBytes, holes);
     } catch (error) {
-      this.#park(pending);
-      throw error;
+      if (!this.#locates(error)) {
+        this.#park(pending);
+        throw error;
+      }
+      this.#fillLater(pending, request, start, headerBytes + length);
+      this.#requestsInFlight++;
+      this.#rejected(pending, error);
+      return;
     }
     if (promise === undefined) {
       this.#replies.commit(this.#answers.putRead(buffer, start, request, pending.holes));
       this.#park(pending);
       return;
     }
-    pending.take(request);
-    pending.block = this.#replies.detach(headerBytes + length);
-    pending.start = start;
+    this.#fillLater(pending, request, start, headerBytes + length);
     this.#wait(pending, promise);
+  }
+
+  /** Leaves the reserved reply of a read to the device. */
+  #fillLater(pending: PendingRequest, request: Request, start: number, bytes: number): void {
+    pending.take(request);
+    pending.block = this.#replies.detach(bytes);
+    pending.start = start;
   }
 
   /** WRITE, TRIM and WRITE_ZEROES: done, or done when the promise resolves, and with FUA when it is flushed. */
@@ -247,20 +278,37 @@ export class Transmission implements RequestHandler {
     this.#wait(pending, promise);
   }
 
-  #blockStatus(request: Request): void {
+  #blockStatus(request: Request, payload: Uint8Array | undefined): void {
+    const selected = this.#session.opened.contexts;
+    if (payload === undefined) {
+      const pending = this.#pendingOf(request);
+      this.#wait(pending, this.#answerStatus(pending, selected));
+      return;
+    }
+    const choice = parseStatusPayload(payload, selected);
+    if (choice === undefined) {
+      this.#refuse(request, BAD_STATUS_PAYLOAD);
+      return;
+    }
+    const refusal = statusRefusalOf(request.offset, choice.length, this.handle);
+    if (refusal !== undefined) {
+      this.#refuse(request, refusal);
+      return;
+    }
     const pending = this.#pendingOf(request);
-    this.#wait(pending, this.#answerStatus(pending));
+    pending.length = choice.length;
+    this.#wait(pending, this.#answerStatus(pending, choice.contexts));
   }
 
-  async #answerStatus(pending: PendingRequest): Promise<void> {
-    const { contexts } = this.#session.opened;
-    const extentsMax = (pending.flags & CommandFlag.reqOne) !== 0 ? 1 : this.#host.limits.extentsMax;
+  async #answerStatus(pending: PendingRequest, contexts: readonly SelectedContext[]): Promise<void> {
+    const { offset, length, flags } = pending;
+    const { extentsMax } = this.#host.limits;
+    const each =
+      (flags & CommandFlag.reqOne) !== 0 ? 1 : Math.max(1, Math.floor(extentsMax / contexts.length));
     const found: StatusExtents[] = [];
     for (const { source } of contexts) {
-      const extents = await source.describe(pending.offset, pending.length, extentsMax);
-      if (extents.lengths.length === 0) {
-        throw new Error(`${source.name} described nothing at ${pending.offset}`);
-      }
+      const extents = tidyExtents(await source.describe(offset, length, each), length, each);
+      if (extents.lengths.length === 0) throw new Error(`${source.name} described nothing at ${offset}`);
       found.push(extents);
     }
     if (!this.#aborted) this.#answers.status(pending, contexts, found);
@@ -317,10 +365,28 @@ export class Transmission implements RequestHandler {
   }
 
   readonly #rejected = (pending: PendingRequest, error: unknown): void => {
-    if (pending.block !== undefined) this.#replies.release(pending.block);
-    if (!this.#aborted) this.#deviceFailed(pending, error);
-    this.#done(pending);
+    const { block } = pending;
+    if (block === undefined || this.#aborted || !this.#locates(error)) {
+      this.#failed(pending, error);
+      return;
+    }
+    const at = pending.start + this.#answers.readHeaderBytes;
+    findDamage(this.handle, pending.offset, pending.length, block.buffer, at).then(
+      (place) => this.#failed(pending, error, place),
+      () => this.#failed(pending, error),
+    );
   };
+
+  /** Whether the answer to a read that failed names the offset: a simple reply has no place for one. */
+  #locates(error: unknown): boolean {
+    return this.#structured && isDamage(error);
+  }
+
+  #failed(pending: PendingRequest, error: unknown, place?: number): void {
+    if (pending.block !== undefined) this.#replies.release(pending.block);
+    if (!this.#aborted) this.#deviceFailed(pending, error, place);
+    this.#done(pending);
+  }
 
   #done(pending: PendingRequest): void {
     this.#park(pending);
@@ -360,9 +426,9 @@ export class Transmission implements RequestHandler {
     this.#host.finish();
   }
 
-  #deviceFailed(request: Request, error: unknown): void {
+  #deviceFailed(request: Request, error: unknown, place?: number): void {
     const errno = errnoOf(error);
-    this.#answers.fail(request, errno, textOf(error));
+    this.#answers.fail(request, errno, textOf(error), place);
     // Once a connection and kind of error: a guest on a full disk retries thousands of times.
     const key = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';
     if (errno === NbdErrno.invalid || this.#loggedErrors.has(key)) return;

@@ -1,6 +1,14 @@
 /** A client for tests that says exactly what it is told to, right or wrong, and shows what comes back. */
 import * as net from 'node:net';
-import { REQUEST_BYTES, REQUEST_MAGIC, putU16, putU32, putU64 } from '../protocol.ts';
+import {
+  EXTENDED_HEADER_BYTES,
+  EXTENDED_REQUEST_MAGIC,
+  REQUEST_BYTES,
+  REQUEST_MAGIC,
+  putU16,
+  putU32,
+  putU64,
+} from '../protocol.ts';
 import type { NbdAddress } from '../types.ts';
 import { ByteReader } from '../client/byte-reader.ts';
 import { optionBytes, stringBytes } from '../client/client-handshake.ts';
@@ -12,12 +20,15 @@ export interface OptionAnswer {
 }
 
 export interface RawChunk {
+  /** Structured or extended. */
   readonly structured: boolean;
   /** Of a simple reply: the error. */
   readonly errno: number;
   readonly flags: number;
   readonly type: number;
   readonly cookie: number;
+  /** Of an extended chunk: the offset that it echoes. */
+  readonly offset?: bigint;
   readonly payload: Buffer;
 }
 
@@ -26,20 +37,22 @@ export interface RawRequest {
   readonly flags?: number;
   readonly cookie?: number;
   readonly offset?: number | bigint;
-  readonly length?: number;
+  readonly length?: number | bigint;
   readonly magic?: number;
   readonly payload?: Uint8Array;
 }
 
-/** The bytes of a request, payload included. */
-export function rawRequest(request: RawRequest): Buffer {
-  const header = Buffer.alloc(REQUEST_BYTES);
-  putU32(header, 0, request.magic ?? REQUEST_MAGIC);
+/** The bytes of a request, payload included; PAYLOAD_LEN is among the flags only when the request says so. */
+export function rawRequest(request: RawRequest, extended = false): Buffer {
+  const header = Buffer.alloc(extended ? EXTENDED_HEADER_BYTES : REQUEST_BYTES);
+  putU32(header, 0, request.magic ?? (extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC));
   putU16(header, 4, request.flags ?? 0);
   putU16(header, 6, request.type);
   putU64(header, 8, request.cookie ?? 1);
   header.writeBigUInt64BE(BigInt(request.offset ?? 0), 16);
-  putU32(header, 24, request.length ?? request.payload?.byteLength ?? 0);
+  const length = request.length ?? request.payload?.byteLength ?? 0;
+  if (extended) header.writeBigUInt64BE(BigInt(length), 24);
+  else putU32(header, 24, Number(length));
   return request.payload === undefined ? header : Buffer.concat([header, request.payload]);
 }
 
@@ -64,6 +77,7 @@ export class RawClient {
   /** Resolves when the connection is gone, however it went. */
   readonly closed: Promise<void>;
   readonly #tcp: boolean;
+  #extended = false;
 
   constructor(address: NbdAddress) {
     this.#tcp = 'port' in address;
@@ -115,19 +129,26 @@ export class RawClient {
   /** The whole handshake with GO. */
   async open(
     name: string,
-    options: { structured?: boolean; contexts?: readonly string[] } = {},
+    options: { structured?: boolean; extended?: boolean; contexts?: readonly string[] } = {},
   ): Promise<void> {
     await this.greet();
     if (options.structured === true) await this.ask(8);
+    if (options.extended === true) await this.useExtendedHeaders();
     if (options.contexts !== undefined) await this.ask(10, contextRequest(name, options.contexts));
     await this.ask(7, infoRequest(name));
   }
 
-  request(request: RawRequest): void {
-    this.send(rawRequest(request));
+  /** EXTENDED_HEADERS; from now on `request` makes extended requests. */
+  async useExtendedHeaders(): Promise<OptionAnswer[]> {
+    this.#extended = true;
+    return this.ask(11);
   }
 
-  /** Reads one simple reply (with `dataBytes` of data when it carries no error) or one structured chunk. */
+  request(request: RawRequest): void {
+    this.send(rawRequest(request, this.#extended));
+  }
+
+  /** Reads one simple reply (with `dataBytes` of data when it carries no error), or one structured or extended chunk. */
   async readReply(dataBytes = 0): Promise<RawChunk> {
     const header = await this.reader.read(16);
     const cookie = header.readUInt32BE(12);
@@ -136,11 +157,17 @@ export class RawClient {
       const payload = await this.reader.read(errno === 0 ? dataBytes : 0);
       return { structured: false, errno, flags: 0, type: 0, cookie, payload };
     }
+    const flags = header.readUInt16BE(4);
+    const type = header.readUInt16BE(6);
+    const chunk = { structured: true, flags, type, cookie };
+    if (header.readUInt32BE(0) === 0x6e8a278c) {
+      const rest = await this.reader.read(16);
+      const payload = await this.reader.read(Number(rest.readBigUInt64BE(8)));
+      return { ...chunk, errno: errnoOf(type, payload), offset: rest.readBigUInt64BE(0), payload };
+    }
     if (header.readUInt32BE(0) !== 0x668e33ef) throw new Error('a reply without its magic number');
     const payload = await this.reader.read((await this.reader.read(4)).readUInt32BE(0));
-    const type = header.readUInt16BE(6);
-    const errno = type >= 0x8000 ? payload.readUInt32BE(0) : 0;
-    return { structured: true, errno, flags: header.readUInt16BE(4), type, cookie, payload };
+    return { ...chunk, errno: errnoOf(type, payload), payload };
   }
 
   /** Whether the server closes without another byte. */
@@ -166,4 +193,9 @@ export class RawClient {
   destroy(): void {
     this.socket.destroy();
   }
+}
+
+/** Of an error chunk its error, of others 0. */
+function errnoOf(type: number, payload: Buffer): number {
+  return type >= 0x8000 ? payload.readUInt32BE(0) : 0;
 }
