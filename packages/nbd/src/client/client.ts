@@ -10,6 +10,7 @@ import { checkRange } from '@pando/block-device';
 import type { BlockDevice, Extents, StatusExtents } from '@pando/block-device';
 import { PandoError } from '@pando/common';
 import type * as net from 'node:net';
+import { TLSSocket } from 'node:tls';
 import {
   AllocationFlag,
   Command,
@@ -250,9 +251,11 @@ export class NbdClient implements BlockDevice {
     clearTimeout(deadline);
   }
 
-  /** Resets the connection, as a dying machine would. */
+  /** Cuts the connection, as a dying machine would: plain TCP is reset. */
   destroy(): void {
-    this.#socket.resetAndDestroy();
+    const isTcp = this.#socket.remoteFamily !== undefined;
+    if (isTcp && !(this.#socket instanceof TLSSocket)) this.#socket.resetAndDestroy();
+    else this.#socket.destroy();
   }
 
   #call(call: Call, flags = 0, data?: Buffer): Promise<Call> {
