@@ -47,6 +47,7 @@ export interface GcReport {
   readonly deadChunks: number;
   readonly droppedSegments: number;
   readonly compactedSegments: number;
+  readonly damagedSegments: number;
   readonly freedBytes: number;
 }
 

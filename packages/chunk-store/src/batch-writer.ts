@@ -8,11 +8,11 @@
 import { ID_BYTES, isHole, PandoError } from '@pando/common';
 import { NODE_BYTES } from '@pando/tree';
 import { FOUND, IN_FLIGHT, type ChunkLocator } from './chunk-locator.ts';
+import type { DamagedRuns } from './damaged-runs.ts';
 import type { FreshChunks } from './fresh-chunks.ts';
 import type { NodeCache } from './node-cache.ts';
 import { KIND_DATA, KIND_NODE } from './segment-format.ts';
 import type { SegmentLog } from './segment-log.ts';
-import type { Segment } from './segment-table.ts';
 import { batchChunks, type Slab } from './slab.ts';
 import type { WorkerPool } from './worker-pool.ts';
 
@@ -39,6 +39,7 @@ export interface ChunkWriterParts {
   readonly chunkBytes: number;
   readonly locator: ChunkLocator;
   readonly fresh: FreshChunks;
+  readonly damaged: DamagedRuns;
   readonly nodes: NodeCache;
   readonly log: SegmentLog;
   readonly pool: WorkerPool;
@@ -150,7 +151,7 @@ export class BatchWriter {
           continue;
         }
         const found = locator.find(slab.ids, at);
-        const isHit = found === FOUND && this.#isHit(locator.segment!, locator.slot, slab.ids, at, level);
+        const isHit = found === FOUND && this.#isHit(slab.ids, at, level);
         if (isHit || found === IN_FLIGHT) {
           known++;
           continue;
@@ -167,10 +168,15 @@ export class BatchWriter {
     return added;
   }
 
-  /** Whether a stored chunk counts as a duplicate; the barrier is told before anybody can rely on it. */
-  #isHit(segment: Segment, slot: number, ids: Uint8Array, offset: number, level: number): boolean {
-    if (segment.condemned) return false;
-    if (segment.candidate) this.onHit?.(segment.number, slot, ids, offset, level > 0, level);
+  /**
+   * Whether the chunk that was found counts as a duplicate: not on its way out, and not known to be damaged. The
+   * barrier is told before anybody can rely on it.
+   */
+  #isHit(ids: Uint8Array, offset: number, level: number): boolean {
+    const { locator, damaged } = this.#parts;
+    const segment = locator.segment!;
+    if (segment.condemned || damaged.has(segment.number, locator.runOffset)) return false;
+    if (segment.candidate) this.onHit?.(segment.number, locator.slot, ids, offset, level > 0, level);
     return true;
   }
 

@@ -1,12 +1,14 @@
 /**
  * The read path: nodes and data chunks by id, from memory without a promise, else from storage.
  *
- * A leaf that the store handed out remembers where its children are. Such a place can go stale when its
- * segment is compacted away; it is then found again through the index.
+ * A leaf that the store handed out remembers where its children are. Such a place can go stale when its segment is
+ * compacted away, or its run is damaged and the chunk has been stored again; it is then found again through
+ * the index. Damage is an error only where the index names no other place.
  */
 import { ID_BYTES, idToHex, isHole, PandoError } from '@pando/common';
 import type { ChunkReader, TreeNode } from '@pando/tree';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator, type Found } from './chunk-locator.ts';
+import { isDamage, type DamagedRuns } from './damaged-runs.ts';
 import { NodeCache, StoreNode } from './node-cache.ts';
 import { runKey, type CachedRun } from './run-cache.ts';
 import type { RunReader } from './run-reader.ts';
@@ -22,6 +24,7 @@ export class ChunkSource implements ChunkReader {
   readonly #locator: ChunkLocator;
   readonly #runs: RunReader;
   readonly #isGone: (segment: number) => boolean;
+  readonly #damaged: DamagedRuns;
 
   constructor(
     chunkBytes: number,
@@ -29,12 +32,14 @@ export class ChunkSource implements ChunkReader {
     locator: ChunkLocator,
     runs: RunReader,
     isGone: (segment: number) => boolean,
+    damaged: DamagedRuns,
   ) {
     this.chunkBytes = chunkBytes;
     this.nodes = new NodeCache(nodeCacheBytes);
     this.#locator = locator;
     this.#runs = runs;
     this.#isGone = isGone;
+    this.#damaged = damaged;
   }
 
   peekNode(ids: Uint8Array, offset: number): TreeNode | undefined {
@@ -79,8 +84,9 @@ export class ChunkSource implements ChunkReader {
         return this.#readRest(node, first, count, i, target, targetOffset);
       }
       const run = this.#runs.cache.get(keys[child]!);
-      if (run === undefined) return this.#readRest(node, first, count, i, target, targetOffset);
-      this.#copy(run, node, child, target, at);
+      if (run === undefined || !this.#copy(run, node, child, target, at)) {
+        return this.#readRest(node, first, count, i, target, targetOffset);
+      }
     }
     return undefined;
   }
@@ -95,7 +101,19 @@ export class ChunkSource implements ChunkReader {
     return FOUND;
   }
 
-  #copy(run: CachedRun, node: StoreNode, child: number, target: Uint8Array, at: number): void {
+  /** Whether the run holds the chunk undamaged; then it stands in `target`. */
+  #copy(run: CachedRun, node: StoreNode, child: number, target: Uint8Array, at: number): boolean {
+    try {
+      this.#copyChecked(run, node, child, target, at);
+      return true;
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      this.#noteDamage(run.key);
+      return false;
+    }
+  }
+
+  #copyChecked(run: CachedRun, node: StoreNode, child: number, target: Uint8Array, at: number): void {
     const chunk = run.chunkAt(node.slots![child]!, node.bytes, child * ID_BYTES);
     if (run.chunkBytes !== this.chunkBytes) {
       throw new PandoError(
@@ -125,8 +143,9 @@ export class ChunkSource implements ChunkReader {
         continue;
       }
       const run = runs.get(node.runKeys![child]!);
-      if (run !== undefined) this.#copy(run, node, child, target, at);
-      else await this.#readMoved(node, child, target, at);
+      if (run === undefined || !this.#copy(run, node, child, target, at)) {
+        await this.#readMoved(node, child, target, at);
+      }
     }
   }
 
@@ -145,13 +164,15 @@ export class ChunkSource implements ChunkReader {
     let next = 0;
     for (const key of loads.keys()) {
       const end = ends[next++]!;
-      if (end.status === 'rejected') throw end.reason as Error;
-      runs.set(key, end.value);
+      if (end.status === 'fulfilled') runs.set(key, end.value);
+      else if (isDamage(end.reason)) runs.set(key, undefined);
+      else throw end.reason as Error;
     }
     return runs;
   }
 
   async #readMoved(node: StoreNode, child: number, target: Uint8Array, at: number): Promise<void> {
+    const damage = new Damage();
     for (let moves = 0; moves < MOVES_MAX;) {
       await this.#ready();
       const found = this.#resolve(node, child);
@@ -160,10 +181,18 @@ export class ChunkSource implements ChunkReader {
         await this.#locator.settled;
         continue;
       }
-      const run = await this.#loadUnlessGone(node.runKeys![child]!, node.runBytes![child]!);
-      if (run !== undefined) {
-        this.#copy(run, node, child, target, at);
-        return;
+      const key = node.runKeys![child]!;
+      damage.throwIfAt(key);
+      try {
+        const run = await this.#loadUnlessGone(key, node.runBytes![child]!);
+        if (run !== undefined) {
+          this.#copyChecked(run, node, child, target, at);
+          return;
+        }
+      } catch (error) {
+        // The next read looks it up again: the chunk may have been stored anew by then.
+        node.runKeys![child] = 0;
+        this.#takeDamage(damage, key, error);
       }
       moves++;
     }
@@ -173,6 +202,7 @@ export class ChunkSource implements ChunkReader {
 
   /** The bytes of a chunk: a view of a cached run. */
   async #read(id: Uint8Array, what: string): Promise<Uint8Array> {
+    const damage = new Damage();
     for (let moves = 0; moves < MOVES_MAX;) {
       await this.#ready();
       const found = this.#locator.find(id, 0);
@@ -183,14 +213,29 @@ export class ChunkSource implements ChunkReader {
       }
       const { runOffset, runBytes, slot } = this.#locator;
       const key = runKey(this.#locator.segment!.number, runOffset);
-      const run = this.#runs.cache.get(key) ?? (await this.#loadUnlessGone(key, runBytes));
-      if (run !== undefined) {
-        const chunk = run.chunkAt(slot, id, 0);
-        return run.raw.subarray(chunk * run.chunkBytes, (chunk + 1) * run.chunkBytes);
+      damage.throwIfAt(key);
+      try {
+        const run = this.#runs.cache.get(key) ?? (await this.#loadUnlessGone(key, runBytes));
+        if (run !== undefined) {
+          const chunk = run.chunkAt(slot, id, 0);
+          return run.raw.subarray(chunk * run.chunkBytes, (chunk + 1) * run.chunkBytes);
+        }
+      } catch (error) {
+        this.#takeDamage(damage, key, error);
       }
       moves++;
     }
     throw missing(what, id, 0);
+  }
+
+  #takeDamage(damage: Damage, key: number, error: unknown): void {
+    if (!isDamage(error)) throw error;
+    this.#noteDamage(key);
+    damage.take(key, error as Error);
+  }
+
+  #noteDamage(key: number): void {
+    this.#damaged.add(Math.floor(key / KEY_OFFSETS), key % KEY_OFFSETS);
   }
 
   /** Waits while nothing can be looked up; what looks up next does so in the same turn. */
@@ -208,6 +253,21 @@ export class ChunkSource implements ChunkReader {
       if (this.#isGone(segment)) return undefined;
       throw error;
     }
+  }
+}
+
+/** The damage that one look-up has met: final when the index names the same run again. */
+class Damage {
+  #key = 0;
+  #error: Error | undefined;
+
+  take(key: number, error: Error): void {
+    this.#key = key;
+    this.#error = error;
+  }
+
+  throwIfAt(key: number): void {
+    if (this.#error !== undefined && this.#key === key) throw this.#error;
   }
 }
 

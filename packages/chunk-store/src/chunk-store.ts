@@ -12,10 +12,11 @@ import { prepareCodec } from './codec.ts';
 import { BatchWriter, type OnHit } from './batch-writer.ts';
 import { ChunkLocator } from './chunk-locator.ts';
 import { ChunkSource } from './chunk-source.ts';
+import { DamagedRuns } from './damaged-runs.ts';
 import { FreshChunks } from './fresh-chunks.ts';
 import { GrowingBytes } from './growing-bytes.ts';
 import { CHUNK_STORE_LIMITS, SEGMENT_BYTES_MAX, type ChunkStoreLimits } from './limits.ts';
-import { recover } from './recovery.ts';
+import { recover, saveSuspects } from './recovery.ts';
 import { RunReader } from './run-reader.ts';
 import { STORE_ID_BYTES } from './segment-format.ts';
 import { SegmentLog } from './segment-log.ts';
@@ -107,6 +108,7 @@ class LocalChunkStore implements ChunkStore {
   readonly #fresh = new FreshChunks();
   readonly #indexQueue = new SerialQueue();
   readonly #locator: ChunkLocator;
+  readonly #damaged: DamagedRuns;
   readonly #runs: RunReader;
   readonly #source: ChunkSource;
   readonly #pool: WorkerPool;
@@ -123,13 +125,16 @@ class LocalChunkStore implements ChunkStore {
     this.#limits = limits;
     this.#table = table;
     this.#locator = this.#makeLocator();
-    this.#runs = new RunReader(storage, table, chunkBytes, limits.runCacheBytes, limits.runReadsMax);
+    this.#damaged = new DamagedRuns(table, () => this.#saveSuspects());
+    const { runCacheBytes, runReadsMax } = limits;
+    this.#runs = new RunReader(storage, table, chunkBytes, runCacheBytes, runReadsMax, this.#damaged);
     this.#source = new ChunkSource(
       chunkBytes,
       limits.nodeCacheBytes,
       this.#locator,
       this.#runs,
       (segment) => table.get(segment) === undefined,
+      this.#damaged,
     );
     this.#pool = new WorkerPool(limits.workers, limits.batchesInFlightMax);
     this.#log = new SegmentLog({
@@ -147,6 +152,7 @@ class LocalChunkStore implements ChunkStore {
       chunkBytes,
       locator: this.#locator,
       fresh: this.#fresh,
+      damaged: this.#damaged,
       nodes: this.#source.nodes,
       log: this.#log,
       pool: this.#pool,
@@ -212,6 +218,7 @@ class LocalChunkStore implements ChunkStore {
         writer: this.#writer,
         log: this.#log,
         pool: this.#pool,
+        damaged: this.#damaged,
         onEnd: () => {
           this.#collection = undefined;
           this.#writer.onHit = undefined;
@@ -228,7 +235,7 @@ class LocalChunkStore implements ChunkStore {
     onProgress?: (doneBytes: number, allBytes: number) => void,
     signal?: AbortSignal,
   ): Promise<VerifyReport> {
-    return verifyStore({ ...this.#options, table: this.#table }, onProgress, signal);
+    return verifyStore({ ...this.#options, table: this.#table, damaged: this.#damaged }, onProgress, signal);
   }
 
   async stats(): Promise<StoreStats> {
@@ -239,6 +246,7 @@ class LocalChunkStore implements ChunkStore {
       indexBytes: (await this.#options.index.bytes?.()) ?? 0,
       runCacheBytes: this.#runs.cache.bytes,
       nodeCacheBytes: this.#source.nodes.bytes,
+      damagedRuns: this.#damaged.count,
     };
   }
 
@@ -264,6 +272,12 @@ class LocalChunkStore implements ChunkStore {
   #makeLocator(): ChunkLocator {
     const { storage, index } = this.#options;
     return new ChunkLocator(storage, index, this.#table, this.#fresh, this.#limits.recentPlacesMax);
+  }
+
+  /** Queued before whatever the index is told later. Should it fail, only an aid at the next start is wrong. */
+  #saveSuspects(): void {
+    const { index } = this.#options;
+    this.#indexQueue.run(() => saveSuspects(index, this.#table)).catch(() => undefined);
   }
 
   #failSessions(error: PandoError): void {

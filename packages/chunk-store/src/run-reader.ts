@@ -4,6 +4,7 @@
  */
 import { PandoError } from '@pando/common';
 import { expandRun } from './codec.ts';
+import { isDamage, type DamagedRuns } from './damaged-runs.ts';
 import { CachedRun, RunCache, runKey } from './run-cache.ts';
 import { idsOfRun } from './segment-directory.ts';
 import { chunkBytesOf, decodeRunHeader, isRunBodyIntact } from './segment-format.ts';
@@ -16,6 +17,7 @@ export class RunReader {
   readonly #table: SegmentTable;
   readonly #chunkBytes: number;
   readonly #readsMax: number;
+  readonly #damaged: DamagedRuns;
   readonly #loading = new Map<number, Promise<CachedRun>>();
   readonly #waiting: (() => void)[] = [];
   #reads = 0;
@@ -26,11 +28,13 @@ export class RunReader {
     chunkBytes: number,
     cacheBytes: number,
     readsMax: number,
+    damaged: DamagedRuns,
   ) {
     this.#storage = storage;
     this.#table = table;
     this.#chunkBytes = chunkBytes;
     this.#readsMax = Math.max(1, readsMax);
+    this.#damaged = damaged;
     this.cache = new RunCache(cacheBytes);
   }
 
@@ -51,6 +55,15 @@ export class RunReader {
 
   /** As `load`, neither from the cache nor into it: for passes over everything. */
   async read(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
+    try {
+      return await this.#read(segment, runOffset, runBytes);
+    } catch (error) {
+      if (isDamage(error)) this.#damaged.add(segment, runOffset);
+      throw error;
+    }
+  }
+
+  async #read(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
     const seed = this.#table.get(segment)?.seed;
     if (seed === undefined) throw new PandoError('chunk-missing', `segment ${segment} does not exist`);
     const bytes = new Uint8Array(runBytes);

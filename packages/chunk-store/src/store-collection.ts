@@ -11,6 +11,7 @@ import { NODE_BYTES } from '@pando/tree';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator } from './chunk-locator.ts';
 import type { BatchWriter } from './batch-writer.ts';
 import { saveSuspects, unindex } from './recovery.ts';
+import type { DamagedRuns } from './damaged-runs.ts';
 import type { RunReader } from './run-reader.ts';
 import { readDirectory, runEntryAt, type SegmentDirectory } from './segment-directory.ts';
 import { KIND_NODE, RUN_ENTRY_BYTES } from './segment-format.ts';
@@ -37,6 +38,7 @@ export interface CollectionParts {
   readonly writer: BatchWriter;
   readonly log: SegmentLog;
   readonly pool: WorkerPool;
+  readonly damaged: DamagedRuns;
   readonly onEnd: () => void;
 }
 
@@ -259,6 +261,7 @@ async function removeSegment(parts: CollectionParts, segment: Segment, ids: Uint
     await unindex(index, number, ids);
   });
   table.remove(number);
+  parts.damaged.forget(number);
   await storage.remove(number);
   table.removing.delete(number);
 }

@@ -179,6 +179,7 @@ export interface Collection {
    * Moves the live chunks of a candidate into the open segment, recompressed in runs of neighbours, and
    * removes the old one. Chunks that become live meanwhile are moved too. Order: copies durable → index
    * points at them → old file gone. Resolves to the bytes freed (old file minus copies).
+   * @throws `chunk-corrupt` when a live chunk is damaged: the segment stays
    */
   compact(segment: number, isLive: (slot: number) => boolean): Promise<number>;
 
@@ -194,6 +195,8 @@ export interface StoreStats {
   readonly indexBytes: number;
   readonly runCacheBytes: number;
   readonly nodeCacheBytes: number;
+  /** Runs that were found damaged since the store was opened and have not been removed since. */
+  readonly damagedRuns: number;
 }
 
 export interface VerifyReport {
@@ -231,7 +234,10 @@ export interface ChunkStore extends ChunkReader {
   /** Reads one chunk of either kind by id (tools, verification). A fresh copy, owned by the caller. */
   readChunk(ids: Uint8Array, offset: number): Promise<Uint8Array>;
 
-  /** Hashes every chunk of every segment and checks footers and index; reports, mends nothing. */
+  /**
+   * Hashes every chunk of every segment and checks footers and index; reports, mends nothing. Damage to a run none of
+   * whose chunks count any more (all have been stored again) is no damage. What it finds, dedupe no longer counts on.
+   */
   verify(
     onProgress?: (doneBytes: number, allBytes: number) => void,
     signal?: AbortSignal,

@@ -2,11 +2,13 @@
  * Verification: reads every segment from front to back and compares run headers, CRCs, ids, footers and
  * the index with each other. Reports, mends nothing.
  */
-import { ID_BYTES, idsEqual, idToHex, PandoError } from '@pando/common';
+import { ID_BYTES, idsEqual, idToHex, isHole, isPandoError, PandoError } from '@pando/common';
 import { expandRun } from './codec.ts';
+import type { DamagedRuns } from './damaged-runs.ts';
 import { hashChunk } from './hashing.ts';
 import { readPlace } from './place.ts';
-import { readDirectory, runEntryAt, type SegmentDirectory } from './segment-directory.ts';
+import { scanDirectory } from './recovery.ts';
+import { readDirectory, runEntryAt, type RunEntry, type SegmentDirectory } from './segment-directory.ts';
 import {
   chunkBytesOf,
   decodeFileHeader,
@@ -29,6 +31,8 @@ export interface VerifyContext {
   readonly table: SegmentTable;
   readonly storeId: Uint8Array;
   readonly chunkBytes: number;
+  /** Told of what is found. */
+  readonly damaged: DamagedRuns;
 }
 
 interface Damage {
@@ -90,15 +94,29 @@ class SegmentCheck {
 
   async run(): Promise<void> {
     await this.#checkFileHeader();
-    const { contents, number, seed, bytes } = this.#segment;
+    const { contents } = this.#segment;
     // Of a segment that is not sealed yet, what is in the index: the rest is still being written.
     const indexedRuns = contents?.indexedRuns;
     const directory: SegmentDirectory =
       contents === undefined
-        ? await readDirectory(this.#context.storage, number, seed, bytes)
+        ? await this.#directory()
         : { runTable: contents.runTable.bytes.slice(), ids: contents.ids.bytes.slice() };
     const runs = indexedRuns ?? directory.runTable.byteLength / RUN_ENTRY_BYTES;
     for (let run = 0; run < runs;) run = await this.#checkPiece(directory, run, runs);
+  }
+
+  /** From the footer; where that is damaged, what the runs say of themselves, and nobody counts on the segment any more. */
+  async #directory(): Promise<SegmentDirectory> {
+    const { storage, damaged } = this.#context;
+    const { number, seed, bytes } = this.#segment;
+    try {
+      return await readDirectory(storage, number, seed, bytes);
+    } catch (error) {
+      if (!isPandoError(error, 'segment-corrupt')) throw error;
+      this.#report(bytes, error.message);
+      damaged.addSegment(number);
+      return (await scanDirectory(this.#context, this.#segment, bytes)).directory;
+    }
   }
 
   async #checkFileHeader(): Promise<void> {
@@ -142,22 +160,22 @@ class SegmentCheck {
     const at = entry.offset - start;
     const header = decodeRunHeader(bytes, at, this.#segment.seed, this.#context.chunkBytes);
     if (header === undefined) {
-      this.#report(entry.offset, 'the header of the run is damaged');
+      this.#reportRun(directory, entry, 'the header of the run is damaged');
       return;
     }
     const { firstSlot, count, codec, kind, runBytes } = header;
     const same =
       firstSlot === entry.firstSlot && count === entry.count && codec === entry.codec && kind === entry.kind;
     if (!same || runBytes !== entry.bytes) {
-      this.#report(entry.offset, 'the run is not what the footer says');
+      this.#reportRun(directory, entry, 'the run is not what the footer says');
       return;
     }
     if (at + runBytes > bytes.byteLength) {
-      this.#report(entry.offset, 'the run is cut off');
+      this.#reportRun(directory, entry, 'the run is cut off');
       return;
     }
     if (!isRunBodyIntact(bytes, at, header)) {
-      this.#report(entry.offset, 'the CRC of the run does not match');
+      this.#reportRun(directory, entry, 'the CRC of the run does not match');
       return;
     }
     let raw: Uint8Array;
@@ -169,7 +187,7 @@ class SegmentCheck {
       );
     } catch (error) {
       if (!(error instanceof PandoError)) throw error;
-      this.#report(entry.offset, error.message);
+      this.#reportRun(directory, entry, error.message);
       return;
     }
     const chunkBytes = chunkBytesOf(kind, this.#context.chunkBytes);
@@ -178,8 +196,9 @@ class SegmentCheck {
       const idAt = at + RUN_HEADER_BYTES + k * ID_BYTES;
       const id = hashChunk(raw.subarray(k * chunkBytes, (k + 1) * chunkBytes));
       const hex = idToHex(bytes, idAt);
-      if (!idsEqual(id, 0, bytes, idAt)) this.#report(entry.offset, `chunk ${hex} does not match its id`);
-      else if (!idsEqual(id, 0, directory.ids, (firstSlot + k) * ID_BYTES)) {
+      if (!idsEqual(id, 0, bytes, idAt)) {
+        this.#reportRun(directory, entry, `chunk ${hex} does not match its id`);
+      } else if (!idsEqual(id, 0, directory.ids, (firstSlot + k) * ID_BYTES)) {
         this.#report(entry.offset, `chunk ${hex} is not what the footer lists in slot ${firstSlot + k}`);
       } else this.#checkIndex(id, entry.offset, firstSlot + k, hex);
     }
@@ -197,6 +216,24 @@ class SegmentCheck {
       if (place.slot === slot && place.runOffset === runOffset) return;
     } else if (this.#segment.suspect && this.#context.table.get(place.segment) !== undefined) return;
     this.#report(runOffset, `the index has another place for chunk ${hex}`);
+  }
+
+  #reportRun(directory: SegmentDirectory, entry: RunEntry, problem: string): void {
+    if (!this.#counts(directory, entry)) return;
+    this.#context.damaged.add(this.#segment.number, entry.offset);
+    this.#report(entry.offset, problem);
+  }
+
+  /** Whether any chunk of the run is not stored elsewhere: the index names this copy, or none. */
+  #counts({ ids }: SegmentDirectory, { firstSlot, count }: RunEntry): boolean {
+    for (let slot = firstSlot; slot < firstSlot + count; slot++) {
+      if (isHole(ids, slot * ID_BYTES)) continue;
+      const value = this.#context.index.get(ids, slot * ID_BYTES);
+      const place = value === undefined ? undefined : readPlace(value);
+      if (place === undefined || this.#context.table.get(place.segment) === undefined) return true;
+      if (place.segment === this.#segment.number && place.slot === slot) return true;
+    }
+    return false;
   }
 
   #report(offset: number, problem: string): void {

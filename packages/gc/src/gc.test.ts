@@ -43,6 +43,18 @@ class SlowStorage extends MemorySegmentStorage {
   }
 }
 
+/** Segments of which bytes can go bad. */
+class RottenStorage extends MemorySegmentStorage {
+  rotten: { readonly segment: number; readonly position: number } | undefined;
+
+  override async read(segment: number, target: Uint8Array, position: number): Promise<number> {
+    const read = await super.read(segment, target, position);
+    const at = (this.rotten?.position ?? -1) - position;
+    if (segment === this.rotten?.segment && at >= 0 && at < read) target[at]! ^= 1;
+    return read;
+  }
+}
+
 /** Segments on a disk that is full when it is told so. */
 class FullStorage extends MemorySegmentStorage {
   full = false;
@@ -141,8 +153,63 @@ describe('a collection', () => {
       deadChunks: 0,
       droppedSegments: 0,
       compactedSegments: 0,
+      damagedSegments: 0,
       freedBytes: 0,
     });
+  });
+
+  test('leaves a segment that is damaged and frees what others hold', async () => {
+    const storage = new RottenStorage();
+    const store = await openChunkStore({
+      storage,
+      index: new MemoryChunkIndex(),
+      storeId: new Uint8Array(16),
+      chunkBytes: 4 * KiB,
+      limits: { workers: 0, segmentBytesMax: 256 * KiB },
+    });
+    stores.push(store);
+    const world = new World(store, 3, 600);
+    // Two disks in turns, so that no segment is of one alone.
+    const write = async (first: number): Promise<Uint8Array> => {
+      const session = store.openSession();
+      const chunks = Buffer.concat(Array.from({ length: 16 }, (_, i) => world.bytesOf(first + i)));
+      const ids = await session.writeChunks(chunks, 16);
+      await session.flush();
+      session.release();
+      return ids;
+    };
+    const kept: Uint8Array[] = [];
+    for (let i = 0; i < 12; i++) {
+      kept.push((await write(i * 32)).slice(0, 32));
+      await write(i * 32 + 16);
+    }
+    await store.seal();
+    const keeper = store.openSession();
+    const leaf = new Uint8Array(NODE_BYTES);
+    kept.forEach((id, i) => leaf.set(id, i * ID_BYTES));
+    const id = await keeper.writeNodes(leaf, 1, 1);
+    await keeper.flush();
+    keeper.release();
+    const roots = async function* (): AsyncGenerator<Root> {
+      yield await Promise.resolve({ id, height: 1, size: kept.length * 4 * KiB });
+    };
+    storage.rotten = { segment: 1, position: 4000 };
+    const report = await collect(store, roots);
+    expect(report.damagedSegments).toBe(1);
+    expect(report.compactedSegments).toBeGreaterThan(0);
+    for (let i = 0; i < kept.length; i++) {
+      const read = store.readChunk(kept[i]!, 0);
+      if (i === 0) await expect(read).rejects.toMatchObject({ code: 'chunk-corrupt' });
+      else expect(Buffer.from(await read).equals(world.bytesOf(i * 32)), `chunk ${i}`).toBe(true);
+    }
+    // The same bytes come again: the next collection finds nothing in its way.
+    await write(0);
+    const healed = await collect(store, roots);
+    expect(healed).toMatchObject({ damagedSegments: 0 });
+    expect((await store.stats()).damagedRuns).toBe(0);
+    for (let i = 0; i < kept.length; i++) {
+      expect(Buffer.from(await store.readChunk(kept[i]!, 0)).equals(world.bytesOf(i * 32))).toBe(true);
+    }
   });
 
   test('frees everything once nothing is left, and what was freed can be written again', async () => {

@@ -1,5 +1,8 @@
-/** The sweep: each candidate, once everything alive is marked, is dropped, compacted or left. */
-import { MiB } from '@pando/common';
+/**
+ * The sweep: each candidate, once everything alive is marked, is dropped, compacted or left. One that is damaged is left
+ * and counted: what can be freed elsewhere is freed all the same.
+ */
+import { isPandoError, MiB } from '@pando/common';
 import type { Collection, SegmentInfo } from '@pando/chunk-store';
 import type { Marks } from './marks.ts';
 import { cancelled } from './subtree-walk.ts';
@@ -27,6 +30,7 @@ export async function sweep(
   let droppedSegments = 0;
   let compactedSegments = 0;
   let freedBytes = 0;
+  const damaged = new Set<number>();
   /** Moving chunks needs room first; without it only whole segments go. */
   let isFull = false;
   let done = 0;
@@ -39,7 +43,8 @@ export async function sweep(
   for (const info of collection.candidates) {
     const { segment, slots } = info;
     const live = marks.liveSlots(segment, slots);
-    if (live > 0 || !(await collection.drop(segment, (slot) => marks.isLive(segment, slot)))) {
+    const drop = (): Promise<boolean> => collection.drop(segment, (slot) => marks.isLive(segment, slot));
+    if (live > 0 || (await unlessDamaged(drop, segment, damaged)) !== true) {
       rest.push({ info, share: live / slots });
       continue;
     }
@@ -55,23 +60,49 @@ export async function sweep(
     const isLive = (slot: number): boolean => marks.isLive(segment, slot);
     // Hits may come at any time: what is counted here is of this instant, and a compaction asks for itself.
     const live = marks.liveSlots(segment, info.slots);
-    const liveShare = await liveBytesOf(collection, info, marks, live);
+    const share = await unlessDamaged(() => liveBytesOf(collection, info, marks, live), segment, damaged);
+    const liveShare = share ?? info.bytes;
     liveChunks += live;
     liveBytes += liveShare;
     deadChunks += info.slots - live;
-    if (liveShare <= info.bytes * compactBelow || (tiny >= 2 && info.bytes < TINY_SEGMENT_BYTES)) {
-      const freed = isFull ? undefined : await unlessFull(collection.compact(segment, isLive));
-      if (freed === undefined) {
-        isFull = true;
-      } else {
+    const isWorthIt =
+      liveShare <= info.bytes * compactBelow || (tiny >= 2 && info.bytes < TINY_SEGMENT_BYTES);
+    if (isWorthIt && !isFull && !damaged.has(segment)) {
+      const compact = (): Promise<number | undefined> => unlessFull(collection.compact(segment, isLive));
+      const freed = await unlessDamaged(compact, segment, damaged);
+      if (freed !== undefined) {
         freedBytes += freed;
         compactedSegments++;
-      }
+      } else if (!damaged.has(segment)) isFull = true;
     }
     marks.delete(segment);
   }
   options.onProgress?.({ phase: 'sweep', done: all, all });
-  return { liveChunks, liveBytes, deadChunks, droppedSegments, compactedSegments, freedBytes };
+  const damagedSegments = damaged.size;
+  return {
+    liveChunks,
+    liveBytes,
+    deadChunks,
+    droppedSegments,
+    compactedSegments,
+    damagedSegments,
+    freedBytes,
+  };
+}
+
+/** The result, or undefined when the segment is damaged; then it is one of `damaged`. */
+async function unlessDamaged<T>(
+  run: () => Promise<T>,
+  segment: number,
+  damaged: Set<number>,
+): Promise<T | undefined> {
+  try {
+    return await run();
+  } catch (error) {
+    if (!isPandoError(error) || error.kind !== 'data') throw error;
+    damaged.add(segment);
+    return undefined;
+  }
 }
 
 function countTiny(collection: Collection, marks: Marks): number {

@@ -21,6 +21,8 @@ export interface GcReport {
   readonly deadChunks: number;
   readonly droppedSegments: number;
   readonly compactedSegments: number;
+  /** Segments that were left as they are because something in them is damaged. */
+  readonly damagedSegments: number;
   readonly freedBytes: number;
 }
 

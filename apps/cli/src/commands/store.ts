@@ -23,7 +23,11 @@ export function addStoreCommands(program: Command): void {
       );
       print(json, report, () => {
         const files = `${plural(report.droppedSegments, 'segment')} dropped, ${report.compactedSegments} compacted`;
-        return `Freed ${formatSize(report.freedBytes)}: ${plural(report.deadChunks, 'dead chunk')}, ${files}. ${plural(report.liveChunks, 'chunk')} live.`;
+        const damaged =
+          report.damagedSegments === 0
+            ? ''
+            : ` ${plural(report.damagedSegments, 'damaged segment')} left as they are: run pando verify.`;
+        return `Freed ${formatSize(report.freedBytes)}: ${plural(report.deadChunks, 'dead chunk')}, ${files}. ${plural(report.liveChunks, 'chunk')} live.${damaged}`;
       });
     });
 

@@ -14,6 +14,7 @@ export const GcReport = Type.Object(
     deadChunks: Bytes,
     droppedSegments: Bytes,
     compactedSegments: Bytes,
+    damagedSegments: Bytes,
     freedBytes: Type.Integer(),
   },
   { $id: 'GcReport', additionalProperties: false },

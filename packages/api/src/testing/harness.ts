@@ -11,6 +11,7 @@ export const GC_REPORT: GcReport = {
   deadChunks: 2,
   droppedSegments: 1,
   compactedSegments: 0,
+  damagedSegments: 0,
   freedBytes: 8192,
 };
 

@@ -127,6 +127,7 @@ export class FakeStore {
       indexBytes: 77,
       runCacheBytes: 0,
       nodeCacheBytes: 0,
+      damagedRuns: 0,
     });
   }
 }
