@@ -5,6 +5,7 @@
  * A class is a power of two plus room for reply headers, so that a read of 2^k bytes fits class k.
  * Buffers come with whatever bytes they held before: users send only what they have filled.
  */
+import { WaitingLine } from './waiting-line.ts';
 
 /** Room for headers beside a power of two of data. */
 const SLACK_BYTES = 4096;
@@ -28,8 +29,7 @@ export class BufferPool {
   readonly #kept: Buffer[][] = Array.from({ length: LARGEST_SHIFT + 1 }, () => []);
   #keptBytes = 0;
   #inUseBytes = 0;
-  #waiting = new Set<() => void>();
-  #wakeScheduled = false;
+  readonly #line = new WaitingLine();
 
   constructor(limits: { readonly bufferBytesMax: number; readonly poolBytesMax: number }) {
     this.#inUseMax = limits.bufferBytesMax;
@@ -42,12 +42,12 @@ export class BufferPool {
 
   /** Whether anyone waits for room. */
   get contended(): boolean {
-    return this.#waiting.size > 0;
+    return !this.#line.isEmpty;
   }
 
   /** Whether `take(bytes)` stays within the bound; with nothing in use, any single request does. */
   admits(bytes: number): boolean {
-    if (this.#waiting.size > 0) return false;
+    if (this.#line.closed) return false;
     return this.#inUseBytes === 0 || this.#inUseBytes + classBytes(bytes) <= this.#inUseMax;
   }
 
@@ -61,6 +61,7 @@ export class BufferPool {
       this.#keptBytes -= buffer.byteLength;
     }
     this.#inUseBytes += buffer.byteLength;
+    this.#line.took();
     return buffer;
   }
 
@@ -72,25 +73,15 @@ export class BufferPool {
       this.#kept[shiftOf(bytes)]!.push(buffer);
       this.#keptBytes += bytes;
     }
-    if (this.#waiting.size > 0 && !this.#wakeScheduled) {
-      this.#wakeScheduled = true;
-      setImmediate(this.#wake);
-    }
+    this.#line.wake();
   }
 
-  /** Calls `resume` once when buffers have come back; those who asked first are called first. */
+  /** Calls `resume` once when it is its turn: buffers have come back, and those who asked first have been called. */
   wait(resume: () => void): void {
-    this.#waiting.add(resume);
+    this.#line.join(resume);
   }
 
   stopWaiting(resume: () => void): void {
-    this.#waiting.delete(resume);
+    this.#line.leave(resume);
   }
-
-  readonly #wake = (): void => {
-    this.#wakeScheduled = false;
-    const waiting = this.#waiting;
-    this.#waiting = new Set();
-    for (const resume of waiting) resume();
-  };
 }

@@ -12,17 +12,26 @@ import { Handshake } from './handshake.ts';
 import type { HandshakeHost } from './handshake.ts';
 import type { NbdLimits } from './limits.ts';
 import type { Session } from './negotiation.ts';
+import type { RequestSlots } from './request-slots.ts';
 import { Transmission } from './transmission.ts';
 import type { TransmissionHost } from './transmission.ts';
-import type { ClientIdentity, ExportProvider, Logger } from './types.ts';
+import { secure } from './tls.ts';
+import type { TlsCredentials } from './tls.ts';
+import type { ClientIdentity, ExportHandle, ExportProvider, Logger, TlsMode } from './types.ts';
 
 /** What all connections of a server share. */
 export interface ConnectionServices {
   readonly exports: ExportProvider;
   readonly pool: BufferPool;
+  readonly slots: RequestSlots;
   readonly limits: NbdLimits;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** For what strangers can cause as often as they like. */
+  readonly eventLog: Logger;
+  readonly tlsMode: TlsMode;
+  /** Those of the moment; undefined where TLS is off. */
+  readonly credentials: () => TlsCredentials | undefined;
   /** Whether exports are announced as ROTATIONAL. */
   readonly rotational: boolean;
 }
@@ -30,15 +39,20 @@ export interface ConnectionServices {
 const NO_INPUT = Buffer.alloc(0);
 
 export class Connection implements HandshakeHost, TransmissionHost {
-  readonly socket: Socket;
+  /** The accepted socket, and the TLS socket over it once TLS is spoken. */
+  socket: Socket;
+  client: ClientIdentity;
   readonly exports: ExportProvider;
   readonly pool: BufferPool;
+  readonly slots: RequestSlots;
   readonly limits: NbdLimits;
   readonly logger: Logger;
   readonly rotational: boolean;
-  readonly client: ClientIdentity;
+  readonly tlsMode: TlsMode;
+  readonly refusal: string | undefined;
   /** Resolves when the socket is closed and the export handle released. */
   readonly closed: Promise<void>;
+  readonly #services: ConnectionServices;
   readonly #clock: Clock;
   readonly #handshake: Handshake;
   readonly #deadline = new AbortController();
@@ -51,14 +65,21 @@ export class Connection implements HandshakeHost, TransmissionHost {
   #paused = false;
   #retiring = false;
   #finishing = false;
+  #securing = false;
+  #secured = false;
   #activeAt: number;
 
-  constructor(socket: Socket, services: ConnectionServices) {
+  /** `refusal`: the client is not served, and is told why when it asks for something. */
+  constructor(socket: Socket, services: ConnectionServices, refusal?: string) {
     this.socket = socket;
+    this.refusal = refusal;
+    this.#services = services;
     this.exports = services.exports;
     this.pool = services.pool;
+    this.slots = services.slots;
     this.limits = services.limits;
-    this.logger = services.logger;
+    this.logger = services.eventLog;
+    this.tlsMode = services.tlsMode;
     this.rotational = services.rotational;
     const { remoteAddress, remotePort } = socket;
     const peer = remoteAddress === undefined ? 'unix' : `${remoteAddress}:${remotePort}`;
@@ -74,26 +95,66 @@ export class Connection implements HandshakeHost, TransmissionHost {
         });
       });
     });
-    socket.on('data', (chunk: Buffer) => {
-      this.#activeAt = this.#clock.monotonic();
-      if (this.#finishing) return;
-      this.#input.push(chunk);
-      this.pump();
-    });
-    socket.on('end', () => {
-      this.#inputEnded = true;
-      this.pump();
-    });
-    socket.on('drain', () => {
-      this.#activeAt = this.#clock.monotonic();
-    });
-    socket.on('error', (error: NodeJS.ErrnoException) => {
-      this.logger.debug({ code: error.code, exportName: this.exportName }, 'an NBD client broke off');
-    });
+    this.#listenTo(socket);
   }
 
+  #listenTo(socket: Socket): void {
+    socket.on('data', this.#onData);
+    socket.on('end', this.#onEnd);
+    socket.on('drain', this.#onDrain);
+    socket.on('error', this.#onError);
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    this.#activeAt = this.#clock.monotonic();
+    if (this.#finishing) return;
+    this.#input.push(chunk);
+    this.pump();
+  };
+
+  readonly #onEnd = (): void => {
+    this.#inputEnded = true;
+    this.pump();
+  };
+
+  readonly #onDrain = (): void => {
+    this.#activeAt = this.#clock.monotonic();
+  };
+
+  readonly #onError = (error: NodeJS.ErrnoException): void => {
+    this.logger.debug({ code: error.code, exportName: this.exportName }, 'an NBD client broke off');
+  };
+
+  get secured(): boolean {
+    return this.#secured;
+  }
+
+  get hasUnreadInput(): boolean {
+    return this.#input.length > 0 || this.socket.readableLength > 0 || this.#inputEnded;
+  }
+
+  async startTls(): Promise<void> {
+    const raw = this.socket;
+    raw.off('data', this.#onData).off('end', this.#onEnd).off('drain', this.#onDrain);
+    const credentials = this.#services.credentials();
+    if (credentials === undefined) throw new Error('TLS without credentials');
+    this.#securing = true;
+    try {
+      const { socket, client } = await secure(raw, this.client.peer, credentials);
+      this.socket = socket;
+      this.client = client;
+      this.#secured = true;
+      // Read again when the answer to STARTTLS is over, which resumes it.
+      socket.pause();
+      this.#listenTo(socket);
+    } finally {
+      this.#securing = false;
+    }
+  }
+
+  /** Whether the client takes a place among those that have not chosen an export yet. */
   get inHandshake(): boolean {
-    return this.#transmission === undefined;
+    return this.#transmission === undefined && this.refusal === undefined && !this.socket.destroyed;
   }
 
   get retiring(): boolean {
@@ -102,6 +163,11 @@ export class Connection implements HandshakeHost, TransmissionHost {
 
   get exportName(): string | undefined {
     return this.#transmission?.handle.exportName;
+  }
+
+  /** The export that the client uses, once it has chosen. */
+  get handle(): ExportHandle | undefined {
+    return this.#transmission?.handle;
   }
 
   get requestsInFlight(): number {
@@ -119,9 +185,11 @@ export class Connection implements HandshakeHost, TransmissionHost {
 
   start(): void {
     this.#handshake.greet();
-    this.#clock.sleep(this.limits.handshakeMsMax, this.#deadline.signal).then(
+    const { handshakeMsMax, refusalMsMax } = this.limits;
+    const ms = this.refusal === undefined ? handshakeMsMax : refusalMsMax;
+    this.#clock.sleep(ms, this.#deadline.signal).then(
       () => {
-        if (this.inHandshake) this.violation('a handshake that took too long');
+        if (this.#transmission === undefined) this.violation('a handshake that took too long');
       },
       () => undefined,
     );
@@ -167,7 +235,11 @@ export class Connection implements HandshakeHost, TransmissionHost {
     // A socket that is gone already is released as soon as the handshake is.
     if (this.socket.destroyed) return;
     const { exportName, readOnly } = handle;
-    this.logger.info({ exportName, readOnly, replies: session.replies }, 'an NBD client attached');
+    const { peer, proof, names } = this.client;
+    this.#services.logger.info(
+      { exportName, readOnly, replies: session.replies, peer, proof, names },
+      'an NBD client attached',
+    );
     handle.revoked.addEventListener('abort', this.#onRevoked, { once: true });
     // The export may have been revoked, or the server be closing, while it was being opened.
     if (handle.revoked.aborted) this.#retiring = true;
@@ -183,6 +255,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
     if (this.#retiring) return;
     this.#retiring = true;
     if (this.#transmission !== undefined) this.#transmission.retire();
+    else if (this.#securing) this.destroy();
     else if (!this.#handshake.waiting) this.finish();
   }
 
@@ -201,7 +274,10 @@ export class Connection implements HandshakeHost, TransmissionHost {
   }
 
   violation(reason: string): void {
-    this.logger.info({ reason, exportName: this.exportName }, 'an NBD client was cut off');
+    this.logger.info(
+      { reason, exportName: this.exportName, peer: this.client.peer },
+      'an NBD client was cut off',
+    );
     this.destroy();
   }
 
@@ -224,6 +300,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
     if (transmission === undefined) return;
     transmission.handle.revoked.removeEventListener('abort', this.#onRevoked);
     await transmission.release();
-    this.logger.info({ exportName: transmission.handle.exportName }, 'an NBD client detached');
+    const { exportName } = transmission.handle;
+    this.#services.logger.info({ exportName, peer: this.client.peer }, 'an NBD client detached');
   }
 }

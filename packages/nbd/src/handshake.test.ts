@@ -375,21 +375,58 @@ describe('handshake', () => {
     await until(() => server.server.stats().connections === 0, 'all connections gone');
   });
 
-  it('refuses connections past the limits and takes new ones when others have gone', async () => {
-    const server = await start({ limits: { connectionsMax: 3, connectionsInHandshakeMax: 2 } });
-    const first = server.connect();
-    const second = server.connect();
-    await first.greet();
-    await second.greet();
-    expect(await server.connect().endsNow()).toBe(true);
-    await first.ask(GO, infoRequest('disk'));
-    const third = server.connect();
-    await third.greet();
-    await second.ask(GO, infoRequest('disk'));
+  it('tells clients past the limit that there are too many, some at a time, and takes new ones when others have gone', async () => {
+    const server = await start({ limits: { connectionsMax: 2, connectionsRefusedMax: 2 } });
+    const [first, second] = [server.connect(), server.connect()];
+    await first.open('disk');
+    const late = server.connect();
+    await late.greet();
+    await second.open('disk');
+    for (const option of [GO, INFO]) {
+      const [answer] = await late.ask(option, infoRequest('disk'));
+      expect(answer).toMatchObject({ option, type: OptionReply.policy });
+    }
+    for (const option of [LIST, 5, 999]) {
+      const told = server.connect();
+      await told.greet();
+      const [answer] = await told.ask(option, Buffer.alloc(3));
+      expect(answer).toMatchObject({ option, type: OptionReply.policy });
+      expect(answer!.data.toString()).toMatch(/connections/);
+      expect(await told.endsNow()).toBe(true);
+      told.destroy();
+      await until(() => server.server.stats().connections === 3, 'the refused one gone');
+    }
+    const silent = [server.connect(), server.connect()];
+    for (const client of silent) await client.greet();
     expect(await server.connect().endsNow()).toBe(true);
     first.destroy();
-    await until(() => server.server.stats().connections === 2, 'the first connection gone');
+    await until(() => server.server.stats().connections === 4, 'the first one gone');
     await server.connect().open('disk');
+  });
+
+  it('cuts off a refused client that asks for nothing', async () => {
+    const server = await start({ limits: { connectionsMax: 1, refusalMsMax: 20 } });
+    await server.connect().open('disk');
+    const silent = server.connect();
+    await silent.greet();
+    expect(await silent.endsNow()).toBe(true);
+  });
+
+  it('drops the oldest handshake for a new one when there are too many, and nobody with an export', async () => {
+    const server = await start({ limits: { connectionsInHandshakeMax: 3 } });
+    const attached = server.connect();
+    await attached.open('disk');
+    const silent = Array.from({ length: 3 }, () => server.connect());
+    for (const client of silent) await client.greet();
+    const client = server.connect();
+    await client.open('disk');
+    expect(await silent[0]!.endsNow()).toBe(true);
+    expect(server.server.stats()).toMatchObject({ connections: 4, connectionsInHandshake: 2 });
+    for (const one of [attached, client]) {
+      one.request({ type: 3, cookie: 9 });
+      expect((await one.readReply()).cookie).toBe(9);
+    }
+    for (const one of silent.slice(1)) await one.ask(LIST);
   });
 
   it('closes what it opened when the client leaves while an export is being opened', async () => {

@@ -19,13 +19,25 @@ import {
   Option,
   OptionReply,
 } from './protocol.ts';
+import { TlsHandshakeError } from './tls.ts';
+import type { TlsMode } from './types.ts';
 
+const TLS_REQUIRED = 'this server serves over TLS only';
 const SERVER_FLAGS = HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes;
 
 /** What the handshake asks of its connection. */
 export interface HandshakeHost extends OptionsHost {
   readonly socket: Socket;
   readonly retiring: boolean;
+  /** Why the first option is refused, whatever it is; undefined for clients that are served. */
+  readonly refusal: string | undefined;
+  readonly tlsMode: TlsMode;
+  /** Whether TLS is spoken. */
+  readonly secured: boolean;
+  /** Whether bytes have arrived that were not taken, or the client has closed its side. */
+  readonly hasUnreadInput: boolean;
+  /** Speaks TLS from here on: `socket` and `client` are others afterwards. Rejects when that fails; the socket is gone then. */
+  startTls(): Promise<void>;
   /** Looks for more input: an option has been answered. */
   pump(): void;
   /** Starts transmission; the opened export is the connection's from now on. */
@@ -175,6 +187,12 @@ export class Handshake {
       this.#end();
       return;
     }
+    const { refusal } = this.#host;
+    if (refusal !== undefined) {
+      if (this.#option !== Option.exportName) this.#fail(OptionReply.policy, refusal);
+      this.#end();
+      return;
+    }
     try {
       await run();
     } catch (error) {
@@ -197,6 +215,10 @@ export class Handshake {
     } else if (this.#option === Option.abort) {
       this.#reply(OptionReply.ack);
       this.#end();
+    } else if (this.#option === Option.startTls) {
+      this.#fail(OptionReply.invalid, 'STARTTLS has no data');
+    } else if (this.#needsTls) {
+      this.#fail(OptionReply.tlsRequired, TLS_REQUIRED);
     } else if (isExportOption(this.#option)) {
       this.#fail(OptionReply.tooBig, `options have at most ${this.#host.limits.optionBytesMax} bytes`);
     } else {
@@ -208,6 +230,15 @@ export class Handshake {
     if (option === Option.abort) {
       this.#reply(OptionReply.ack);
       this.#end();
+      return;
+    }
+    if (option === Option.startTls) {
+      await this.#startTls(data);
+      return;
+    }
+    if (this.#needsTls) {
+      if (option === Option.exportName) this.#end('EXPORT_NAME without TLS');
+      else this.#fail(OptionReply.tlsRequired, TLS_REQUIRED);
       return;
     }
     if (!isExportOption(option)) {
@@ -224,6 +255,38 @@ export class Handshake {
       if (outcome.next === 'option') return;
       this.#state = 'ended';
       this.#host.startTransmission(outcome.session);
+    }
+  }
+
+  get #needsTls(): boolean {
+    return this.#host.tlsMode === 'require' && !this.#host.secured;
+  }
+
+  async #startTls(data: Buffer): Promise<void> {
+    const host = this.#host;
+    if (host.tlsMode === 'off') {
+      this.#fail(OptionReply.unsupported, 'this server does not speak TLS');
+      return;
+    }
+    if (data.length > 0) throw new OptionDataError('STARTTLS has no data');
+    if (host.secured) throw new OptionDataError('TLS is spoken already');
+    await this.#options.restart();
+    // Whoever is between could have put them there, to be taken for the client's own once TLS protects it.
+    if (host.hasUnreadInput) {
+      this.#end('bytes in clear behind STARTTLS');
+      return;
+    }
+    // Nothing may run between these two: what arrives after the answer is for TLS.
+    this.#reply(OptionReply.ack);
+    try {
+      await host.startTls();
+    } catch (error) {
+      this.#state = 'ended';
+      if (!(error instanceof TlsHandshakeError)) throw error;
+      host.logger.info(
+        { reason: error.message, peer: host.client.peer },
+        'an NBD client did not agree on TLS',
+      );
     }
   }
 

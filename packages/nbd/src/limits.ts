@@ -3,10 +3,14 @@ import { KiB, MiB } from '@pando/common';
 import { PAYLOAD_BYTES_MAX } from './protocol.ts';
 
 export interface NbdLimits {
-  /** Connections at once; later ones are closed at once. */
+  /** Connections with an export at once; further ones are told so, by ERR_POLICY. */
   readonly connectionsMax: number;
-  /** Connections that have not chosen an export yet; later ones are closed at once. */
+  /** Connections that have not chosen an export yet; for one more, the oldest of them is dropped. */
   readonly connectionsInHandshakeMax: number;
+  /** Connections that are being told that there are too many; further ones are closed at once. */
+  readonly connectionsRefusedMax: number;
+  /** How long one of those may take to ask and to be told. */
+  readonly refusalMsMax: number;
   /** A handshake that takes longer is cut off. */
   readonly handshakeMsMax: number;
   /** Options of one handshake; one more ends the connection. */
@@ -17,6 +21,8 @@ export interface NbdLimits {
   readonly optionSkipBytesMax: number;
   /** Names in the answer to LIST. */
   readonly listedExportsMax: number;
+  /** Names that are looked through for it when an access file hides some. */
+  readonly scannedExportsMax: number;
   /** Queries of LIST_META_CONTEXT and SET_META_CONTEXT; more are answered with ERR_TOO_BIG. */
   readonly contextQueriesMax: number;
   /** Names in the answer to LIST_META_CONTEXT. */
@@ -25,6 +31,8 @@ export interface NbdLimits {
   readonly contextsMax: number;
   /** Device operations in flight on one connection; past it, reading pauses. */
   readonly requestsInFlightMax: number;
+  /** The same for all connections together. */
+  readonly allRequestsInFlightMax: number;
   /** Reply and payload buffers of one connection; past it, reading pauses. A single request always fits. */
   readonly connectionBufferBytesMax: number;
   /** The same for all connections together. */
@@ -35,7 +43,7 @@ export interface NbdLimits {
   readonly unsentBytesMax: number;
   /** Payload of a rejected WRITE that is skipped; a longer one ends the connection. */
   readonly payloadSkipBytesMax: number;
-  /** Extents in one block status reply and context. */
+  /** Extents in one block status reply, shared evenly by its contexts. */
   readonly extentsMax: number;
   /** A client that neither sends nor takes anything for so long is cut off while others wait for its buffers. */
   readonly stallMsMax: number;
@@ -46,15 +54,19 @@ export interface NbdLimits {
 export const DEFAULT_LIMITS: NbdLimits = {
   connectionsMax: 1024,
   connectionsInHandshakeMax: 128,
+  connectionsRefusedMax: 16,
+  refusalMsMax: 2_000,
   handshakeMsMax: 10_000,
   optionsMax: 64,
   optionBytesMax: 64 * KiB,
   optionSkipBytesMax: 32 * MiB,
   listedExportsMax: 4096,
+  scannedExportsMax: 65_536,
   contextQueriesMax: 256,
   listedContextsMax: 1024,
   contextsMax: 16,
   requestsInFlightMax: 128,
+  allRequestsInFlightMax: 4096,
   connectionBufferBytesMax: 64 * MiB,
   bufferBytesMax: 192 * MiB,
   poolBytesMax: 32 * MiB,

@@ -3,12 +3,25 @@ import { PandoError, systemClock } from '@pando/common';
 import type { Clock } from '@pando/common';
 import { lstat, unlink } from 'node:fs/promises';
 import * as net from 'node:net';
+import { GuardedExports, OPEN_ACCESS } from './access.ts';
+import type { AccessPolicy } from './access.ts';
 import { BufferPool } from './buffer-pool.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionServices } from './connection.ts';
+import { EventLog } from './event-log.ts';
 import { DEFAULT_LIMITS } from './limits.ts';
 import type { NbdLimits } from './limits.ts';
-import type { Logger, NbdAddress, NbdServer, NbdServerOptions, NbdServerStats } from './types.ts';
+import { RequestSlots } from './request-slots.ts';
+import type { TlsCredentials } from './tls.ts';
+import type {
+  Logger,
+  NbdAddress,
+  NbdSecurity,
+  NbdServer,
+  NbdServerOptions,
+  NbdServerStats,
+  TlsMode,
+} from './types.ts';
 
 const DRAIN_MS_DEFAULT = 10_000;
 /** After the drain: how long device operations that are still under way are waited for. */
@@ -18,6 +31,7 @@ const STALL_CHECK_MS = 1_000;
 const REFUSAL_LOG_MS = 10_000;
 const KEEP_ALIVE_MS = 60_000;
 const LISTEN_BACKLOG = 511;
+const SOCKET_MODE_DEFAULT = 0o600;
 
 const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -32,6 +46,12 @@ class Server implements NbdServer {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #pool: BufferPool;
+  readonly #slots: RequestSlots;
+  readonly #tlsMode: TlsMode;
+  readonly #socketMode: number;
+  #credentials: TlsCredentials | undefined;
+  #access: AccessPolicy = OPEN_ACCESS;
+  /** In the order in which they came. */
   readonly #connections = new Set<Connection>();
   readonly #listeners: Listener[] = [];
   readonly #stopped = new AbortController();
@@ -44,14 +64,41 @@ class Server implements NbdServer {
     this.#clock = options.clock ?? systemClock;
     this.#logger = options.logger ?? silentLogger;
     this.#pool = new BufferPool(this.#limits);
+    this.#slots = new RequestSlots(this.#limits.allRequestsInFlightMax);
+    this.#tlsMode = options.tls ?? 'off';
+    this.#socketMode = options.socketMode ?? SOCKET_MODE_DEFAULT;
+    this.secure(options);
     this.#services = {
-      exports: options.exports,
+      exports: new GuardedExports(
+        options.exports,
+        () => this.#access,
+        this.#limits.scannedExportsMax,
+        () => this.#isFull(),
+      ),
       pool: this.#pool,
+      slots: this.#slots,
+      tlsMode: this.#tlsMode,
+      credentials: () => this.#credentials,
+      eventLog: new EventLog(this.#logger, this.#clock),
       limits: this.#limits,
       clock: this.#clock,
       logger: this.#logger,
       rotational: options.rotational ?? false,
     };
+  }
+
+  secure({ credentials, access }: NbdSecurity): void {
+    if (this.#tlsMode !== 'off' && credentials === undefined) {
+      throw new PandoError('tls-file-invalid', 'TLS needs a server certificate or pre-shared keys');
+    }
+    this.#credentials = credentials;
+    this.#access = access ?? OPEN_ACCESS;
+    for (const connection of this.#connections) {
+      const { handle, client } = connection;
+      if (handle === undefined) continue;
+      const allowed = this.#access.of(handle.exportName, client);
+      if (allowed === 'none' || (allowed === 'read' && !handle.readOnly)) connection.retire();
+    }
   }
 
   async listen(address: NbdAddress): Promise<NbdAddress> {
@@ -85,10 +132,14 @@ class Server implements NbdServer {
     const where = 'path' in address ? { path: address.path } : { host: address.host, port: address.port };
     return new Promise((resolve, reject) => {
       server.once('error', reject);
-      server.listen({ ...where, backlog: LISTEN_BACKLOG }, () => {
-        server.off('error', reject);
-        resolve(server);
-      });
+      const listen = (): void => {
+        server.listen({ ...where, backlog: LISTEN_BACKLOG }, () => {
+          server.off('error', reject);
+          resolve(server);
+        });
+      };
+      if ('path' in address) withMode(this.#socketMode, listen);
+      else listen();
     });
   }
 
@@ -101,29 +152,35 @@ class Server implements NbdServer {
     for (const connection of this.#connections) requestsInFlight += connection.requestsInFlight;
     return {
       connections: this.#connections.size,
-      connectionsInHandshake: this.#countInHandshake(),
+      connectionsInHandshake: this.#count((connection) => connection.inHandshake),
       requestsInFlight,
       bufferBytes: this.#pool.inUseBytes,
     };
   }
 
-  #countInHandshake(): number {
+  #count(which: (connection: Connection) => boolean): number {
     let count = 0;
-    for (const connection of this.#connections) if (connection.inHandshake) count++;
+    for (const connection of this.#connections) if (which(connection)) count++;
     return count;
   }
 
+  /** Whether as many clients use exports as may. */
+  #isFull(): boolean {
+    return this.#count((connection) => connection.handle !== undefined) >= this.#limits.connectionsMax;
+  }
+
   #accept(socket: net.Socket): void {
-    const full =
-      this.#connections.size >= this.#limits.connectionsMax ||
-      this.#countInHandshake() >= this.#limits.connectionsInHandshakeMax;
-    if (full || this.#closing !== undefined) {
+    const full = this.#isFull();
+    if (full) this.#logRefusal();
+    const refused = this.#count((connection) => connection.refusal !== undefined);
+    if (this.#closing !== undefined || (full && refused >= this.#limits.connectionsRefusedMax)) {
       socket.on('error', () => undefined);
       socket.destroy();
-      this.#logRefusal();
       return;
     }
-    const connection = new Connection(socket, this.#services);
+    if (!full) this.#makeRoom();
+    const refusal = full ? 'the server has all the connections it takes' : undefined;
+    const connection = new Connection(socket, this.#services, refusal);
     this.#connections.add(connection);
     connection.closed.then(
       () => this.#connections.delete(connection),
@@ -131,6 +188,20 @@ class Server implements NbdServer {
     );
     connection.start();
     this.#watchStalls();
+  }
+
+  /**
+   * Drops the oldest handshake when there are as many as may be. Not the new one: clients that mean it are through with
+   * theirs in no time, so whoever takes all places and waits locks nobody out. Were new ones refused, a hundred silent
+   * sockets could.
+   */
+  #makeRoom(): void {
+    if (this.#count((connection) => connection.inHandshake) < this.#limits.connectionsInHandshakeMax) return;
+    for (const connection of this.#connections) {
+      if (!connection.inHandshake) continue;
+      connection.violation('a handshake that took a place which others needed');
+      return;
+    }
   }
 
   #logRefusal(): void {
@@ -209,6 +280,16 @@ function boundAddress(server: net.Server, asked: NbdAddress): NbdAddress {
   const bound = server.address();
   if (bound === null || typeof bound === 'string') return asked;
   return { host: bound.address, port: bound.port };
+}
+
+/** Runs what makes a file, so that the file never has wider permissions than it ends with. */
+function withMode(mode: number, make: () => void): void {
+  const before = process.umask(0o777 & ~mode);
+  try {
+    make();
+  } finally {
+    process.umask(before);
+  }
 }
 
 /** Whether listening failed on a socket file that no process listens on: what kill -9 leaves behind. */

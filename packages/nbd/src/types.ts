@@ -4,7 +4,9 @@
  */
 import type { BlockDevice, StatusExtents } from '@pando/block-device';
 import type { Clock } from '@pando/common';
+import type { AccessPolicy } from './access.ts';
 import type { NbdLimits } from './limits.ts';
+import type { TlsCredentials } from './tls.ts';
 
 /** One metadata context of an open export: what block status answers for it. */
 export interface StatusSource {
@@ -61,8 +63,26 @@ export interface Logger {
   error(fields: object, message: string): void;
 }
 
-export interface NbdServerOptions {
+/**
+ * `off`: STARTTLS is not supported; `allow`: clients may begin TLS; `require`: without TLS nothing is answered but
+ * STARTTLS and ABORT.
+ */
+export type TlsMode = 'off' | 'allow' | 'require';
+
+/** What can be replaced while the server runs. */
+export interface NbdSecurity {
+  /** Needed unless TLS is off. */
+  readonly credentials?: TlsCredentials;
+  /** Default: everybody who may connect may do everything. */
+  readonly access?: AccessPolicy;
+}
+
+export interface NbdServerOptions extends NbdSecurity {
   readonly exports: ExportProvider;
+  /** Default `off`. */
+  readonly tls?: TlsMode;
+  /** Permissions of Unix sockets; default 0o600, the user that the server runs as. */
+  readonly socketMode?: number;
   readonly logger?: Logger;
   readonly clock?: Clock;
   /** Announces that the exports lie on a rotating disk (default false). */
@@ -91,6 +111,11 @@ export interface NbdServer {
   /** Where it listens, in the order of the `listen` calls. */
   address(): readonly NbdAddress[];
   stats(): NbdServerStats;
+  /**
+   * Replaces credentials and access rules. New handshakes see the new ones; clients that are attached to what the new
+   * rules no longer give them are sent away as at shutdown.
+   */
+  secure(security: NbdSecurity): void;
   /**
    * Stops listening; requests in flight finish and are answered, later ones get ESHUTDOWN, then the
    * connections are closed; those that are left after `drainMsMax` (default 10,000) are cut. Idempotent.

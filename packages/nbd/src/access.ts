@@ -1,0 +1,223 @@
+/**
+ * Who may do what with which export: rules read from a file, and a provider that holds every client to them.
+ *
+ * Decided on the canonical name of an export, after it was opened: names have short forms, and a rule that could be
+ * walked around by another spelling would be none.
+ */
+import { PandoError } from '@pando/common';
+import { globMatcher } from './glob.ts';
+import type { ClientIdentity, ExportHandle, ExportProvider, StatusSource } from './types.ts';
+
+export type Access = 'none' | 'read' | 'write';
+
+/** What a client may do. */
+export interface AccessPolicy {
+  /** `exportName` is canonical: `vm/disk` or `vm@backup/disk`. Must not throw. */
+  of(exportName: string, client: ClientIdentity): Access;
+}
+
+/** Without rules, everybody who may connect may do everything. */
+export const OPEN_ACCESS: AccessPolicy = { of: () => 'write' };
+
+const RULES_MAX = 10_000;
+const PATTERNS_MAX = 1_000;
+const PATTERN_CHARACTERS_MAX = 1_000;
+
+const ACCESS = new Set<unknown>(['none', 'read', 'write']);
+const PROOFS = new Set<unknown>(['none', 'x509', 'psk']);
+const FIELDS = new Set(['client', 'proof', 'exports', 'access']);
+
+interface Rule {
+  readonly admits: (client: ClientIdentity) => boolean;
+  readonly exports: readonly ((exportName: string) => boolean)[];
+  readonly access: Access;
+}
+
+/**
+ * The policy in the text of an access file: `{"rules": [{"client", "proof", "exports", "access"}, …]}`. The first rule
+ * that fits client and export decides; where none does, access is `none`.
+ * @throws `access-file-invalid` naming the line, or the field
+ */
+export function parseAccessPolicy(text: string): AccessPolicy {
+  let file: unknown;
+  try {
+    file = JSON.parse(text);
+  } catch (error) {
+    throw refusal(`not JSON: ${(error as Error).message}`, error);
+  }
+  const { rules, ...others } = objectAt('the file', file);
+  for (const name of Object.keys(others)) throw refusal(`unknown field "${name}"`);
+  const parsed = listAt('rules', rules, RULES_MAX).map((rule, i) => parseRule(`rules[${i}]`, rule));
+  return {
+    of: (exportName, client) => {
+      const rule = parsed.find(
+        (each) => each.admits(client) && each.exports.some((matches) => matches(exportName)),
+      );
+      return rule?.access ?? 'none';
+    },
+  };
+}
+
+function parseRule(where: string, value: unknown): Rule {
+  const rule = objectAt(where, value);
+  for (const name of Object.keys(rule)) {
+    if (!FIELDS.has(name)) throw refusal(`unknown field "${name}" in ${where}`);
+  }
+  const { client, proof, access } = rule;
+  if (!ACCESS.has(access)) throw refusal(`${where}.access is one of "none", "read", "write"`);
+  if (proof !== undefined && !PROOFS.has(proof)) {
+    throw refusal(`${where}.proof is one of "none", "x509", "psk"`);
+  }
+  if (client === undefined && proof === undefined) throw refusal(`${where} needs "client", "proof" or both`);
+  if (client !== undefined && proof === 'none') {
+    throw refusal(`${where}: clients without proof have no name, so "client" would never fit`);
+  }
+  const exports = Array.isArray(rule['exports'])
+    ? listAt(`${where}.exports`, rule['exports'], PATTERNS_MAX)
+    : [rule['exports']];
+  // Names of clients have no parts: `*.example.org`, `spiffe://cell/*`.
+  const named = client === undefined ? undefined : patternAt(`${where}.client`, client, '');
+  return {
+    admits: (of) =>
+      (proof === undefined || of.proof === proof) && (named === undefined || of.names.some(named)),
+    exports: exports.map((pattern) => patternAt(`${where}.exports`, pattern, '/@')),
+    access: access as Access,
+  };
+}
+
+function objectAt(where: string, value: unknown): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    return value as Record<string, unknown>;
+  }
+  throw refusal(`${where} is no object`);
+}
+
+function listAt(where: string, value: unknown, max: number): readonly unknown[] {
+  if (!Array.isArray(value)) throw refusal(`${where} is no list`);
+  if (value.length > max) throw refusal(`${where} has more than ${max} entries`);
+  return value;
+}
+
+function patternAt(where: string, value: unknown, separators: string): (name: string) => boolean {
+  if (typeof value !== 'string' || value === '') throw refusal(`${where} is a name or pattern`);
+  if (value.length > PATTERN_CHARACTERS_MAX) {
+    throw refusal(`${where} has more than ${PATTERN_CHARACTERS_MAX} characters`);
+  }
+  return globMatcher(value, separators);
+}
+
+function refusal(message: string, cause?: unknown): PandoError {
+  return new PandoError('access-file-invalid', message, cause === undefined ? {} : { cause });
+}
+
+/** A provider that shows and opens to each client what the policy of the moment allows. */
+export class GuardedExports implements ExportProvider {
+  readonly #exports: ExportProvider;
+  readonly #policy: () => AccessPolicy;
+  readonly #scannedMax: number;
+  readonly #isFull: () => boolean;
+
+  /**
+   * `scannedMax`: names looked through for a list when some of them may have to be left out. `isFull`: no client may
+   * attach any more; asked when an export has been opened.
+   */
+  constructor(
+    exports: ExportProvider,
+    policy: () => AccessPolicy,
+    scannedMax: number,
+    isFull: () => boolean,
+  ) {
+    this.#exports = exports;
+    this.#policy = policy;
+    this.#scannedMax = scannedMax;
+    this.#isFull = isFull;
+  }
+
+  async list(limit: number, client: ClientIdentity): Promise<readonly string[]> {
+    const policy = this.#policy();
+    if (policy === OPEN_ACCESS) return this.#exports.list(limit, client);
+    const names = await this.#exports.list(Math.max(limit, this.#scannedMax), client);
+    return names.filter((name) => policy.of(name, client) !== 'none').slice(0, limit);
+  }
+
+  async open(name: string, client: ClientIdentity): Promise<ExportHandle> {
+    const handle = await this.#exports.open(name, client);
+    try {
+      if (this.#isFull()) throw new PandoError('too-busy', 'the server has all the connections it takes');
+      const access = this.#policy().of(handle.exportName, client);
+      if (access === 'none') throw new PandoError('not-allowed', 'this client may not use this export');
+      return access === 'read' && !handle.readOnly ? new ReadOnlyExport(handle) : handle;
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+}
+
+/** A writable export as somebody sees it who may only read. */
+class ReadOnlyExport implements ExportHandle {
+  readonly #inner: ExportHandle;
+  readonly readOnly = true;
+
+  constructor(inner: ExportHandle) {
+    this.#inner = inner;
+  }
+
+  get exportName(): string {
+    return this.#inner.exportName;
+  }
+
+  get revoked(): AbortSignal {
+    return this.#inner.revoked;
+  }
+
+  get size(): number {
+    return this.#inner.size;
+  }
+
+  get blockBytes(): number {
+    return this.#inner.blockBytes;
+  }
+
+  read(
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+    holes?: number[],
+  ): Promise<void> | undefined {
+    return this.#inner.read(offset, length, target, targetOffset, holes);
+  }
+
+  write(): never {
+    throw new PandoError('read-only', 'this client may only read');
+  }
+
+  zero(): never {
+    throw new PandoError('read-only', 'this client may only read');
+  }
+
+  flush(): Promise<void> {
+    return this.#inner.flush();
+  }
+
+  prefetch(offset: number, length: number): Promise<void> {
+    return this.#inner.prefetch(offset, length);
+  }
+
+  allocation(...range: Parameters<ExportHandle['allocation']>): ReturnType<ExportHandle['allocation']> {
+    return this.#inner.allocation(...range);
+  }
+
+  contextNames(prefix: string, limit: number): Promise<readonly string[]> {
+    return this.#inner.contextNames(prefix, limit);
+  }
+
+  openContext(name: string): Promise<StatusSource | undefined> {
+    return this.#inner.openContext(name);
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close();
+  }
+}
