@@ -213,7 +213,8 @@ describe('what reads, diffs and walks cost', () => {
     const leaf = (await findLeaf(store, old, FANOUT * 130))!;
     const key = [...store.chunks].find(([, bytes]) => Buffer.compare(bytes, leaf.bytes) === 0)![0];
     store.chunks.delete(key);
-    const options = { bMayBeGone: true };
+    let told = 0;
+    const options = { onGone: () => (told += 1) };
     expect((await walk(store, root, old, 0, 300 * FANOUT, Infinity, options)).found).toEqual([
       { start: FANOUT * 130, count: FANOUT },
       { start: FANOUT * 299 + 9, count: 1 },
@@ -237,6 +238,7 @@ describe('what reads, diffs and walks cost', () => {
       options,
     );
     expect(gone.found).toEqual([{ start: 0, count: FANOUT ** 3 }]);
+    expect(told).toBe(3);
     expect(store.counts.nodeReads).toBeLessThanOrEqual(1);
   });
 

@@ -50,8 +50,11 @@ export interface DiffOptions {
    * has got anywhere. Several walks may share one.
    */
   readonly budget?: { pairs: number };
-  /** Whether nodes of `b` may have been collected: all that lies under such a one counts as different. */
-  readonly bMayBeGone?: boolean;
+  /**
+   * Called when a node of `b` is not stored any more: all that lies under it counts as different. Without it, that is an
+   * error, as it is for a node of `a`.
+   */
+  readonly onGone?: () => void;
 }
 
 /**
@@ -66,7 +69,7 @@ export async function* differences(
   end: number,
   options: DiffOptions = {},
 ): AsyncGenerator<ChunkRange, number> {
-  const { budget = { pairs: Infinity }, bMayBeGone = false } = options;
+  const { budget = { pairs: Infinity }, onGone } = options;
   const height = Math.max(a.height, b.height);
   const stack: Pair[] = [];
   const sideA = { ids: a.id, offset: 0, lift: isHole(a.id) ? 0 : height - a.height };
@@ -82,12 +85,13 @@ export async function* differences(
       break;
     }
     budget.pairs--;
-    startRead(reader, pair, bMayBeGone);
+    startRead(reader, pair, onGone !== undefined);
     for (let i = stack.length - 1; i >= 0 && i > stack.length - ahead; i--)
-      startRead(reader, stack[i]!, bMayBeGone);
+      startRead(reader, stack[i]!, onGone !== undefined);
     ahead = Math.min(NODE_READS_MAX, ahead * 2);
     const [nodeA, nodeB] = await pair.read!;
     if (nodeB === GONE) {
+      onGone!();
       const first = Math.max(start, pair.start);
       if (first !== to) {
         if (to > from) yield { start: from, count: to - from };

@@ -20,6 +20,7 @@ import {
   diskKey,
   recordOf,
   type Disk,
+  type DiskState,
   type NumbersRecord,
 } from './disk.ts';
 import { Layer, unresolvedOf } from './layer.ts';
@@ -50,6 +51,8 @@ export class Engine {
   lastOverlay = 0;
   writtenBytes = 0;
   destagedBytes = 0;
+  /** Counts the instants of forks. */
+  instant = 0;
   /** While it refuses, guests' writes are refused as well. */
   space: SpaceGuard | undefined;
   /** Set for good after a failed sync. */
@@ -112,10 +115,11 @@ export class Engine {
     return this.#records.hold('shared', run);
   }
 
-  /** The operations that make a disk's record say what its layers are now. */
-  operationsFor(disk: Disk, top: Layer = disk.top, floor: number = disk.overlayFloor): CatalogOperation[] {
+  /** The operations that make a disk's record say what the disk is now, or is to be. */
+  operationsFor(disk: Disk, change: Partial<DiskState> = {}): CatalogOperation[] {
     const key = diskKey(disk.number);
-    const record = recordOf(top, floor, disk.readOnly);
+    const { top, overlayFloor, readOnly, forked } = disk;
+    const record = recordOf({ top, overlayFloor, readOnly, forked, ...change });
     const pending: CatalogOperation =
       record.overlays.length > 0
         ? { type: 'put', table: PENDING_TABLE, key, value: { version: 1 } }

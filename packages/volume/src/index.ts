@@ -1,4 +1,3 @@
-export { DISK_TABLE, checkRecord, diskKey } from './disk.ts';
-export { rootOf } from './recovery.ts';
+export { DISK_TABLE, checkRecord, diskKey, rootOf } from './disk.ts';
 export type * from './types.ts';
 export { openVolumes, type VolumesOptions } from './volumes.ts';

@@ -1,7 +1,6 @@
 /** Reading through a chain of layers: overlays first, the tree for the rest. */
 import { isPandoError } from '@pando/common';
-import { allocationOf, readTree, type ChunkReader } from '@pando/tree';
-import type { Extents } from '@pando/block-device';
+import { readTree, type ChunkReader, type Root } from '@pando/tree';
 import { bottomOf, findChunk, type Layer } from './layer.ts';
 import { ABSENT, ZERO } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
@@ -114,86 +113,29 @@ function mergeHoles(holes: number[], own: readonly number[], lists: readonly num
 }
 
 /**
- * What lies where, as BlockDevice.allocation says. Between two boundaries of the overlays one look-up answers for
- * all; only stretches that no overlay covers ask the tree.
+ * Runs a read again when it failed for a chunk that is gone and a root has changed meanwhile: an old root's own
+ * chunks may be collected once nothing points at it.
  */
-export async function allocationOfLayers(
-  top: Layer,
-  offset: number,
-  length: number,
-  extentsMax: number,
-  reader: ChunkReader,
-): Promise<Extents> {
-  const chunkBytes = reader.chunkBytes;
-  const end = offset + length;
-  const first = Math.floor(offset / chunkBytes);
-  const last = Math.ceil(end / chunkBytes);
-  const points = boundariesOf(top, first, last);
-  // All answers of the overlays are of this instant: while the tree is asked, overlays change, or are destaged.
-  const slots = points.slice(0, -1).map((point) => findChunk(top, point));
-  const lengths: number[] = [];
-  const holes: boolean[] = [];
-  /** Adds chunks from … to − 1; false when that would be one extent too many. */
-  const add = (from: number, to: number, hole: boolean): boolean => {
-    const bytes = Math.min(end, to * chunkBytes) - Math.max(offset, from * chunkBytes);
-    if (bytes <= 0) return true;
-    if (holes.length > 0 && holes.at(-1) === hole) lengths[lengths.length - 1]! += bytes;
-    else if (holes.length >= extentsMax) return false;
-    else {
-      lengths.push(bytes);
-      holes.push(hole);
-    }
-    return true;
-  };
-  const root = bottomOf(top).root!;
-  const rootChunks = Math.ceil(root.size / chunkBytes);
-  for (let i = 0; i + 1 < points.length; i++) {
-    const from = points[i]!;
-    const to = points[i + 1]!;
-    const slot = slots[i]!;
-    if (slot !== ABSENT) {
-      if (!add(from, to, slot === ZERO)) return { lengths, holes };
-      continue;
-    }
-    let at = from;
-    const inside = Math.min(to, rootChunks);
-    while (at < inside) {
-      // One more than fits may still join the last extent.
-      const part = await allocationOf(reader, root, at, inside - at, extentsMax - holes.length + 1);
-      for (const [index, count] of part.counts.entries()) {
-        if (!add(at, at + count, part.holes[index]!)) return { lengths, holes };
-        at += count;
-      }
-    }
-    if (at < to && !add(at, to, true)) return { lengths, holes };
-  }
-  return { lengths, holes };
-}
-
-/** Chunk numbers from `first` to `last` between which `findChunk` cannot change its answer. */
-function boundariesOf(top: Layer, first: number, last: number): number[] {
-  const points = [first, last];
-  for (let layer: Layer | undefined = top; layer !== undefined; layer = layer.parent) {
-    if (layer.chunks > first && layer.chunks < last) points.push(layer.chunks);
-    if (layer.root !== undefined) break;
-    layer.overlay!.addBoundaries(first, last, points);
-  }
-  points.sort((a, b) => a - b);
-  return points.filter((point, index) => index === 0 || point !== points[index - 1]);
-}
-
-/**
- * Runs a read again when it failed for a chunk that is gone and the root has changed meanwhile: the old root's
- * own chunks may be collected once nothing points at it.
- */
-export async function retryOnNewRoot<T>(topNow: () => Layer, run: (top: Layer) => Promise<T>): Promise<T> {
+export async function retryOnNewRoot<T>(
+  topsNow: () => readonly Layer[],
+  run: (tops: readonly Layer[]) => Promise<T>,
+): Promise<T> {
   for (;;) {
-    const top = topNow();
-    const root = bottomOf(top).root;
+    const tops = topsNow();
+    const roots = rootsUnder(tops);
     try {
-      return await run(top);
+      return await run(tops);
     } catch (error) {
-      if (!isPandoError(error, 'chunk-missing') || bottomOf(topNow()).root === root) throw error;
+      if (!isPandoError(error, 'chunk-missing') || sameRoots(roots, rootsUnder(topsNow()))) throw error;
     }
   }
+}
+
+/** The roots that are read through, to be compared with `sameRoots` later. */
+export function rootsUnder(tops: readonly Layer[]): readonly Root[] {
+  return tops.map((top) => bottomOf(top).root!);
+}
+
+export function sameRoots(before: readonly Root[], now: readonly Root[]): boolean {
+  return before.length === now.length && before.every((root, index) => root === now[index]);
 }

@@ -1,13 +1,20 @@
 /** A disk that somebody has open: the block device on top of layers and log. */
 import { PandoError } from '@pando/common';
 import { WRITE_BYTES_MAX } from '@pando/write-log';
-import { checkRange, type Extents } from '@pando/block-device';
+import { checkRange, type Extents, type StatusExtents } from '@pando/block-device';
 import type { Disk } from './disk.ts';
 import { LOG_PENDING_BYTES_MAX, type Engine } from './engine.ts';
-import { allocationOfLayers, readLayers, retryOnNewRoot } from './layer-read.ts';
+import { readLayers, retryOnNewRoot } from './layer-read.ts';
 import { EdgeBases, readEdges, writeToLayer, zeroInLayer } from './layer-write.ts';
 import type { Root } from '@pando/tree';
 import { bottomOf } from './layer.ts';
+import {
+  depthsOfLayers,
+  differencesOfLayers,
+  pendingInLayers,
+  storedInLayers,
+  type Source,
+} from './status.ts';
 import type { OpenVolume } from './types.ts';
 
 /** Prefetch reads in steps of this, and no more than so many bytes a call. */
@@ -55,8 +62,8 @@ export class DiskHandle implements OpenVolume {
       if (bottomOf(this.#disk.top).root === root) throw error;
       if (holes !== undefined) holes.length = before;
       return retryOnNewRoot(
-        () => this.#disk.top,
-        async (now) => readLayers(now, offset, length, buffer, at, pool, store, holes),
+        () => [this.#disk.top],
+        async ([now]) => readLayers(now!, offset, length, buffer, at, pool, store, holes),
       );
     });
   }
@@ -100,12 +107,48 @@ export class DiskHandle implements OpenVolume {
     }
   }
 
-  allocation(offset: number, length: number, extentsMax: number): Promise<Extents> {
+  async allocation(offset: number, length: number, extentsMax: number): Promise<Extents> {
     this.#check(offset, length);
-    return retryOnNewRoot(
-      () => this.#disk.top,
-      (top) => allocationOfLayers(top, offset, length, extentsMax, this.#engine.store),
+    const { lengths, flags } = await retryOnNewRoot(
+      () => [this.#disk.top],
+      ([top]) => storedInLayers(top!, { offset, length, extentsMax }, this.#source),
     );
+    return { lengths, holes: flags.map((flag) => flag === 0) };
+  }
+
+  async differences(
+    other: OpenVolume,
+    offset: number,
+    length: number,
+    extentsMax: number,
+  ): Promise<StatusExtents> {
+    this.#check(offset, length);
+    if (!(other instanceof DiskHandle) || other.#engine !== this.#engine) {
+      throw new PandoError('internal', 'only disks of one store can be compared');
+    }
+    other.#check(0, 0);
+    return retryOnNewRoot(
+      () => [this.#disk.top, other.#disk.top],
+      ([a, b]) => differencesOfLayers(a!, b!, { offset, length, extentsMax }, this.#source),
+    );
+  }
+
+  async depths(offset: number, length: number, extentsMax: number): Promise<StatusExtents> {
+    this.#check(offset, length);
+    const disk = this.#disk;
+    return retryOnNewRoot(
+      () => [disk.top],
+      ([top]) => depthsOfLayers(top!, disk.forked, { offset, length, extentsMax }, this.#source),
+    );
+  }
+
+  async pending(offset: number, length: number, extentsMax: number): Promise<StatusExtents> {
+    this.#check(offset, length);
+    return pendingInLayers(this.#disk.top, { offset, length, extentsMax }, this.#engine.pool);
+  }
+
+  get root(): Root {
+    return bottomOf(this.#disk.top).root!;
   }
 
   async close(): Promise<void> {
@@ -156,17 +199,21 @@ export class DiskHandle implements OpenVolume {
     do {
       await makeRoom(engine);
       await retryOnNewRoot(
-        () => this.#disk.top,
-        async (top) => {
-          root = bottomOf(top).root;
-          size = top.size;
-          await readEdges(top, offset, length, engine.store, bases);
+        () => [this.#disk.top],
+        async ([top]) => {
+          root = bottomOf(top!).root;
+          size = top!.size;
+          await readEdges(top!, offset, length, engine.store, bases);
         },
       );
       // What was read from the tree holds while the tree below is the same one: what has come into overlays
       // meanwhile is found there when the change is made. A disk that has grown has another last chunk.
     } while (bottomOf(this.#disk.top).root !== root || this.#disk.size !== size!);
     await change(bases);
+  }
+
+  get #source(): Source {
+    return { pool: this.#engine.pool, reader: this.#engine.store };
   }
 
   #check(offset: number, length: number): void {

@@ -85,17 +85,25 @@ export class Overlay {
     return this.#zeros.toPairs();
   }
 
-  /** Adds to `points` where what `find` says may change between start and end (exclusive). */
-  addBoundaries(start: number, end: number, points: number[]): void {
-    if (end - start < this.#entries.size) {
-      for (let chunk = start; chunk < end; chunk++)
-        if (this.#entries.has(chunk)) points.push(chunk, chunk + 1);
+  /** Tells `boundaries` where what `find` says may change, from `start` on as far as they want to know. */
+  addBoundaries(start: number, boundaries: { readonly last: number; add: (point: number) => void }): void {
+    if (boundaries.last - start < this.#entries.size) {
+      for (let chunk = start; chunk < boundaries.last; chunk++) {
+        if (!this.#entries.has(chunk)) continue;
+        boundaries.add(chunk);
+        boundaries.add(chunk + 1);
+      }
     } else {
-      for (const chunk of this.#entries.keys())
-        if (chunk >= start && chunk < end) points.push(chunk, chunk + 1);
+      for (const chunk of this.#entries.keys()) {
+        if (chunk < start) continue;
+        boundaries.add(chunk);
+        boundaries.add(chunk + 1);
+      }
     }
-    for (let i = this.#zeros.indexAfter(start); i < this.#zeros.count && this.#zeros.startOf(i) < end; i++) {
-      points.push(Math.max(start, this.#zeros.startOf(i)), Math.min(end, this.#zeros.endOf(i)));
+    const zeros = this.#zeros;
+    for (let i = zeros.indexAfter(start); i < zeros.count && zeros.startOf(i) < boundaries.last; i++) {
+      boundaries.add(zeros.startOf(i));
+      boundaries.add(zeros.endOf(i));
     }
   }
 

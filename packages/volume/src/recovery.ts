@@ -15,6 +15,8 @@ import {
   PENDING_TABLE,
   checkRecord,
   diskKey,
+  forkedOf,
+  rootOf,
   type NumbersRecord,
 } from './disk.ts';
 import type { Engine } from './engine.ts';
@@ -121,7 +123,9 @@ export class Recovery {
     const value = await engine.catalog.get(DISK_TABLE, diskKey(number));
     if (value === undefined) return undefined;
     const record = checkRecord(number, value, engine.chunkBytes);
-    const disk = new Disk(number, record.readOnly, this.#chainOf(number, record), record.overlayFloor);
+    const top = this.#chainOf(number, record);
+    const forked = forkedOf(record, top, engine.chunkBytes);
+    const disk = new Disk(number, record.readOnly, top, record.overlayFloor, forked);
     engine.disks.set(number, disk);
     engine.hold(disk);
     return disk;
@@ -148,10 +152,6 @@ export class Recovery {
     }
     return top;
   }
-}
-
-export function rootOf(record: DiskRecord): { id: Uint8Array; height: number; size: number } {
-  return { id: new Uint8Array(record.rootId), height: record.rootHeight, size: record.rootSize };
 }
 
 function sameState(a: Layer, b: Layer): boolean {

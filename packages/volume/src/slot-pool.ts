@@ -15,6 +15,7 @@ export class SlotPool {
   readonly #slabs: (Buffer | undefined)[] = [];
   readonly #freeInSlab: number[] = [];
   readonly #free: number[] = [];
+  readonly #zeros: Buffer;
   #used = 0;
   #charged = 0;
   /** Called after slots were given back. */
@@ -24,6 +25,7 @@ export class SlotPool {
     this.chunkBytes = chunkBytes;
     this.#bytesMax = bytesMax;
     this.#slotsPerSlab = SLAB_BYTES / chunkBytes;
+    this.#zeros = Buffer.alloc(chunkBytes);
   }
 
   get usedBytes(): number {
@@ -73,6 +75,12 @@ export class SlotPool {
 
   offsetOf(slot: number): number {
     return (slot % this.#slotsPerSlab) * this.chunkBytes;
+  }
+
+  /** Whether a slot holds nothing but zeros. */
+  isZero(slot: number): boolean {
+    const at = this.offsetOf(slot);
+    return this.slabOf(slot).compare(this.#zeros, 0, this.chunkBytes, at, at + this.chunkBytes) === 0;
   }
 
   #grow(): number {

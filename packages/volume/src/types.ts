@@ -29,27 +29,33 @@ export interface DiskRecord {
   /** Overlays that the log opens for this disk count only when their number is greater than this. */
   readonly overlayFloor: number;
   readonly readOnly: boolean;
+  /**
+   * What the disk was at its newest fork, or at its birth as a clone. Absent for one that was never forked, and for a
+   * disk of a backup, which never was anything else. Keeps no chunk alive.
+   */
+  readonly forked?: ForkRecord;
 }
+
+/** One of the overlays of the disk's record, all that lies below it included; or, once that was destaged, a root. */
+export type ForkRecord =
+  { readonly overlay: number } | Pick<DiskRecord, 'rootId' | 'rootHeight' | 'rootSize'>;
 
 export interface OpenVolume extends BlockDevice {
   readonly disk: DiskNumber;
 
   /**
-   * Where this disk and another hold different bytes now, exact to the chunk: flag 1 where they differ, 0 where not.
-   * Content counts, not history: a chunk that was written with what it held is equal, also while it is in an
-   * overlay (hashed and compared with the id in the other tree). Past the end of the smaller disk there are holes.
-   * Costs what differs inside the range, not what is stored; at most `extentsMax` extents.
+   * Where this disk and another of the same store hold different bytes now, exact to the chunk: flag 1 where they
+   * differ, 0 where not. Content counts, not history: a chunk that was written with what it held is equal, also while
+   * it is in an overlay (hashed and compared with the id in the other tree). Past the end of the smaller disk there are
+   * holes. All of the answer is of one instant. Costs what differs inside the range, not what is stored; ends early when that is much.
+   * @throws as `read`; `shutting-down` when one of the handles is closed
    */
-  differences(
-    other: OpenVolume,
-    offset: number,
-    length: number,
-    extentsMax: number,
-  ): Promise<StatusExtents>;
+  differences(other: OpenVolume, offset: number, length: number, extentsMax: number): Promise<StatusExtents>;
 
   /**
-   * How old the bytes are: 0 hole, 1 written since the newest fork of this disk (a backup or clone of it, or its own
-   * birth as a clone), 2 older. Exact while the fork's chunks are stored; where they are collected already, 1.
+   * How old the bytes are: 0 hole, 1 changed since the newest fork of this disk (a backup or clone of it, or its own
+   * birth as a clone or by an in-place restore), 2 older; 1 everywhere when there was none. By content, as `differences`: what was
+   * written with what it held stays old. Exact while the fork's nodes are stored; where they are collected already, 1.
    */
   depths(offset: number, length: number, extentsMax: number): Promise<StatusExtents>;
 

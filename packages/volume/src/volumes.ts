@@ -7,14 +7,14 @@
 import { PandoError, systemClock, type Clock, type FileSystem, type SpaceGuard } from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
-import { emptyRoot, resizeTree, type Root } from '@pando/tree';
+import { emptyRoot, resizeTree, rootsEqual, type Root } from '@pando/tree';
 import { openWriteLog } from '@pando/write-log';
 import { DESTAGE_AFTER_MS, Destager } from './destage.ts';
-import { DISK_TABLE, Disk, PENDING_TABLE, checkRecord, diskKey } from './disk.ts';
+import { DISK_TABLE, Disk, PENDING_TABLE, checkRecord, diskKey, forkedOf, rootOf } from './disk.ts';
 import { Engine } from './engine.ts';
 import { Layer, bottomOf, unresolvedOf } from './layer.ts';
 import { DiskHandle } from './open-volume.ts';
-import { Recovery, rootOf } from './recovery.ts';
+import { Recovery } from './recovery.ts';
 import { SlotPool } from './slot-pool.ts';
 import type { DiskNumber, DiskRecord, ForkRequest, OpenVolume, VolumeStats, Volumes } from './types.ts';
 
@@ -108,7 +108,8 @@ class AllVolumes implements Volumes {
       const disks = from.map(() => ++engine.lastDisk);
       const operations = from.flatMap((state, index) => {
         const root = 'root' in state ? state.root : emptyRoot(state.size, this.chunkBytes);
-        return newDiskOperations(engine, disks[index]!, Layer.ofRoot(root, this.chunkBytes), false);
+        const top = Layer.ofRoot(root, this.chunkBytes);
+        return engine.operationsFor(new Disk(disks[index]!, false, top, engine.lastOverlay, undefined));
       });
       await engine.commit([...operations, ...records(disks)]);
       return disks;
@@ -131,6 +132,7 @@ class AllVolumes implements Volumes {
   ): Promise<readonly (readonly DiskNumber[])[] | undefined> {
     const engine = this.#engine;
     // The instant: nothing is awaited between the first disk and the last.
+    const instant = ++engine.instant;
     for (const disk of sources) disk.freeze();
     const tops = sources.map((disk) => disk.top);
     // What the copies will be recorded to hold must be in the log for good before they are recorded.
@@ -138,19 +140,24 @@ class AllVolumes implements Volumes {
     return engine.adding(async () => {
       for (const disk of sources) this.#checkThere(disk);
       if (!tops.every((top, index) => isHeld(top, sources[index]!))) return undefined;
+      // Records name the newest fork: one that was overtaken would put an older one in its place.
+      if (sources.some((disk) => disk.forkingAt > instant)) return undefined;
       const held = tops.map((top) => listedOf(top));
       const floor = engine.lastOverlay;
+      const newDisk = (number: DiskNumber, index: number): Disk =>
+        new Disk(number, request.readOnly, tops[index]!, floor, tops[index]);
       const disks = Array.from({ length: request.copies }, () => sources.map(() => ++engine.lastDisk));
       const operations = disks.flatMap((copy) =>
-        copy.flatMap((number, index) => newDiskOperations(engine, number, tops[index]!, request.readOnly)),
+        copy.flatMap((number, index) => engine.operationsFor(newDisk(number, index))),
       );
-      const updated = sources.filter((disk) => disk.top.root === undefined);
-      for (const disk of updated) operations.push(...engine.operationsFor(disk));
+      for (const [index, disk] of sources.entries())
+        operations.push(...sourceOperations(engine, disk, tops[index]!, instant));
       await engine.commit([...operations, ...request.records(disks)]);
+      for (const [index, disk] of sources.entries()) forkedAs(disk, tops[index]!, instant);
       for (const copy of disks) {
         for (const [index, number] of copy.entries()) {
           if (held[index]!.length === 0) continue;
-          const disk = new Disk(number, request.readOnly, tops[index]!, floor);
+          const disk = newDisk(number, index);
           engine.disks.set(number, disk);
           engine.hold(disk, held[index]);
         }
@@ -177,14 +184,24 @@ class AllVolumes implements Volumes {
           const held = tops.map((top) => listedOf(top));
           // From here on the log opens nothing for the targets that they had before.
           const floor = engine.lastOverlay;
-          const operations = targets.flatMap((disk, index) => engine.operationsFor(disk, tops[index], floor));
-          const others = sources.filter((disk) => !targets.includes(disk) && disk.top.root === undefined);
-          for (const disk of others) operations.push(...engine.operationsFor(disk));
+          const instant = ++engine.instant;
+          const operations = targets.flatMap((disk, index) => {
+            const top = tops[index]!;
+            return engine.operationsFor(disk, { top, overlayFloor: floor, forked: top });
+          });
+          for (const [index, disk] of sources.entries()) {
+            if (!targets.includes(disk))
+              operations.push(...sourceOperations(engine, disk, tops[index]!, instant));
+          }
           await engine.commit([...operations, ...records()]);
+          for (const [index, disk] of sources.entries()) forkedAs(disk, tops[index]!, instant);
           for (const [index, disk] of targets.entries()) {
             const before = unresolvedOf(disk.top);
             disk.top = tops[index]!;
             disk.overlayFloor = floor;
+            disk.forkingAt = instant;
+            disk.forked = tops[index]!;
+            disk.forkedAt = instant;
             engine.hold(disk, held[index]);
             engine.unhold(
               disk,
@@ -306,7 +323,7 @@ class AllVolumes implements Volumes {
             const root = await resizeTree(engine.store, session, disk.top.root, size);
             await session.flush();
             const top = Layer.ofRoot(root, this.chunkBytes);
-            await engine.commit([...engine.operationsFor(disk, top), ...records()]);
+            await engine.commit([...engine.operationsFor(disk, { top }), ...records()]);
             disk.top = top;
             return true;
           });
@@ -381,7 +398,8 @@ class AllVolumes implements Volumes {
       throw new PandoError('internal', `disk ${number} has overlays but is not in memory`);
     }
     const top = Layer.ofRoot(rootOf(record), this.chunkBytes);
-    engine.disks.set(number, new Disk(number, record.readOnly, top, record.overlayFloor));
+    const forked = forkedOf(record, top, this.chunkBytes);
+    engine.disks.set(number, new Disk(number, record.readOnly, top, record.overlayFloor, forked));
   }
 
   async #recordOf(number: DiskNumber): Promise<DiskRecord> {
@@ -398,13 +416,28 @@ function listedOf(top: Layer): Layer[] {
   return layers;
 }
 
-function newDiskOperations(
-  engine: Engine,
-  number: DiskNumber,
-  top: Layer,
-  readOnly: boolean,
-): CatalogOperation[] {
-  return engine.operationsFor(new Disk(number, readOnly, top, engine.lastOverlay));
+/**
+ * The operations that a fork of `disk` as `top` needs for the disk itself: that others hold its overlays now, and which
+ * fork is its newest. They go into the commit that the fork makes anyway.
+ */
+function sourceOperations(engine: Engine, disk: Disk, top: Layer, instant: number): CatalogOperation[] {
+  // While another fork is on its way into the record, what the record says is not known.
+  const named = disk.readOnly || (disk.forkingAt === disk.forkedAt && isSame(disk.forked, top));
+  disk.forkingAt = instant;
+  return named && disk.top.root !== undefined ? [] : engine.operationsFor(disk, { forked: top });
+}
+
+/** Once that commit is done. Forks of one disk may end in another order than that of their instants. */
+function forkedAs(disk: Disk, top: Layer, instant: number): void {
+  if (disk.readOnly || disk.forkedAt > instant) return;
+  disk.forked = top;
+  disk.forkedAt = instant;
+}
+
+/** Whether a record that names one layer names the other as well. */
+function isSame(a: Layer | undefined, b: Layer): boolean {
+  if (a === b) return true;
+  return a?.root !== undefined && b.root !== undefined && rootsEqual(a.root, b.root);
 }
 
 /**
