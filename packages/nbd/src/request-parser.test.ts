@@ -88,8 +88,10 @@ const streams = {
         { type: Command.write, flags: 33, cookie: 2, offset: 99, payload: Buffer.from('hello, forest') },
         { type: Command.write, flags: 32, cookie: 3, offset: 666, payload: Buffer.from('not to be kept') },
         { type: Command.write, flags: 32, cookie: 4, offset: 5, payload: Buffer.alloc(0) },
-        // Without the flag no payload follows, not even a WRITE.
-        { type: Command.write, cookie: 5, offset: 5, length: 700 },
+        // QEMU leaves the flag of a WRITE out.
+        { type: Command.write, cookie: 5, offset: 5, payload: Buffer.from('payload') },
+        // Without the flag no payload follows.
+        { type: Command.blockStatus, cookie: 9, offset: 5, length: 700 },
         { type: Command.trim, cookie: 6, length: 2n ** 63n },
         { type: Command.blockStatus, flags: 32, cookie: 7, payload: Buffer.from('which contexts') },
         { type: 77, flags: 0xffff, cookie: 8, offset: 2n ** 64n - 1n, payload: Buffer.from('?') },
@@ -100,7 +102,8 @@ const streams = {
       `1 33 0 2 99 13 ${hex('hello, forest')}`,
       '1 32 0 3 666 14 -',
       '1 32 0 4 5 0 -',
-      '1 0 0 5 5 700 -',
+      `1 0 0 5 5 7 ${hex('payload')}`,
+      '7 0 0 9 5 700 -',
       `4 0 0 6 0 ${2 ** 63} -`,
       `7 32 0 7 0 14 ${hex('which contexts')}`,
       `77 65535 0 8 ${2 ** 64} 1 ${hex('?')}`,

@@ -223,7 +223,9 @@ export class RequestParser {
       request.payloadBytes = type === Command.write ? length : 0;
     } else {
       request.length = length * 0x1_0000_0000 + getU32(bytes, at + 28);
-      request.payloadBytes = (flags & CommandFlag.payloadLen) !== 0 ? request.length : 0;
+      // A WRITE must have the flag. QEMU's client (10.0) leaves it out and sends the payload all the same.
+      const hasPayload = (flags & CommandFlag.payloadLen) !== 0 || type === Command.write;
+      request.payloadBytes = hasPayload ? request.length : 0;
     }
     return true;
   }

@@ -33,7 +33,6 @@ const READ_TOO_LONG = refusal(NbdErrno.overflow, LONG_READ);
 const SIMPLE_READ_TOO_LONG = refusal(NbdErrno.invalid, LONG_READ);
 const WRITE_TOO_LONG = refusal(NbdErrno.invalid, `writes have at most ${PAYLOAD_BYTES_MAX} bytes`);
 const UNEXPECTED_PAYLOAD = refusal(NbdErrno.invalid, 'a payload that this command does not take');
-const NO_PAYLOAD = refusal(NbdErrno.invalid, 'with extended headers WRITE needs PAYLOAD_LEN');
 const OUT_OF_RANGE = refusal(NbdErrno.invalid, 'the range leaves the export');
 const WRITE_PAST_END = refusal(NbdErrno.noSpace, 'the range leaves the export');
 const NO_CONTEXT = refusal(NbdErrno.invalid, 'block status needs a context that was set for this export');
@@ -80,7 +79,6 @@ export function refusalOf(request: Request, device: BlockDevice, session: Sessio
       // The protocol keeps EOVERFLOW for servers that support DF.
       return session.replies === 'simple' ? SIMPLE_READ_TOO_LONG : READ_TOO_LONG;
     case Command.write:
-      if (extended && !hasPayload) return NO_PAYLOAD;
       if (device.readOnly) return READ_ONLY;
       if (length > PAYLOAD_BYTES_MAX) return WRITE_TOO_LONG;
       return outside ? WRITE_PAST_END : undefined;
