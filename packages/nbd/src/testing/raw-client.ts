@@ -1,5 +1,6 @@
 /** A client for tests that says exactly what it is told to, right or wrong, and shows what comes back. */
 import * as net from 'node:net';
+import * as tls from 'node:tls';
 import {
   EXTENDED_HEADER_BYTES,
   EXTENDED_REQUEST_MAGIC,
@@ -72,17 +73,20 @@ export function contextRequest(name: string, queries: readonly string[]): Buffer
 }
 
 export class RawClient {
-  readonly socket: net.Socket;
-  readonly reader: ByteReader;
+  /** The TLS socket, once TLS is spoken. */
+  socket: net.Socket;
+  reader: ByteReader;
   /** Resolves when the connection is gone, however it went. */
   readonly closed: Promise<void>;
   readonly #tcp: boolean;
+  readonly #raw: net.Socket;
   #extended = false;
 
   constructor(address: NbdAddress) {
     this.#tcp = 'port' in address;
     const where = 'path' in address ? { path: address.path } : { host: address.host, port: address.port };
-    this.socket = net.connect({ ...where, allowHalfOpen: true, noDelay: true });
+    this.#raw = net.connect({ ...where, allowHalfOpen: true, noDelay: true });
+    this.socket = this.#raw;
     this.reader = new ByteReader(this.socket);
     this.closed = new Promise((resolve) => this.socket.once('close', () => resolve()));
     this.socket.on('error', () => undefined);
@@ -97,6 +101,27 @@ export class RawClient {
     flags.writeUInt32BE(clientFlags >>> 0);
     this.send(flags);
     return greeting;
+  }
+
+  /** Asks for TLS and speaks it from here on. @throws what is wrong with the server's answer or with TLS */
+  async startTls(options: tls.ConnectionOptions): Promise<void> {
+    const [answer] = await this.ask(5);
+    if (answer!.type !== 1) throw new Error(`STARTTLS was answered with ${answer!.type.toString(16)}`);
+    await this.speakTls(options);
+  }
+
+  /** TLS on what is left of the connection, whatever was agreed on. */
+  async speakTls(options: tls.ConnectionOptions): Promise<void> {
+    this.reader.detach();
+    const secure = tls.connect({ ca: [], servername: 'localhost', ...options, socket: this.#raw });
+    secure.on('end', () => secure.end());
+    this.socket = secure;
+    await new Promise<void>((resolve, reject) => {
+      secure.once('secureConnect', resolve);
+      secure.on('error', reject);
+      secure.once('close', () => reject(new Error('the server closed the connection')));
+    });
+    this.reader = new ByteReader(secure);
   }
 
   send(bytes: Uint8Array): void {
@@ -186,7 +211,7 @@ export class RawClient {
 
   /** TCP resets; over a Unix socket the nearest thing is to close with replies unread. */
   reset(): void {
-    if (this.#tcp) this.socket.resetAndDestroy();
+    if (this.#tcp) this.#raw.resetAndDestroy();
     else this.socket.destroy();
   }
 
