@@ -5,7 +5,8 @@ import { DelayDevice, SeededRandom } from '@pando/block-device/testing';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll } from 'vitest';
+import { afterAll, beforeAll, expect } from 'vitest';
+import type { ReplyStyle } from './negotiation.ts';
 import { createNbdServer } from './server.ts';
 import { NbdClient } from './client/client.ts';
 import { DeviceExports } from './testing/device-exports.ts';
@@ -31,13 +32,15 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-async function connect(
-  address: NbdAddress,
-  exportName: string,
-  structuredReplies: boolean,
-): Promise<NbdClient> {
-  const client = await NbdClient.connect(address, { exportName, structuredReplies });
+async function connect(address: NbdAddress, exportName: string, replies: ReplyStyle): Promise<NbdClient> {
+  const client = await NbdClient.connect(address, {
+    exportName,
+    structuredReplies: replies !== 'simple',
+    extendedHeaders: replies === 'extended',
+  });
   clients.push(client);
+  expect(client.session.structuredReplies).toBe(replies !== 'simple');
+  expect(client.session.extendedHeaders).toBe(replies === 'extended');
   return client;
 }
 
@@ -60,7 +63,7 @@ function someLater(seed: number): () => Promise<void> | undefined {
 interface Variant {
   readonly name: string;
   readonly address: () => NbdAddress;
-  readonly structured: boolean;
+  readonly replies: ReplyStyle;
   readonly wrap: (device: BlockDevice) => BlockDevice;
 }
 
@@ -68,36 +71,53 @@ const variants: readonly Variant[] = [
   {
     name: 'NBD, Unix socket, structured replies',
     address: () => unix,
-    structured: true,
+    replies: 'structured',
     wrap: (device) => device,
   },
-  { name: 'NBD, TCP, structured replies', address: () => tcp, structured: true, wrap: (device) => device },
+  {
+    name: 'NBD, TCP, structured replies',
+    address: () => tcp,
+    replies: 'structured',
+    wrap: (device) => device,
+  },
   {
     name: 'NBD, Unix socket, simple replies',
     address: () => unix,
-    structured: false,
+    replies: 'simple',
     wrap: (device) => device,
   },
   {
     name: 'NBD, TCP, a device that takes its time',
     address: () => tcp,
-    structured: true,
+    replies: 'structured',
     wrap: (device) => new DelayDevice(device, someLater(11)),
   },
   {
     name: 'NBD, Unix socket, simple replies, a device that takes its time',
     address: () => unix,
-    structured: false,
+    replies: 'simple',
     wrap: (device) => new DelayDevice(device, someLater(12)),
+  },
+  {
+    name: 'NBD, Unix socket, extended headers',
+    address: () => unix,
+    replies: 'extended',
+    wrap: (device) => device,
+  },
+  {
+    name: 'NBD, TCP, extended headers, a device that takes its time',
+    address: () => tcp,
+    replies: 'extended',
+    wrap: (device) => new DelayDevice(device, someLater(13)),
   },
 ];
 
-for (const { name, address, structured, wrap } of variants) {
+for (const { name, address, replies, wrap } of variants) {
   const names = new Map<BlockDevice, string>();
   const open = async (device: BlockDevice): Promise<NbdClient> => {
     const exportName = `device-${devices++}`;
     exports.set(exportName, device);
-    const client = await connect(address(), exportName, structured);
+    const client = await connect(address(), exportName, replies);
     names.set(client, exportName);
     return client;
   };
@@ -106,12 +126,12 @@ for (const { name, address, structured, wrap } of variants) {
     {
       create: (size) => open(wrap(new MemoryBlockDevice({ size }))),
       createReadOnly: (size) => open(wrap(new MemoryBlockDevice({ size, readOnly: true }))),
-      openAnother: (device) => connect(address(), names.get(device)!, structured),
+      openAnother: (device) => connect(address(), names.get(device)!, replies),
       cleanUp: async () => {
         await Promise.all(clients.splice(0).map((client) => client.close()));
         names.clear();
       },
     },
-    { reportsHoles: structured, modelOperations: 250 },
+    { reportsHoles: replies !== 'simple', modelOperations: 250 },
   );
 }
