@@ -26,6 +26,7 @@ import { findTool } from './tools.ts';
 /** Address space of the helper: QEMU caps its tables at some 50 MiB, threads and libraries take the rest. */
 const MEMORY_BYTES_MAX = 3 * 1024 ** 3;
 const STDERR_BYTES_MAX = 4096;
+const FOLDER_BYTES_MAX = 80;
 /** Until an image is open and the first bytes of the handshake are here. */
 const OPEN_MS_MAX = 60_000;
 /** For the end after a goodbye, which may have to write out what is cached. */
@@ -57,7 +58,7 @@ for capability in range(64):
     if capability not in (1, 2):
         prctl(24, capability)
 prctl(38, 1)
-for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 256)):
+for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 256 + images)):
     resource.setrlimit(limit, (value, value))
 if mode == 'r':
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -145,8 +146,9 @@ export interface ConfinedNbd {
 export async function startConfined(options: ConfinedOptions): Promise<ConfinedNbd> {
   const [python, qemuNbd] = await Promise.all([findTool('python3'), findTool('qemu-nbd')]);
   options.signal?.throwIfAborted();
-  // Mode 0700; short, because the path of a socket may have 107 bytes.
-  const folder = await mkdtemp(join(tmpdir(), 'pando-nbd-'));
+  // Of mode 0700. The path of a socket may have 107 bytes.
+  const parent = Buffer.byteLength(tmpdir()) <= FOLDER_BYTES_MAX ? tmpdir() : '/tmp';
+  const folder = await mkdtemp(join(parent, 'pando-nbd-'));
   const socket = join(folder, 's');
   try {
     const child = spawn(

@@ -7,14 +7,14 @@
  * has none of these), and only to a regular file that lies in that directory with all links resolved. QEMU then
  * gets descriptors, and `"backing": null` where a chain ends.
  */
-import { PandoError } from '@pando/common';
+import { PandoError, SECTOR_BYTES } from '@pando/common';
 import { dirname, extname, isAbsolute, join } from 'node:path';
 import { FIRST_IMAGE_FD } from './confine.ts';
-import { openImageFile, readAt, type ImageFile } from './image-file.ts';
+import { openImageFile, readAt, unnamedFile, type ImageFile } from './image-file.ts';
 import { readQcow2Header } from './qcow2.ts';
 import { hasVhdFooter, recogniseFile, VHD_FOOTER_BYTES } from './recognise.ts';
 import { IMAGE_FORMATS, type ImageFormat } from './types.ts';
-import { readVmdkLayout } from './vmdk.ts';
+import { checkSparseExtent, descriptorText, readVmdkLayout, type VmdkExtent } from './vmdk.ts';
 
 /** Longest chain of backing files. */
 const CHAIN_MAX = 64;
@@ -58,17 +58,17 @@ export async function formatOf(file: ImageFile, stated: ImageFormat | undefined)
 }
 
 /**
- * The graph of an image that is not raw and not a list of extents. Takes over `image`: its files are the caller's to close on
- * success and are closed when it throws.
+ * The graph of an image that is not raw. Takes over `image`: its files are the caller's to close on success and are
+ * closed when it throws.
  */
 export async function buildGraph(
   image: ImageFile,
   how: StatedFormat,
-  backingWithin: string | undefined,
+  within: string | undefined,
 ): Promise<Graph> {
   const files: ImageFile[] = [image];
   try {
-    return { node: await formatNode(files, how, backingWithin), files };
+    return { node: await formatNode({ files, images: [image], within }, how), files };
   } catch (error) {
     await closeAll(files);
     throw error;
@@ -79,26 +79,49 @@ export async function closeAll(files: readonly ImageFile[]): Promise<void> {
   for (const { handle } of files) await handle.close();
 }
 
-/** The node of the last of `files`; appends the files that it builds on. */
-async function formatNode(
-  files: ImageFile[],
-  { format, stated }: StatedFormat,
-  within: string | undefined,
-): Promise<object> {
-  const file = files.at(-1)!;
-  const base = {
-    'driver': format,
+interface Building {
+  /** What is handed over, in the order of descriptors. */
+  readonly files: ImageFile[];
+  /** The chain so far; all of them are in `files` too. */
+  readonly images: ImageFile[];
+  readonly within: string | undefined;
+}
+
+/** The node of the last of `images`; appends what it builds on. */
+async function formatNode(building: Building, how: StatedFormat): Promise<object> {
+  const { files, images } = building;
+  const file = images.at(-1)!;
+  await checkSignature(file, how.format);
+  const node = (of: ImageFile): object => ({
+    'driver': how.format,
     'read-only': true,
-    'file': {
-      'driver': 'file',
-      'filename': `/dev/fd/${FIRST_IMAGE_FD + files.length - 1}`,
-      'read-only': true,
-    },
-  };
-  await checkSignature(file, format);
-  if (format !== 'qcow2') return format === 'vmdk' ? { ...base, backing: null } : base;
+    'file': { 'driver': 'file', 'filename': fdPath(files.indexOf(of)), 'read-only': true },
+  });
+  if (how.format === 'vmdk') {
+    const layout = await readVmdkLayout(file);
+    const of =
+      layout.kind === 'sparse' ? file : await openExtents(building, file, layout.extents, how.stated);
+    return { ...node(of), backing: null };
+  }
+  if (how.format !== 'qcow2') return node(file);
   const { backing } = await readQcow2Header(file);
-  if (backing === undefined) return { ...base, backing: null };
+  return {
+    ...node(file),
+    backing: backing === undefined ? null : await backingNode(building, backing, how.stated),
+  };
+}
+
+function fdPath(index: number): string {
+  return `/dev/fd/${FIRST_IMAGE_FD + index}`;
+}
+
+async function backingNode(
+  building: Building,
+  backing: { readonly name: string; readonly format: string | undefined },
+  stated: boolean,
+): Promise<object> {
+  const { files, images, within } = building;
+  const file = images.at(-1)!;
   const named = `${file.path} names ${JSON.stringify(backing.name.slice(0, 200))} as its backing file`;
   if (within === undefined) throw new PandoError('image-refused', `${named}, and none is allowed here`);
   if (!stated) {
@@ -107,7 +130,7 @@ async function formatNode(
       `${named}; that is followed only when its format is stated (--format qcow2) or its name ends in .qcow2`,
     );
   }
-  if (files.length >= CHAIN_MAX) throw new PandoError('image-refused', `${named}: the chain is too long`);
+  if (images.length >= CHAIN_MAX) throw new PandoError('image-refused', `${named}: the chain is too long`);
   // A colon before the first slash is a protocol to QEMU: json:, nbd:, file:, ...
   if (/^[^/]*:/.test(backing.name) || backing.name.includes('\0')) {
     throw new PandoError('image-refused', `${named}; only names of files are followed`);
@@ -115,15 +138,60 @@ async function formatNode(
   const path = isAbsolute(backing.name) ? backing.name : join(dirname(file.path), backing.name);
   const next = await openImageFile(path, within);
   files.push(next);
-  await checkLoop(files, named);
-  const statedFormat = backing.format;
-  if (statedFormat !== undefined && !isImageFormat(statedFormat)) {
+  images.push(next);
+  await checkLoop(images, named);
+  if (backing.format !== undefined && !isImageFormat(backing.format)) {
     throw new PandoError(
       'image-unsupported',
-      `${named}, of format ${JSON.stringify(statedFormat.slice(0, 40))}`,
+      `${named}, of format ${JSON.stringify(backing.format.slice(0, 40))}`,
     );
   }
-  return { ...base, backing: await formatNode(files, await formatOf(next, statedFormat), within) };
+  const how = await formatOf(next, backing.format);
+  if (how.format !== 'raw') return formatNode(building, how);
+  return {
+    driver: 'raw',
+    file: { 'driver': 'file', 'filename': fdPath(files.indexOf(next)), 'read-only': true },
+  };
+}
+
+/**
+ * Opens the extents that a VMDK lists. What QEMU gets is a list of our own, in which they are descriptors: resolves to that
+ * file, which has no name.
+ */
+async function openExtents(
+  { files, within }: Building,
+  list: ImageFile,
+  extents: readonly VmdkExtent[],
+  stated: boolean,
+): Promise<ImageFile> {
+  const refuse = (why: string): PandoError =>
+    new PandoError('image-refused', `${list.path} is a list of other files${why}`);
+  if (within === undefined) throw refuse(', and none are allowed here');
+  if (!stated) {
+    throw refuse(
+      '; they are followed only when its format is stated (--format vmdk) or its name ends in .vmdk',
+    );
+  }
+  const lines: string[] = [];
+  const folder = dirname(list.path);
+  for (const { name, kind, sizeBytes, offset } of extents) {
+    const file = await openImageFile(join(folder, name), within);
+    const index = files.push(file) - 1;
+    // A link could still lead to somebody else's disk inside the directory that is allowed.
+    if (dirname(file.path) !== folder)
+      throw refuse(`, and ${JSON.stringify(name)} leads to another directory`);
+    if (kind === 'sparse') await checkSparseExtent(file);
+    if (kind === 'flat' && file.bytes < offset + sizeBytes) {
+      throw new PandoError('image-damaged', `${file.path} is shorter than ${list.path} says`);
+    }
+    const place = kind === 'sparse' ? 'SPARSE' : 'FLAT';
+    lines.push(
+      `RW ${sizeBytes / SECTOR_BYTES} ${place} "${fdPath(index)}"${kind === 'flat' ? ` ${offset / SECTOR_BYTES}` : ''}`,
+    );
+  }
+  const own = await unnamedFile(descriptorText(lines));
+  files.push(own);
+  return own;
 }
 
 async function checkLoop(files: readonly ImageFile[], named: string): Promise<void> {
@@ -145,12 +213,6 @@ async function checkSignature(file: ImageFile, format: ImageFormat): Promise<voi
   if (format === 'vdi' && !head.subarray(64, 68).equals(Buffer.from([0x7f, 0x10, 0xda, 0xbe])))
     throw mismatch();
   if (format === 'vhdx' && head.toString('latin1', 0, 8) !== 'vhdxfile') throw mismatch();
-  if (format === 'vmdk' && (await readVmdkLayout(file)).kind !== 'sparse') {
-    throw new PandoError(
-      'image-unsupported',
-      `${file.path} is a VMDK in several files; it cannot be a part of another image`,
-    );
-  }
   if (format === 'vpc') {
     const atStart = head.toString('latin1', 0, 8) === 'conectix';
     if (!atStart && !(await hasVhdFooter(file))) throw mismatch();

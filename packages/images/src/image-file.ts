@@ -1,8 +1,10 @@
 /** Files of images: opened once, checked after opening, read in small bounded pieces. */
 import { PandoError } from '@pando/common';
+import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open, readlink, realpath, type FileHandle } from 'node:fs/promises';
-import { sep } from 'node:path';
+import { open, readlink, realpath, unlink, type FileHandle } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve, sep } from 'node:path';
 
 /** An image file that is open for reading. */
 export interface ImageFile {
@@ -27,6 +29,8 @@ export async function openImageFile(path: string, within?: string): Promise<Imag
     root = await realpath(within);
     // Before opening too: opening a pipe or a tape can have an effect.
     const real = await realpath(path).catch((cause: unknown) => {
+      // Outside the directory nobody learns what exists.
+      if (!isInside(root!, resolve(path))) throw refused(cause);
       throw new PandoError('import-not-a-file', `cannot open ${path.slice(0, 300)}`, { cause });
     });
     if (!isInside(root, real)) throw refused();
@@ -66,4 +70,19 @@ export async function readAt({ handle }: ImageFile, position: number, length: nu
     done += bytesRead;
   }
   return bytes.subarray(0, done);
+}
+
+/** A file of the temporary directory that holds `text` and has no name any more. */
+export async function unnamedFile(text: string): Promise<ImageFile> {
+  const path = join(tmpdir(), `pando-${randomBytes(12).toString('hex')}`);
+  const handle = await open(path, 'wx+', 0o600);
+  try {
+    await handle.writeFile(text);
+    return { handle, path, bytes: Buffer.byteLength(text) };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  } finally {
+    await unlink(path);
+  }
 }

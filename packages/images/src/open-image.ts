@@ -6,8 +6,6 @@ import { deviceParts, joinHoles } from './device-parts.ts';
 import { buildGraph, closeAll, formatOf, type StatedFormat } from './graph.ts';
 import { openImageFile, type ImageFile } from './image-file.ts';
 import type { DiskSource, OpenImageOptions } from './types.ts';
-import { readVmdkLayout } from './vmdk.ts';
-import { openPieces } from './vmdk-pieces.ts';
 
 /** Longest wait for bytes of an image that is open: a damaged one may lead its reader round in circles. */
 const STALL_MS_MAX = 120_000;
@@ -27,14 +25,6 @@ export async function openImage(path: string, options: OpenImageOptions = {}): P
       const source = await openRaw(image);
       await image.handle.close();
       return source;
-    }
-    if (how.format === 'vmdk') {
-      const layout = await readVmdkLayout(image);
-      if (layout.kind === 'extents') {
-        const source = await openPieces(image, how, layout.extents, options);
-        await image.handle.close();
-        return source;
-      }
     }
   } catch (error) {
     await image.handle.close();
@@ -56,7 +46,7 @@ async function openRaw(image: ImageFile): Promise<DiskSource> {
 }
 
 /** Any format but raw, by way of a confined `qemu-nbd`. Takes over `image`. */
-export async function openWithQemu(
+async function openWithQemu(
   image: ImageFile,
   how: StatedFormat,
   { backingWithin, signal }: OpenImageOptions,

@@ -12,7 +12,10 @@ const PACKAGES = {
 
 /** The absolute path of a program. @throws `tool-missing` naming its package */
 export async function findTool(name: keyof typeof PACKAGES): Promise<string> {
-  for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
+  const folders = (process.env['PATH'] ?? '').split(delimiter);
+  // The system's own before what version managers put in front of it: shell scripts that cost more than the work.
+  if (name === 'python3') folders.unshift('/usr/bin');
+  for (const folder of folders) {
     // An empty or relative entry means the current directory, where images may lie.
     if (!isAbsolute(folder)) continue;
     const path = join(folder, name);

@@ -2,22 +2,29 @@
  * VMDK images, as far as they name other files: the sparse header (`KDMV`) and the descriptor, a text that lists
  * extents. Layout: VMware's "Virtual Disk Format 5.0".
  */
-import { PandoError } from '@pando/common';
+import { DISK_BYTES_MAX, PandoError } from '@pando/common';
 import { isVmdkDescriptor } from './recognise.ts';
 import { readAt, type ImageFile } from './image-file.ts';
 
 const SECTOR = 512;
 const HEADER_BYTES = 79;
-/** Descriptors are about 1 KiB; one of a disk of 64 TiB in pieces of 2 GiB has 2 MiB. */
-const DESCRIPTOR_BYTES_MAX = 4 * 1024 * 1024;
-const EXTENTS_MAX = 32_768;
+/** Descriptors are about 1 KiB. */
+const DESCRIPTOR_BYTES_MAX = 1024 * 1024;
+/** Each is an open file: 2 TiB in pieces of 2 GiB. */
+const EXTENTS_MAX = 1024;
 const NO_PARENT = 'ffffffff';
+
+const EXTENT_KINDS: Readonly<Record<string, VmdkExtent['kind']>> = {
+  FLAT: 'flat',
+  VMFS: 'flat',
+  SPARSE: 'sparse',
+};
 
 /** One line of a descriptor: so many bytes of the disk, kept where. */
 export interface VmdkExtent {
   readonly sizeBytes: number;
-  readonly kind: 'flat' | 'sparse' | 'zero';
-  /** A plain name, beside the descriptor. Empty for `zero`. */
+  readonly kind: 'flat' | 'sparse';
+  /** A plain name, beside the descriptor. */
   readonly name: string;
   /** Of the first byte in a flat file. */
   readonly offset: number;
@@ -45,6 +52,22 @@ export async function readVmdkLayout(file: ImageFile): Promise<VmdkLayout> {
   return { kind: 'extents', extents: parseExtents(file, text) };
 }
 
+/** An extent of its own is a sparse file that needs no other. @throws as readVmdkLayout */
+export async function checkSparseExtent(file: ImageFile): Promise<void> {
+  const layout = await readVmdkLayout(file);
+  if (layout.kind !== 'sparse') {
+    throw new PandoError('image-refused', `${file.path} is a part of a VMDK and a list of other files`);
+  }
+}
+
+/** A descriptor of the extents in `lines`. */
+export function descriptorText(lines: readonly string[]): string {
+  const type = lines.some((line) => line.includes(' SPARSE '))
+    ? 'twoGbMaxExtentSparse'
+    : 'twoGbMaxExtentFlat';
+  return `# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=${NO_PARENT}\ncreateType="${type}"\n${lines.join('\n')}\n`;
+}
+
 /** The descriptor that is embedded in a sparse file, where it has one. */
 async function checkSparseHeader(file: ImageFile, head: Buffer): Promise<string | undefined> {
   if (head.length < HEADER_BYTES)
@@ -59,7 +82,7 @@ async function checkSparseHeader(file: ImageFile, head: Buffer): Promise<string 
   const at = head.readBigUInt64LE(28);
   const sectors = head.readBigUInt64LE(36);
   if (at === 0n || sectors === 0n) return undefined;
-  if (sectors > DESCRIPTOR_BYTES_MAX / SECTOR || at > BigInt(Number.MAX_SAFE_INTEGER / SECTOR)) {
+  if (sectors > DESCRIPTOR_BYTES_MAX / SECTOR || at > BigInt(DISK_BYTES_MAX)) {
     throw new PandoError('image-damaged', `${file.path}: a descriptor of ${sectors} sectors at sector ${at}`);
   }
   const bytes = await readAt(file, Number(at) * SECTOR, Number(sectors) * SECTOR);
@@ -80,7 +103,7 @@ function checkDescriptor(file: ImageFile, text: string): void {
   }
 }
 
-/** `RW 4192256 SPARSE "disk-s001.vmdk"`, `RW 204800 FLAT "disk-flat.vmdk" 0`, `RW 63 ZERO` */
+/** `RW 4192256 SPARSE "disk-s001.vmdk"`, `RW 204800 FLAT "disk-flat.vmdk" 0` */
 function parseExtents(file: ImageFile, text: string): VmdkExtent[] {
   const extents: VmdkExtent[] = [];
   for (const line of text.split(/\r?\n/)) {
@@ -88,19 +111,17 @@ function parseExtents(file: ImageFile, text: string): VmdkExtent[] {
     const match = /^\s*(?:RW|RDONLY)\s+(\d{1,15})\s+(\w+)(?:\s+"([^"]*)"(?:\s+(\d{1,15}))?)?\s*$/.exec(line);
     if (match === null) throw new PandoError('image-damaged', `${file.path}: an extent that cannot be read`);
     const [, sectors, type, name = '', offset = '0'] = match;
-    const kind =
-      type === 'FLAT' || type === 'VMFS'
-        ? 'flat'
-        : type === 'SPARSE'
-          ? 'sparse'
-          : type === 'ZERO'
-            ? 'zero'
-            : undefined;
-    if (kind === undefined)
+    const kind = EXTENT_KINDS[type!];
+    if (kind === undefined) {
       throw new PandoError('image-unsupported', `${file.path} is a VMDK with ${type} extents`);
-    if (kind !== 'zero') checkName(file, name);
+    }
+    checkName(file, name);
     extents.push({ sizeBytes: Number(sectors) * SECTOR, kind, name, offset: Number(offset) * SECTOR });
     if (extents.length > EXTENTS_MAX) throw new PandoError('image-damaged', `${file.path}: too many extents`);
+  }
+  const sizeBytes = extents.reduce((sum, extent) => sum + extent.sizeBytes, 0);
+  if (sizeBytes > DISK_BYTES_MAX) {
+    throw new PandoError('size-invalid', `${file.path} is a disk of ${sizeBytes} bytes; the most is 64 TiB`);
   }
   if (extents.length === 0)
     throw new PandoError('image-damaged', `${file.path}: a descriptor without extents`);
