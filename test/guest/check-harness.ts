@@ -37,7 +37,7 @@ try {
   }
   const guest = await Guest.boot({
     image,
-    drive: `nbd+unix:///guest/disk0?socket=${encodeURIComponent(socket)}`,
+    drives: [`nbd+unix:///guest/disk0?socket=${encodeURIComponent(socket)}`],
   });
   try {
     lap('boot');

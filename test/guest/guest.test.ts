@@ -54,7 +54,16 @@ function stopwatch(): (what: string) => void {
   };
 }
 
-const TOOLS = ['qemu-system-x86_64', 'qemu-img', 'mmdebstrap', 'mke2fs', 'e2fsck', 'nbdcopy', 'flock'];
+const TOOLS = [
+  'qemu-system-x86_64',
+  'qemu-img',
+  'setpriv',
+  'mmdebstrap',
+  'mke2fs',
+  'e2fsck',
+  'nbdcopy',
+  'flock',
+];
 
 itWithTools(
   TOOLS,
@@ -74,7 +83,7 @@ itWithTools(
     const { rest } = server;
 
     async function boot(vm: string): Promise<Guest> {
-      const guest = await Guest.boot({ image, drive: server.nbdUri(`${vm}/disk0`) });
+      const guest = await Guest.boot({ image, drives: [server.nbdUri(`${vm}/disk0`)] });
       cleanup.defer(() => guest.close());
       return guest;
     }

@@ -5,16 +5,25 @@ set -eu
 recipe=$1 out=$2
 mirror=${PANDO_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
+# Left out: what nobody reads in a guest, and PostgreSQL's compiler (130 MB of LLVM), which `jit = off` never asks for.
 mmdebstrap --variant=essential \
-  --include=linux-image-cloud-amd64,initramfs-tools,sysvinit-core,e2fsprogs,kmod,udev,mount,util-linux,procps \
+  --include=linux-image-cloud-amd64,initramfs-tools,sysvinit-core,e2fsprogs,kmod,udev,mount,util-linux,procps,fio,postgresql-15 \
   --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
   --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-exclude=/usr/share/doc/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' \
+  --dpkgopt='path-exclude=/usr/share/i18n/locales/*' \
+  --dpkgopt='path-exclude=/usr/lib/*/libLLVM-*' \
+  --dpkgopt='path-exclude=/usr/lib/*/libz3.so*' \
+  --dpkgopt='path-exclude=/usr/lib/postgresql/*/lib/bitcode/*' \
   --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
   --essential-hook='printf "MODULES=list\nCOMPRESS=gzip\nFSTYPE=ext4\n" >"$1/etc/initramfs-tools/conf.d/pando"' \
-  --essential-hook='printf "virtio_pci\nvirtio_blk\n" >"$1/etc/initramfs-tools/modules"' \
+  --essential-hook='printf "virtio_pci\nvirtio_blk\nvirtio_console\n" >"$1/etc/initramfs-tools/modules"' \
+  --essential-hook='mkdir "$1/etc/postgresql-common"' \
+  --essential-hook='echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"' \
   --customize-hook='mkdir "$1/etc/pando-guest"' \
+  --customize-hook="copy-in $recipe/database /etc/pando-guest" \
+  --customize-hook='chroot "$1" sh /etc/pando-guest/database && rm "$1/etc/pando-guest/database"' \
   --customize-hook="copy-in $recipe/inittab /etc" \
   --customize-hook="copy-in $recipe/boot $recipe/halt /etc/pando-guest" \
   --customize-hook='chmod 0755 "$1/etc/pando-guest/boot" "$1/etc/pando-guest/halt"' \
