@@ -6,8 +6,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { testNbdClients } from './nbd-clients.ts';
+import type { DiskFactory } from './nbd-clients.ts';
+import { testStorageTools } from './storage-tools.ts';
 
-testNbdClients('disks in memory', async () => {
+async function start(): Promise<DiskFactory> {
   const folder = await mkdtemp(join(tmpdir(), 'pando-interop-'));
   const socket = join(folder, 'nbd.sock');
   const exports = new DeviceExports();
@@ -32,4 +34,7 @@ testNbdClients('disks in memory', async () => {
       await rm(folder, { recursive: true, force: true });
     },
   };
-});
+}
+
+testNbdClients('disks in memory', start);
+testStorageTools('disks in memory', start);

@@ -1,8 +1,10 @@
 /** Real clients on VMs of the real server: what passes on memory and fails here is the engine's fault. */
 import { TestServer } from '../support/server.ts';
 import { testNbdClients } from './nbd-clients.ts';
+import type { DiskFactory } from './nbd-clients.ts';
+import { testStorageTools } from './storage-tools.ts';
 
-testNbdClients('VMs of the real server', async () => {
+async function start(): Promise<DiskFactory> {
   const server = await TestServer.start();
   let vms = 0;
   return {
@@ -19,4 +21,7 @@ testNbdClients('VMs of the real server', async () => {
     },
     close: () => server.close(),
   };
-});
+}
+
+testNbdClients('VMs of the real server', start);
+testStorageTools('VMs of the real server', start);

@@ -6,6 +6,8 @@ import { it } from 'vitest';
 
 const RUN_MS_MAX = 100_000;
 const OUTPUT_BYTES_MAX = 64 * 1024 * 1024;
+/** Of each stream, in an error. */
+const MESSAGE_CHARACTERS_MAX = 4_000;
 
 /** QEMU with extended headers of NBD; `.ci/packages` installs it. For `requireTools`: `qemu-io${EXTENDED_QEMU}`. */
 export const EXTENDED_QEMU = '>=8.2';
@@ -129,5 +131,6 @@ export async function mustRun(
 ): Promise<string> {
   const { code, stdout, stderr } = await runTool(tool, args, options);
   if (code === 0) return stdout;
-  throw new Error(`${tool} ${args.join(' ')} ended with ${code}\n${stdout}\n${stderr}`);
+  const printed = [stdout, stderr].map((text) => text.slice(-MESSAGE_CHARACTERS_MAX)).join('\n');
+  throw new Error(`${tool} ${args.join(' ')} ended with ${code}\n${printed}`);
 }
