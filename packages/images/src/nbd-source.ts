@@ -22,7 +22,6 @@ const PIECES_MAX = 8;
 const HOLE_BYTES_MIN = 64 * 1024;
 /** One question for block status. */
 const ASK_BYTES = 1024 * 1024 * 1024;
-const ASK_EXTENTS_MAX = 16 * 1024;
 /** An answer has to describe so much to be worth its round trip; else so much is read without asking again. */
 const WORTH_BYTES = 1024 * 1024;
 const UNASKED_BYTES = 16 * 1024 * 1024;
@@ -131,11 +130,7 @@ async function* plan(client: NbdClient): AsyncGenerator<{ bytes: number; hole: b
 
 /** What block status says from `at` on, holes of less than HOLE_BYTES_MIN taken for data. */
 async function extentsAt(client: NbdClient, at: number): Promise<{ bytes: number; hole: boolean }[]> {
-  const { lengths, holes } = await client.allocation(
-    at,
-    Math.min(ASK_BYTES, client.size - at),
-    ASK_EXTENTS_MAX,
-  );
+  const { lengths, holes } = await client.allocationAnswer(at, Math.min(ASK_BYTES, client.size - at));
   const found: { bytes: number; hole: boolean }[] = [];
   for (const [i, bytes] of lengths.entries()) {
     const hole = holes[i]! && bytes >= HOLE_BYTES_MIN;
