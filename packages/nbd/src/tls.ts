@@ -115,6 +115,7 @@ export function secure(raw: Socket, peer: string, credentials: TlsCredentials): 
       raw.destroy();
       reject(new TlsHandshakeError(reason));
     };
+    const ended = (): void => fail('the connection ended before TLS was agreed on');
     let identity: string | undefined;
     const { keys } = credentials;
     // A server of its own for each client (half a millisecond, 54 kB, measured): its events and key callback say which
@@ -135,6 +136,8 @@ export function secure(raw: Socket, peer: string, credentials: TlsCredentials): 
     server.once('secureConnection', (socket) => {
       const found = identify(socket, identity, credentials, peer);
       if (typeof found !== 'string') {
+        raw.off('end', ended).off('close', ended);
+        socket.allowHalfOpen = halfOpen;
         resolve({ socket, client: found });
         return;
       }
@@ -143,8 +146,14 @@ export function secure(raw: Socket, peer: string, credentials: TlsCredentials): 
       fail(found);
     });
     server.once('tlsClientError', (error) => fail(reasonOf(error)));
-    raw.once('close', () => fail('the connection ended before TLS was agreed on'));
+    raw.once('close', ended);
+    // An end that came in clear is the raw socket's to tell, and TLS would wait for it in vain.
+    raw.once('end', ended);
+    // TLS sockets begin as their raw socket: an end in the middle of the handshake has to be the end of it.
+    const halfOpen = raw.allowHalfOpen;
+    raw.allowHalfOpen = false;
     server.emit('connection', raw);
+    raw.resume();
   });
 }
 

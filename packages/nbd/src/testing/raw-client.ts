@@ -75,6 +75,7 @@ export function contextRequest(name: string, queries: readonly string[]): Buffer
 export class RawClient {
   /** The TLS socket, once TLS is spoken. */
   socket: net.Socket;
+  tlsSocket: tls.TLSSocket | undefined;
   reader: ByteReader;
   /** Resolves when the connection is gone, however it went. */
   readonly closed: Promise<void>;
@@ -116,6 +117,7 @@ export class RawClient {
     const secure = tls.connect({ ca: [], servername: 'localhost', ...options, socket: this.#raw });
     secure.on('end', () => secure.end());
     this.socket = secure;
+    this.tlsSocket = secure;
     await new Promise<void>((resolve, reject) => {
       secure.once('secureConnect', resolve);
       secure.on('error', reject);
