@@ -5,6 +5,7 @@ export { NODE_READS_MAX, readNodes } from './fetch.ts';
 export { findLeaf } from './leaf.ts';
 export { readTree } from './read.ts';
 export { resizeTree } from './resize.ts';
+export { rootOf, type RootOfOptions } from './root-of.ts';
 export { chunkCount, emptyRoot, heightFor, isZero, rootsEqual } from './shape.ts';
 export * from './types.ts';
 export { updateTree } from './update.ts';
