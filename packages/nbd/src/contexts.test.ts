@@ -266,6 +266,8 @@ describe('SET_META_CONTEXT', () => {
       [contextRequest('none', [ROOT]), OptionReply.unknown],
       [contextRequest('disk', [ROOT, MONDAY, 'base:allocation']), OptionReply.tooBig],
       [Buffer.concat([contextRequest('disk', [ROOT]), Buffer.alloc(1)]), OptionReply.invalid],
+      [contextRequest('disk', [`x-long:${'y'.repeat(5_000)}`]), OptionReply.tooBig],
+      [Buffer.alloc(70_000), OptionReply.tooBig],
       [contextRequest('disk', ['x-no:such']), OptionReply.ack],
       [contextRequest('disk', []), OptionReply.ack],
     ];

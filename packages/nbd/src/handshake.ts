@@ -111,7 +111,7 @@ export class Handshake {
   async close(): Promise<void> {
     await this.#answered;
     this.#state = 'ended';
-    await this.#options.close();
+    await this.#options.dropContexts();
   }
 
   #expect(state: 'header' | 'data', bytes: number): void {
@@ -209,7 +209,9 @@ export class Handshake {
     this.#expect('header', OPTION_HEADER_BYTES);
   }
 
-  #refuseLong(): void {
+  async #refuseLong(): Promise<void> {
+    // It replaces the earlier set even when it fails.
+    if (this.#option === Option.setMetaContext) await this.#options.dropContexts();
     if (this.#option === Option.exportName) {
       this.#end('an export name that is too long');
     } else if (this.#option === Option.abort) {

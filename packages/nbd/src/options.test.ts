@@ -96,7 +96,7 @@ describe('options', () => {
       expect(outcome.session.opened.contexts).toEqual([]);
       await outcome.session.opened.close();
     }
-    await options.close();
+    await options.dropContexts();
     expect(host.exports.openHandles).toBe(0);
   });
 
@@ -113,7 +113,7 @@ describe('options', () => {
     await set(['x-test:a']);
     host.exports.revoke('disk');
     expect(host.retired).toBe(1);
-    await options.close();
+    await options.dropContexts();
     // From GO on the transmission listens itself.
     await set(['x-test:a']);
     const outcome = await options.answer(Option.go, infoRequest('disk'), false);

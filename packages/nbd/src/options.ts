@@ -9,6 +9,7 @@
 import { PandoError } from '@pando/common';
 import { OpenExport, listContexts } from './contexts.ts';
 import type { NbdLimits } from './limits.ts';
+import { textOf } from './nbd-errors.ts';
 import { transmissionFlags } from './negotiation.ts';
 import type { ReplyStyle, Session } from './negotiation.ts';
 import { OptionDataError, decodeString, parseContextRequest, parseInfoRequest } from './option-data.ts';
@@ -71,12 +72,12 @@ export class ExportOptions {
   /** Forgets everything agreed on so far, as STARTTLS demands; contexts that were kept are closed. */
   async restart(): Promise<void> {
     this.#replies = 'simple';
-    await this.#dropKept();
+    await this.dropContexts();
   }
 
-  /** Closes the kept export, if there is one. Idempotent. */
-  async close(): Promise<void> {
-    await this.#dropKept();
+  /** Closes the kept export and its contexts, if there is one: also what a SET_META_CONTEXT does that is not answered here. */
+  async dropContexts(): Promise<void> {
+    await this.#letGo()?.close();
   }
 
   /**
@@ -155,7 +156,7 @@ export class ExportOptions {
       this.#letGo();
     } else {
       try {
-        await this.#dropKept();
+        await this.dropContexts();
       } catch (error) {
         await opened.close();
         throw error;
@@ -199,7 +200,7 @@ export class ExportOptions {
   async #setContexts(data: Buffer): Promise<OptionOutcome> {
     const option = Option.setMetaContext;
     // Replaces the earlier set even when it fails.
-    await this.#dropKept();
+    await this.dropContexts();
     const { name, queries } = this.#parseContexts(data);
     const opened = await this.#open(name);
     if (opened instanceof PandoError) return this.#refuse(option, name, opened);
@@ -230,10 +231,6 @@ export class ExportOptions {
     this.#kept = undefined;
     kept?.handle.revoked.removeEventListener('abort', this.#onRevoked);
     return kept;
-  }
-
-  async #dropKept(): Promise<void> {
-    await this.#letGo()?.close();
   }
 
   readonly #onRevoked = (): void => {
@@ -267,8 +264,8 @@ export class ExportOptions {
       return refusal(option, OptionReply.shutdown, 'the server is shutting down');
     }
     if (error.kind === 'conflict' || error.code === 'too-busy') {
-      return refusal(option, OptionReply.policy, error.code);
+      return refusal(option, OptionReply.policy, textOf(error));
     }
-    return refusal(option, OptionReply.platform, error.code);
+    return refusal(option, OptionReply.platform, textOf(error));
   }
 }
