@@ -185,6 +185,29 @@ describe('clients that take more than they should', () => {
     expect(cookies.size).toBe(100);
   });
 
+  it('stops reading while too many requests of all connections are in flight, and serves them in turns', async () => {
+    const gate = new Gate(new MemoryBlockDevice({ size: SIZE }));
+    const server = await start({ device: gate.device, limits: { allRequestsInFlightMax: 10 } });
+    const clients = await Promise.all(Array.from({ length: 4 }, () => opened(server)));
+    for (const client of clients) {
+      for (let cookie = 1; cookie <= 50; cookie++) client.request({ type: 0, length: 100, cookie });
+    }
+    await until(() => gate.waiting === 10, 'ten under way');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(gate.waiting).toBe(10);
+    expect(server.server.stats().requestsInFlight).toBe(10);
+    // One that waits and leaves holds up nobody.
+    clients[3]!.destroy();
+    gate.open();
+    for (const client of clients.slice(0, 3)) {
+      const cookies = new Set<number>();
+      for (let i = 0; i < 50; i++) cookies.add((await client.readReply(100)).cookie);
+      expect(cookies.size).toBe(50);
+    }
+    await until(() => server.server.stats().connections === 3, 'the one that left gone');
+    expect(server.server.stats().requestsInFlight).toBe(0);
+  });
+
   it('keeps slow reads of one connection within its buffers', async () => {
     const gate = new Gate(new MemoryBlockDevice({ size: 2 ** 25 }));
     const limits = { connectionBufferBytesMax: 5_000_000 };

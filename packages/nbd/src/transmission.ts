@@ -21,6 +21,7 @@ import type { Session } from './negotiation.ts';
 import { PendingRequest } from './pending-request.ts';
 import { Command, CommandFlag, NbdErrno, PAYLOAD_BYTES_MAX } from './protocol.ts';
 import { ReplyWriter } from './reply-writer.ts';
+import type { RequestSlots } from './request-slots.ts';
 import { Payload, RequestParser } from './request-parser.ts';
 import type { PayloadAction, Request, RequestHandler } from './request-parser.ts';
 import { BAD_STATUS_PAYLOAD, SHUTTING_DOWN, refusalOf, statusRefusalOf } from './request-rules.ts';
@@ -31,6 +32,7 @@ import type { ExportHandle, Logger } from './types.ts';
 export interface TransmissionHost {
   readonly socket: Socket;
   readonly pool: BufferPool;
+  readonly slots: RequestSlots;
   readonly limits: NbdLimits;
   readonly logger: Logger;
   pump(): void;
@@ -113,7 +115,8 @@ export class Transmission implements RequestHandler {
   async #abort(): Promise<void> {
     this.#aborted = true;
     this.#parser.stop();
-    this.#host.pool.stopWaiting(this.#poolFreed);
+    this.#host.pool.stopWaiting(this.#myTurn);
+    this.#host.slots.stopWaiting(this.#myTurn);
     this.#replies.close();
     if (this.#requestsInFlight > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
     this.#replies.close();
@@ -126,7 +129,12 @@ export class Transmission implements RequestHandler {
       this.#refusal = undefined;
       return true;
     }
-    if (this.#requestsInFlight >= this.#host.limits.requestsInFlightMax) return false;
+    const { slots, limits } = this.#host;
+    if (this.#requestsInFlight >= limits.requestsInFlightMax) return false;
+    if (!slots.admits()) {
+      slots.wait(this.#myTurn);
+      return false;
+    }
     this.#refusal = this.#retiring ? SHUTTING_DOWN : refusalOf(request, this.handle, this.#session);
     const isRead = request.type === Command.read && this.#refusal === undefined;
     const bytes = isRead ? request.length + this.#answers.readHeaderBytes : SMALL_ANSWER_BYTES;
@@ -145,7 +153,7 @@ export class Transmission implements RequestHandler {
     const held = this.bufferBytes;
     if (held > 0 && held + bytes > limits.connectionBufferBytesMax) return false;
     if (pool.admits(bytes)) return true;
-    pool.wait(this.#poolFreed);
+    pool.wait(this.#myTurn);
     return false;
   }
 
@@ -242,7 +250,7 @@ export class Transmission implements RequestHandler {
         throw error;
       }
       this.#fillLater(pending, request, start, headerBytes + length);
-      this.#requestsInFlight++;
+      this.#begin();
       this.#rejected(pending, error);
       return;
     }
@@ -333,8 +341,13 @@ export class Transmission implements RequestHandler {
   }
 
   #wait(pending: PendingRequest, promise: Promise<void>): void {
-    this.#requestsInFlight++;
+    this.#begin();
     promise.then(pending.resolved, pending.rejected);
+  }
+
+  #begin(): void {
+    this.#requestsInFlight++;
+    this.#host.slots.take();
   }
 
   readonly #resolved = (pending: PendingRequest): void => {
@@ -391,6 +404,7 @@ export class Transmission implements RequestHandler {
   #done(pending: PendingRequest): void {
     this.#park(pending);
     this.#requestsInFlight--;
+    this.#host.slots.give();
     if (this.#aborted) {
       if (this.#requestsInFlight === 0) this.#idle?.();
       return;
@@ -413,7 +427,8 @@ export class Transmission implements RequestHandler {
     if (this.#parser.waiting && !this.#aborted) this.#host.pump();
   };
 
-  readonly #poolFreed = (): void => {
+  /** Buffers or slots that others had are free, and this connection is next. */
+  readonly #myTurn = (): void => {
     if (!this.#aborted) this.#host.pump();
   };
 
