@@ -157,6 +157,7 @@ test('things are deleted in any order; what is left lives, and gc takes the rest
   await done('vm', 'rm', 'web-7', '--force');
   await client.close();
   expect((await done('gc', 'run')).stdout).toMatch(/^Freed .+: [\d,]+ dead chunks?, .+ live\.\n$/);
+  expect((await done('gc', 'run', '--thorough')).stdout).toMatch(/^Freed /);
   const space = (await done('report', 'space', '--owners', '--json')).json<{
     vms: number;
     backups: number;

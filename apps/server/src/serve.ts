@@ -97,7 +97,7 @@ export async function serve(
       fleet,
       jobs,
       engine: {
-        gc: (work) => collectGarbage(open, work),
+        gc: (work, options) => collectGarbage(open, work, options),
         verify: async ({ signal, onProgress }) => {
           const { damaged, ...report } = await open.store.verify(
             (done, all) => onProgress?.({ done, all }),

@@ -74,8 +74,13 @@ export interface GcWork {
 }
 
 /** Frees what no disk record's root reaches. What destages and imports under way hold, their sessions pin. */
-export function collectGarbage({ catalog, store }: OpenStore, work: GcWork): Promise<GcReport> {
-  return collect(store, () => rootsNow(catalog, store.chunkBytes), work);
+export function collectGarbage(
+  { catalog, store }: OpenStore,
+  work: GcWork,
+  { thorough = false }: { readonly thorough?: boolean } = {},
+): Promise<GcReport> {
+  const options = thorough ? { ...work, compactBelow: 1 } : work;
+  return collect(store, () => rootsNow(catalog, store.chunkBytes), options);
 }
 
 /** Roots of all disks at the instant of the call: the snapshot is taken before anything is awaited. */

@@ -17,7 +17,8 @@ export type App = FastifyInstance<
 
 /** What the api needs of the engine besides the fleet. */
 export interface Engine {
-  gc(work: Work<Progress>): Promise<GcReport>;
+  /** `thorough`: compact all segments with anything dead in them, and not only where it is a good part. */
+  gc(work: Work<Progress>, options: { readonly thorough: boolean }): Promise<GcReport>;
   verify(work: Work<Progress>): Promise<VerifyReport>;
   store(): 'ready' | 'full' | 'failed';
 }

@@ -90,8 +90,23 @@ describe('gc and verify', () => {
     expect(at.internalErrors).toEqual([secret]);
   });
 
-  test('take no fields', async () => {
+  test('take no fields that they do not know', async () => {
     expect((await post('/gc', { now: true })).json()).toMatchObject({ code: 'request-invalid' });
+    expect((await post('/gc', { thorough: 'yes' })).json()).toMatchObject({ code: 'request-invalid' });
+    expect((await post('/verify', { thorough: true })).json()).toMatchObject({ code: 'request-invalid' });
+  });
+
+  test('of gc say how thorough it shall be', async () => {
+    const asked: boolean[] = [];
+    at.engine.gc = (_work, { thorough }) => {
+      asked.push(thorough);
+      return Promise.resolve(GC_REPORT);
+    };
+    for (const body of [{}, { thorough: false }, { thorough: true }]) {
+      const { id } = (await post('/gc', body)).json<Job>();
+      await until(() => at.jobs.get(id).state === 'done');
+    }
+    expect(asked).toEqual([false, false, true]);
   });
 });
 

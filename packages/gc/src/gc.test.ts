@@ -129,7 +129,7 @@ async function reachable(world: World): Promise<Map<string, 'node' | 'data'>> {
 }
 
 /** Compacts whatever has anything dead in it. */
-const THOROUGH = { compactBelow: 0.999999 };
+const THOROUGH = { compactBelow: 1 };
 
 /** After a collection with nobody about, what is stored is what is reachable and nothing else. */
 async function checkQuiet(world: World, seed: number): Promise<GcReport> {

@@ -66,7 +66,8 @@ export async function sweep(
     liveBytes += liveShare;
     deadChunks += info.slots - live;
     const isWorthIt =
-      liveShare <= info.bytes * compactBelow || (tiny >= 2 && info.bytes < TINY_SEGMENT_BYTES);
+      (live < info.slots && liveShare <= info.bytes * compactBelow) ||
+      (tiny >= 2 && info.bytes < TINY_SEGMENT_BYTES);
     if (isWorthIt && !isFull && !damaged.has(segment)) {
       const compact = (): Promise<number | undefined> => unlessFull(collection.compact(segment, isLive));
       const freed = await unlessDamaged(compact, segment, damaged);

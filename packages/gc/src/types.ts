@@ -7,7 +7,10 @@
  */
 
 export interface GcOptions {
-  /** Compact a segment when at most this share of its bytes is live; default 0.75. */
+  /**
+   * Compact a segment when something in it is dead and at most this share of its bytes is live; default 0.75. 1 frees
+   * all that is dead, and may rewrite the whole store for it.
+   */
   readonly compactBelow?: number;
   readonly signal?: AbortSignal;
   /** Called now and then: what it is doing, and how far. */

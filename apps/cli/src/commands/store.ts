@@ -16,10 +16,11 @@ export function addStoreCommands(program: Command): void {
     .description('garbage collection')
     .command('run')
     .description('free what nothing refers to any more')
+    .option('--thorough', 'all of it: also rewrite segments that are more than three quarters alive')
     .option('--json', 'print JSON')
-    .action(async ({ json }: JsonOption) => {
+    .action(async ({ thorough = false, json }: { thorough?: boolean } & JsonOption) => {
       const report = await interruptible((signal) =>
-        runJob<GcReport>('/gc', {}, { label: 'collecting', unit: 'count', json, signal }),
+        runJob<GcReport>('/gc', { thorough }, { label: 'collecting', unit: 'count', json, signal }),
       );
       print(json, report, () => {
         const files = `${plural(report.droppedSegments, 'segment')} dropped, ${report.compactedSegments} compacted`;

@@ -2,7 +2,7 @@
 import type { FastifyReply } from 'fastify';
 import { Type } from '@fastify/type-provider-typebox';
 import type { ApiContext, App } from '../context.ts';
-import { Job, problems, ref, withLocation, type Job as JobType } from '../schemas/index.ts';
+import { GcRequest, Job, problems, ref, withLocation, type Job as JobType } from '../schemas/index.ts';
 
 /** The lane of jobs that walk the whole store: one at a time, the next one waits. */
 export const STORE_LANE = 'store';
@@ -18,12 +18,17 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
         operationId: 'collectGarbage',
         summary: 'Free what nothing refers to any more',
         tags: ['store'],
-        body: Empty,
+        body: GcRequest,
         response: { 202: withLocation('The job', ref(Job)), ...problems },
       },
     },
-    async (_request, reply) =>
-      accepted(reply, jobs.start({ kind: 'gc', lane: STORE_LANE }, (given) => engine.gc(given)).job),
+    async ({ body }, reply) => {
+      const options = { thorough: body.thorough ?? false };
+      return accepted(
+        reply,
+        jobs.start({ kind: 'gc', lane: STORE_LANE }, (given) => engine.gc(given, options)).job,
+      );
+    },
   );
 
   app.post(

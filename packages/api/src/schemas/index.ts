@@ -2,7 +2,7 @@
 import { Problem } from './common.ts';
 import { Backup, BackupPage, Disk, DiskMap, Extent, ImportResult, Vm, VmPage, Vms } from './fleet.ts';
 import { OwnerSpace, OwnerSpacePage, SpaceRatios, SpaceReport } from './report.ts';
-import { GcReport, Health, Job, JobError, JobPage, Progress, VerifyReport } from './work.ts';
+import { GcReport, GcRequest, Health, Job, JobError, JobPage, Progress, VerifyReport } from './work.ts';
 
 export * from './common.ts';
 export * from './fleet.ts';
@@ -25,6 +25,7 @@ export const namedSchemas = [
   OwnerSpace,
   OwnerSpacePage,
   GcReport,
+  GcRequest,
   VerifyReport,
   Progress,
   JobError,

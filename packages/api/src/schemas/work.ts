@@ -6,6 +6,18 @@ import { ImportResult } from './fleet.ts';
 const nextCursor = Type.Optional(Type.String({ description: 'absent on the last page' }));
 const Instant = Type.String({ description: 'RFC 3339, UTC' });
 
+export const GcRequest = Type.Object(
+  {
+    thorough: Type.Optional(
+      Type.Boolean({
+        description:
+          'free also what is dead in segments of which more than three quarters are alive; rewrites what is alive in them',
+      }),
+    ),
+  },
+  { $id: 'GcRequest', additionalProperties: false },
+);
+
 export const GcReport = Type.Object(
   {
     roots: Bytes,

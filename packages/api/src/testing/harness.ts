@@ -37,7 +37,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     fleet,
     jobs,
     engine: {
-      gc: (work) => engine.gc(work),
+      gc: (work, given) => engine.gc(work, given),
       verify: (work) => engine.verify(work),
       store: () => engine.store(),
     },
