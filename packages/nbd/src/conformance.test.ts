@@ -8,10 +8,20 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect } from 'vitest';
 import type { ReplyStyle } from './negotiation.ts';
 import { createNbdServer } from './server.ts';
+import { tlsCredentials } from './tls.ts';
+import type { ClientTls } from './client/client-tls.ts';
 import { NbdClient } from './client/client.ts';
+import {
+  AUTHORITY,
+  CLIENT_CERTIFICATE,
+  CLIENT_KEY,
+  SERVER_CERTIFICATE,
+  SERVER_KEY,
+} from './testing/certificates.ts';
 import { DeviceExports } from './testing/device-exports.ts';
 import type { NbdAddress, NbdServer } from './types.ts';
 
+const KEY = Buffer.alloc(32, 7);
 const exports = new DeviceExports();
 const clients: NbdClient[] = [];
 let folder: string;
@@ -22,7 +32,16 @@ let devices = 0;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pando-nbd-'));
-  server = createNbdServer({ exports });
+  const credentials = tlsCredentials(
+    {
+      certificate: SERVER_CERTIFICATE,
+      key: SERVER_KEY,
+      clientCa: AUTHORITY,
+      pskKeys: `alice:${KEY.toString('hex')}\n`,
+    },
+    Date.now(),
+  );
+  server = createNbdServer({ exports, tls: 'allow', credentials });
   unix = await server.listen({ path: join(folder, 'nbd.sock') });
   tcp = await server.listen({ host: '127.0.0.1', port: 0 });
 });
@@ -32,9 +51,15 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-async function connect(address: NbdAddress, exportName: string, replies: ReplyStyle): Promise<NbdClient> {
+async function connect(
+  address: NbdAddress,
+  exportName: string,
+  replies: ReplyStyle,
+  tls?: ClientTls,
+): Promise<NbdClient> {
   const client = await NbdClient.connect(address, {
     exportName,
+    ...(tls === undefined ? {} : { tls }),
     structuredReplies: replies !== 'simple',
     extendedHeaders: replies === 'extended',
   });
@@ -64,6 +89,7 @@ interface Variant {
   readonly name: string;
   readonly address: () => NbdAddress;
   readonly replies: ReplyStyle;
+  readonly tls?: ClientTls;
   readonly wrap: (device: BlockDevice) => BlockDevice;
 }
 
@@ -110,14 +136,28 @@ const variants: readonly Variant[] = [
     replies: 'extended',
     wrap: (device) => new DelayDevice(device, someLater(13)),
   },
+  {
+    name: 'NBD, TCP, TLS by certificate, structured replies, a device that takes its time',
+    address: () => tcp,
+    replies: 'structured',
+    tls: { kind: 'x509', ca: AUTHORITY, certificate: CLIENT_CERTIFICATE, key: CLIENT_KEY },
+    wrap: (device) => new DelayDevice(device, someLater(14)),
+  },
+  {
+    name: 'NBD, Unix socket, TLS by key, extended headers',
+    address: () => unix,
+    replies: 'extended',
+    tls: { kind: 'psk', identity: 'alice', key: KEY },
+    wrap: (device) => device,
+  },
 ];
 
-for (const { name, address, replies, wrap } of variants) {
+for (const { name, address, replies, tls, wrap } of variants) {
   const names = new Map<BlockDevice, string>();
   const open = async (device: BlockDevice): Promise<NbdClient> => {
     const exportName = `device-${devices++}`;
     exports.set(exportName, device);
-    const client = await connect(address(), exportName, replies);
+    const client = await connect(address(), exportName, replies, tls);
     names.set(client, exportName);
     return client;
   };
