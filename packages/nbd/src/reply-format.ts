@@ -29,7 +29,10 @@ const ERROR_PAYLOAD_BYTES = 6;
  */
 const HOLE_BYTES_MIN = 4096;
 
-/** What a reply says of its request: cookie and offset, as halves so that no bigint is made and none is rounded. */
+/**
+ * What a reply says of its request: cookie and, extended, the offset (0 for compact requests), as halves so that no bigint
+ * is made and none is rounded.
+ */
 export interface ReplyTo {
   readonly cookieHigh: number;
   readonly cookieLow: number;

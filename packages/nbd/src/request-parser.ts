@@ -213,8 +213,6 @@ export class RequestParser {
     request.cookieLow = getU32(bytes, at + 12);
     const offsetHigh = getU32(bytes, at + 16);
     const offsetLow = getU32(bytes, at + 20);
-    request.offsetHigh = offsetHigh;
-    request.offsetLow = offsetLow;
     request.offset = offsetHigh * 0x1_0000_0000 + offsetLow;
     const length = getU32(bytes, at + 24);
     // One way for the life of a parser: the processor predicts it.
@@ -222,6 +220,9 @@ export class RequestParser {
       request.length = length;
       request.payloadBytes = type === Command.write ? length : 0;
     } else {
+      // Only extended replies say them again.
+      request.offsetHigh = offsetHigh;
+      request.offsetLow = offsetLow;
       request.length = length * 0x1_0000_0000 + getU32(bytes, at + 28);
       // A WRITE must have the flag. QEMU's client (10.0) leaves it out and sends the payload all the same.
       const hasPayload = (flags & CommandFlag.payloadLen) !== 0 || type === Command.write;
