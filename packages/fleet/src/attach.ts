@@ -1,5 +1,6 @@
 /** From export names to attachments, and the list of export names. */
 import { PandoError } from '@pando/common';
+import { contextsOf } from './contexts.ts';
 import type { FleetContext } from './context.ts';
 import { findBackup, holdBackup, holdVm, lookUpVm, vmMissing } from './lookup.ts';
 import { looksLikeId, splitExportName } from './names.ts';
@@ -16,25 +17,36 @@ const LIST_RECORDS = 256;
  */
 export async function attach(ctx: FleetContext, exportName: string): Promise<Attachment> {
   const { owner, disk } = splitExportName(exportName);
-  const open = async (id: string, label: string, disks: readonly StoredDisk[]): Promise<Attachment> => {
+  const open = async (
+    id: string,
+    vmId: string,
+    label: string,
+    disks: readonly StoredDisk[],
+  ): Promise<Attachment> => {
     if (ctx.closing.aborted) throw ctx.closing.reason as Error;
     const chosen = chooseDisk(label, disks, disk);
-    return ctx.attachments.add(id, `${label}/${chosen.name}`, () => ctx.volumes.open(chosen.disk));
+    const contexts = contextsOf(ctx, vmId, chosen.name);
+    return ctx.attachments.add(id, `${label}/${chosen.name}`, contexts, () => ctx.volumes.open(chosen.disk));
   };
   if (!owner.includes('@')) {
     if ((await lookUpVm(ctx, owner)) !== undefined || !looksLikeId(owner)) {
-      return holdVm(ctx, owner, 'shared', (vm) => open(vm.id, vm.record.name, vm.record.disks));
+      return holdVm(ctx, owner, 'shared', (vm) => open(vm.id, vm.id, vm.record.name, vm.record.disks));
     }
     await findBackup(ctx, owner).catch((error: unknown) => {
       throw error instanceof PandoError && error.code === 'backup-missing' ? vmMissing(owner) : error;
     });
   }
   return holdBackup(ctx, owner, 'shared', ({ id, record }) =>
-    open(id, `${record.vmName}@${record.name}`, record.disks),
+    open(id, record.vmId, `${record.vmName}@${record.name}`, record.disks),
   );
 }
 
-function chooseDisk(label: string, disks: readonly StoredDisk[], name: string | undefined): StoredDisk {
+/** The disk of that name, or the only one. @throws `disk-missing` */
+export function chooseDisk(
+  label: string,
+  disks: readonly StoredDisk[],
+  name: string | undefined,
+): StoredDisk {
   const wanted = name?.normalize('NFC');
   const found =
     wanted === undefined && disks.length === 1 ? disks[0] : disks.find((disk) => disk.name === wanted);

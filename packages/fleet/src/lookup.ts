@@ -25,10 +25,28 @@ export async function lookUpVm(ctx: FleetContext, ref: string): Promise<StoredVm
 
 /** @throws `backup-missing` */
 export async function findBackup(ctx: FleetContext, ref: string): Promise<StoredBackup> {
+  const found = await lookUpBackup(ctx, ref);
+  if (found === undefined) throw backupMissing(ref);
+  return found;
+}
+
+export async function lookUpBackup(ctx: FleetContext, ref: string): Promise<StoredBackup | undefined> {
   const id = looksLikeId(ref) ? ref : await lookUpBackupId(ctx, ref);
   const record = id === undefined ? undefined : await getRecord(ctx.catalog, 'backup', id);
-  if (id === undefined || record === undefined) throw backupMissing(ref);
-  return { id, record };
+  return id === undefined || record === undefined ? undefined : { id, record };
+}
+
+/** As lookUpBackup; a name without `vm@` is one of a backup of the given VM, which may be gone. */
+export async function lookUpBackupFrom(
+  ctx: FleetContext,
+  vmId: string,
+  ref: string,
+): Promise<StoredBackup | undefined> {
+  const found = await lookUpBackup(ctx, ref);
+  const name = found === undefined ? asName(ref) : undefined;
+  const named =
+    name === undefined ? undefined : await getRecord(ctx.catalog, 'backup-name', backupNameKey(vmId, name));
+  return named === undefined ? found : lookUpBackup(ctx, named.id);
 }
 
 /**

@@ -6,3 +6,4 @@ await import('./vms.test.ts');
 await import('./backups.test.ts');
 await import('./restore.test.ts');
 await import('./attachments.test.ts');
+await import('./contexts.test.ts');

@@ -89,6 +89,12 @@ export interface OwnerSpace {
 /** What an attachment can say about ranges of its disk besides what is allocated. */
 export interface DiskContext {
   readonly name: string;
+  /**
+   * Canonical export name of the backup's disk that is compared with, `<vm>@<backup>/<disk>`: who may not read that
+   * must not be told what differs from it.
+   */
+  readonly comparedWith?: string;
+  /** Errors as BlockDevice.read; `shutting-down` when the backup was taken away. */
   describe(offset: number, length: number, extentsMax: number): Promise<StatusExtents>;
   close(): Promise<void>;
 }
@@ -98,18 +104,23 @@ export interface DiskContext {
  *
  * Contexts: `qemu:allocation-depth`; `qemu:dirty-bitmap:<backup>`, what has changed since a backup: `<name>` of a backup
  * of the same VM, or any `<vm>@<name>`, with `/<disk>` behind it to choose a disk (default: the one of the same name,
- * or the only one); `x-pando:root`, 1 where bytes are not in the root yet, and `x-pando:root:<64 hex digits>`, the same,
+ * or the only one), an id of a backup in place of its name; for a disk of a backup, the VM is the one that it was taken of;
+ * `x-pando:root`, 1 where bytes are not in the root yet, and `x-pando:root:<64 hex digits>`, the same,
  * there while that is the root.
  */
 export interface Attachment extends BlockDevice {
   readonly exportName: string;
   /** Aborted when the fleet throws the client out (a forced restore or delete, shutdown). */
   readonly revoked: AbortSignal;
-  /** Full names of contexts that begin with `prefix`, backups newest first: at most `limit`. */
+  /**
+   * Full names of contexts that begin with `prefix`: at most `limit`, backups of the same VM last and newest first. With a
+   * prefix that goes into the name of a backup, the newest of the first `limit` such names.
+   */
   contextNames(prefix: string, limit: number): Promise<readonly string[]>;
   /**
-   * Opens a context; undefined for a name that is none. A backup that is compared with cannot be deleted meanwhile
-   * unless forced, as if a client had it attached.
+   * Opens a context; undefined for a name that is none. A backup that is compared with cannot be deleted meanwhile, as
+   * if a client had it attached; when the fleet throws the backup's clients out, this attachment is revoked.
+   * @throws errors of kind `data`; `too-busy`; `shutting-down` and the reason of `revoked` when it is over
    */
   openContext(name: string): Promise<DiskContext | undefined>;
   close(): Promise<void>;
@@ -123,12 +134,22 @@ export interface ImportSource {
 }
 
 export interface ImportProgress {
+  /** `verifying` while the source, or what is stored, is read again. */
+  readonly phase?: 'verifying';
   readonly doneBytes: number;
   readonly allBytes?: number;
 }
 
-export interface ImportResult {
-  readonly vm: Vm;
+/** Names the whole content of a disk; equal for equal disks of stores with chunks of one size. */
+export interface DiskRoot {
+  /** Id of the top node as 64 hex digits; zeros for a disk that is all hole. */
+  readonly root: string;
+  readonly sizeBytes: number;
+  readonly chunkBytes: number;
+}
+
+/** What an import read and stored; the root is that of the imported disk. */
+export interface ImportFigures extends DiskRoot {
   /** Bytes read from the source that were not holes. */
   readonly readBytes: number;
   readonly newBytes: number;
@@ -140,6 +161,16 @@ export interface ImportResult {
   readonly newChunks: number;
 }
 
+export interface ImportResult extends ImportFigures {
+  readonly vm: Vm;
+}
+
+export interface BackupImportResult extends ImportFigures {
+  readonly backup: Backup;
+  /** Bytes, in whole chunks, in which the disk differs from that of the backup it was imported since. */
+  readonly changedBytes: number;
+}
+
 /** What every long operation takes. */
 export interface Work<P> {
   readonly signal?: AbortSignal;
@@ -148,10 +179,24 @@ export interface Work<P> {
 
 export interface Fleet {
   createVm(request: { name: string; disks: readonly { name: string; sizeBytes: number }[] }): Promise<Vm>;
+  /**
+   * Makes a VM of a source. `verify`: reads the source again before there is a VM, and compares roots; the source must
+   * bear a second reading.
+   * @throws `verify-failed`, `size-invalid`, `name-taken`, `import-interrupted`, `cancelled`, and what the source throws
+   */
   importVm(
-    request: { name: string; diskName?: string; source: ImportSource },
+    request: { name: string; diskName?: string; source: ImportSource; verify?: boolean },
     work?: Work<ImportProgress>,
   ): Promise<ImportResult>;
+  /**
+   * Makes a backup of a source: the next one of the VM of the backup `since`, which may be gone, with its other disks as
+   * they are in `since`. The size of the disk may differ. Until it ends, `since` cannot be deleted. Errors as importVm,
+   * `backup-missing`, `disk-missing` (`diskName` is needed where there are several).
+   */
+  importBackup(
+    request: { since: string; name?: string; diskName?: string; source: ImportSource; verify?: boolean },
+    work?: Work<ImportProgress>,
+  ): Promise<BackupImportResult>;
   listVms(request?: PageRequest & { namePrefix?: string }): Promise<Page<Vm>>;
   /** @throws `vm-missing` */
   getVm(vm: string): Promise<Vm>;
@@ -173,8 +218,18 @@ export interface Fleet {
   /** By id, or as `vm@name`. @throws `backup-missing` */
   getBackup(backup: string): Promise<Backup>;
   deleteBackup(backup: string): Promise<void>;
-  /** With `as`: a new VM. Without: in place, onto the VM it was taken of. @throws `vm-attached` unless forced */
-  restoreBackup(backup: string, request?: { as?: string; force?: boolean }): Promise<Vm>;
+  /**
+   * With `as`: a new VM. Without: in place, onto the VM it was taken of. `verify`: first every chunk of the backup is read
+   * and checked against its id; only that is told as progress, and can be cancelled.
+   * @throws `vm-attached` unless forced; `chunk-corrupt` naming disks and ranges when verifying found damage
+   */
+  restoreBackup(
+    backup: string,
+    request?: { as?: string; force?: boolean; verify?: boolean },
+    work?: Work<ImportProgress>,
+  ): Promise<Vm>;
+  /** The root of a disk of a backup, once all of it is in the tree. @throws `backup-missing`, `disk-missing` */
+  diskRoot(backup: string, disk: string): Promise<DiskRoot>;
 
   /** Export names: `<vm>/<disk>` and `<vm>@<backup>/<disk>`; `<vm>` alone when it has one disk. @throws the missing kinds */
   attach(exportName: string): Promise<Attachment>;

@@ -2,7 +2,7 @@
  * Volumes in memory, for tests of the fleet alone: contents in maps of blocks, records in the catalog in the same
  * commit as the caller's, errors where the contract says so. No log, no overlays, no destage.
  */
-import { MemoryBlockDevice } from '@pando/block-device';
+import { MemoryBlockDevice, type StatusExtents } from '@pando/block-device';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import { HOLE_ID, PandoError, isHole } from '@pando/common';
 import { heightFor, readTree, type ChunkReader, type Root } from '@pando/tree';
@@ -15,6 +15,10 @@ interface FakeDisk {
   root: Root;
   size: number;
   blocks: Blocks;
+  /** What the root holds: nothing is ever destaged. */
+  readonly settled: Blocks;
+  /** What it was at its newest fork. */
+  forked: Blocks | undefined;
   readonly readOnly: boolean;
   handles: number;
 }
@@ -57,7 +61,7 @@ export class FakeVolumes implements Volumes {
   }: ForkRequest): Promise<readonly (readonly DiskNumber[])[]> {
     const frozen = sources
       .map((number) => this.#find(number))
-      .map((disk) => ({ ...disk, blocks: copy(disk.blocks) }));
+      .map((disk) => ({ ...disk, blocks: copy(disk.blocks), forked: copy(disk.blocks) }));
     const made = Array.from({ length: copies }, () =>
       frozen.map((disk) => ({
         number: ++this.#last,
@@ -71,6 +75,7 @@ export class FakeVolumes implements Volumes {
       ...records(numbers),
     ]);
     for (const { number, disk } of all) this.#disks.set(number, disk);
+    for (const [i, number] of sources.entries()) this.#find(number).forked = frozen[i]!.forked;
     return numbers;
   }
 
@@ -83,7 +88,13 @@ export class FakeVolumes implements Volumes {
       const from = this.#find(source);
       return {
         target,
-        disk: { ...from, blocks: copy(from.blocks), readOnly: false, handles: 0 } satisfies FakeDisk,
+        disk: {
+          ...from,
+          blocks: copy(from.blocks),
+          forked: copy(from.blocks),
+          readOnly: false,
+          handles: 0,
+        } satisfies FakeDisk,
       };
     });
     await this.#catalog.commit([...changes.map(({ target, disk }) => this.#put(target, disk)), ...records()]);
@@ -143,7 +154,15 @@ export class FakeVolumes implements Volumes {
   async #make(from: From): Promise<FakeDisk> {
     if ('size' in from) {
       const root = { id: HOLE_ID, height: heightFor(from.size, this.chunkBytes), size: from.size };
-      return { root, size: from.size, blocks: new Map(), readOnly: false, handles: 0 };
+      return {
+        root,
+        size: from.size,
+        blocks: new Map(),
+        settled: new Map(),
+        forked: undefined,
+        readOnly: false,
+        handles: 0,
+      };
     }
     const { root } = from;
     const blocks: Blocks = new Map();
@@ -152,7 +171,15 @@ export class FakeVolumes implements Volumes {
       await readTree(this.#reader, root, at, Math.min(this.chunkBytes, root.size - at), block, 0);
       if (block.some((byte) => byte !== 0)) blocks.set(at / this.chunkBytes, block);
     }
-    return { root, size: root.size, blocks, readOnly: false, handles: 0 };
+    return {
+      root,
+      size: root.size,
+      blocks,
+      settled: copy(blocks),
+      forked: undefined,
+      readOnly: false,
+      handles: 0,
+    };
   }
 
   #find(number: DiskNumber): FakeDisk {
@@ -186,17 +213,67 @@ function copy(blocks: Blocks): Blocks {
 
 class FakeHandle extends MemoryBlockDevice implements OpenVolume {
   readonly disk: DiskNumber;
+  readonly #disk: FakeDisk;
   #onClose: (() => void) | undefined;
 
   constructor(number: DiskNumber, disk: FakeDisk, blockBytes: number, onClose: () => void) {
     super({ size: disk.size, blockBytes, readOnly: disk.readOnly }, disk.blocks);
     this.disk = number;
+    this.#disk = disk;
     this.#onClose = onClose;
+  }
+
+  get root(): Root {
+    return this.#disk.root;
+  }
+
+  async differences(other: FakeHandle, ...range: Parameters<OpenVolume['depths']>): Promise<StatusExtents> {
+    if (other.#onClose === undefined) throw new PandoError('shutting-down', 'the other disk is closed');
+    return this.#flags(range, (block) => (this.#isAs(block, other.#disk.blocks) ? 0 : 1));
+  }
+
+  async depths(...range: Parameters<OpenVolume['depths']>): Promise<StatusExtents> {
+    const { forked } = this.#disk;
+    return this.#flags(range, (block) => {
+      if (this.#isAs(block, new Map())) return 0;
+      return forked !== undefined && this.#isAs(block, forked) ? 2 : 1;
+    });
+  }
+
+  async pending(...range: Parameters<OpenVolume['depths']>): Promise<StatusExtents> {
+    return this.#flags(range, (block) => (this.#isAs(block, this.#disk.settled) ? 0 : 1));
   }
 
   close(): Promise<void> {
     this.#onClose?.();
     this.#onClose = undefined;
     return Promise.resolve();
+  }
+
+  #isAs(block: number, others: Blocks): boolean {
+    const zeros = new Uint8Array(this.blockBytes);
+    return Buffer.compare(this.#disk.blocks.get(block) ?? zeros, others.get(block) ?? zeros) === 0;
+  }
+
+  #flags(
+    [offset, length, extentsMax]: Parameters<OpenVolume['depths']>,
+    flagOf: (block: number) => number,
+  ): StatusExtents {
+    if (this.#onClose === undefined) throw new PandoError('shutting-down', 'the disk is closed');
+    const lengths: number[] = [];
+    const flags: number[] = [];
+    for (let at = offset; at < offset + length;) {
+      const block = Math.floor(at / this.blockBytes);
+      const end = Math.min(offset + length, (block + 1) * this.blockBytes);
+      const flag = flagOf(block);
+      if (flags.at(-1) === flag) lengths[lengths.length - 1]! += end - at;
+      else if (flags.length === extentsMax) break;
+      else {
+        lengths.push(end - at);
+        flags.push(flag);
+      }
+      at = end;
+    }
+    return { lengths, flags };
   }
 }
