@@ -166,7 +166,7 @@ for (const { name, address, replies, tls, wrap } of variants) {
     {
       create: (size) => open(wrap(new MemoryBlockDevice({ size }))),
       createReadOnly: (size) => open(wrap(new MemoryBlockDevice({ size, readOnly: true }))),
-      openAnother: (device) => connect(address(), names.get(device)!, replies),
+      openAnother: (device) => connect(address(), names.get(device)!, replies, tls),
       cleanUp: async () => {
         await Promise.all(clients.splice(0).map((client) => client.close()));
         names.clear();
