@@ -122,7 +122,7 @@ export interface Volumes {
   /** Removes disks. @throws `disk-missing`, `disk-in-use` when one is open */
   remove(disks: readonly DiskNumber[], records: () => readonly CatalogOperation[]): Promise<void>;
 
-  /** Opens a disk; several handles may be open at once, and see each other's writes. @throws `disk-missing` */
+  /** Opens a disk; several handles may be open at once, and see each other's writes. @throws `disk-missing`, `disk-in-use` while it is removed, replaced or shrunk */
   open(disk: DiskNumber): Promise<OpenVolume>;
 
   /** Whether any handle of the disk is open. */

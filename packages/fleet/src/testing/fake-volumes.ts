@@ -30,6 +30,7 @@ export class FakeVolumes implements Volumes {
   readonly #catalog: Catalog;
   readonly #reader: ChunkReader;
   readonly #disks = new Map<DiskNumber, FakeDisk>();
+  readonly #removing = new Set<DiskNumber>();
   #last = 0;
 
   constructor(catalog: Catalog, reader: ChunkReader) {
@@ -119,13 +120,19 @@ export class FakeVolumes implements Volumes {
       this.#find(number);
       this.#refuseOpen(number);
     }
+    for (const number of numbers) this.#removing.add(number);
     const gone = numbers.map((number) => ({ type: 'delete', table: 'disk', key: diskKey(number) }) as const);
-    await this.#catalog.commit([...gone, ...records()]);
-    for (const number of numbers) this.#disks.delete(number);
+    try {
+      await this.#catalog.commit([...gone, ...records()]);
+      for (const number of numbers) this.#disks.delete(number);
+    } finally {
+      for (const number of numbers) this.#removing.delete(number);
+    }
   }
 
   async open(number: DiskNumber): Promise<OpenVolume> {
     const disk = this.#find(number);
+    if (this.#removing.has(number)) throw new PandoError('disk-in-use', `disk ${number} is being removed`);
     disk.handles++;
     return new FakeHandle(number, disk, this.chunkBytes, () => disk.handles--);
   }
