@@ -70,7 +70,7 @@ export async function createBackup(
 }
 
 /** The given name, or one made of the time; free and reserved. @throws `name-taken` when the given one is not free */
-async function reserveName(
+export async function reserveName(
   ctx: FleetContext,
   vmId: string,
   given: string | undefined,

@@ -13,6 +13,7 @@ import { Imports } from './imports.ts';
 import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 import { Locks, Reservations } from './locks.ts';
 import { finishRemovals, restoreBackup } from './restore.ts';
+import { diskRoot } from './roots.ts';
 import { Space } from './space.ts';
 import type { Fleet } from './types.ts';
 import { cloneVm, createVm, deleteVm, getVm, listVms, renameVm, resizeDisk } from './vms.ts';
@@ -79,7 +80,8 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
 
   return {
     createVm: (request) => run(() => createVm(ctx, request)),
-    importVm: (request, work = {}) => run(() => imports.run(ctx, request, work)),
+    importVm: (request, work = {}) => run(() => imports.importVm(ctx, request, work)),
+    importBackup: (request, work = {}) => run(() => imports.importBackup(ctx, request, work)),
     listVms: (request = {}) => run(() => listVms(ctx, request)),
     getVm: (vm) => run(() => getVm(ctx, vm)),
     renameVm: (vm, name) => run(() => renameVm(ctx, vm, name)),
@@ -90,7 +92,8 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     listBackups: (request = {}) => run(() => listBackups(ctx, request)),
     getBackup: (backup) => run(() => getBackup(ctx, backup)),
     deleteBackup: (backup) => run(() => deleteBackup(ctx, backup)),
-    restoreBackup: (backup, request = {}) => run(() => restoreBackup(ctx, backup, request)),
+    restoreBackup: (backup, request = {}, work = {}) => run(() => restoreBackup(ctx, backup, request, work)),
+    diskRoot: (backup, disk) => run(() => diskRoot(ctx, backup, disk)),
     attach: (exportName) => run(() => attach(ctx, exportName)),
     listExports: (limit) => run(() => listExports(ctx, limit)),
     space: (work) => run(() => space.report(withClosing(work))),

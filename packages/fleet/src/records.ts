@@ -9,7 +9,7 @@
  *     backup-label    vm name @ name / id      → MarkRecord       by the VM's name when it was taken
  *     vm-gone         id                       → GoneRecord       deleted VMs that have backups
  *     vm-gone-name    name                     → IdRecord         the latest of them by its last name
- *     disk-removal    id                       → RemovalRecord    disks that a restore replaced, until they are removed
+ *     disk-removal    id                       → RemovalRecord    disks that a restore replaced, or an import needs for a moment, until they are removed
  *
  * Table `disk` belongs to the volumes; the fleet reads it for reports. Names hold no `/` and no `@`.
  */

@@ -1,7 +1,7 @@
 /** Restore: as a new VM, or in place. */
 import { PandoError } from '@pando/common';
 import type { FleetContext } from './context.ts';
-import { holdBackup, withVmNames } from './lookup.ts';
+import { findBackup, holdBackup, withVmNames } from './lookup.ts';
 import { checkName } from './names.ts';
 import {
   getRecord,
@@ -12,21 +12,29 @@ import {
   type StoredDisk,
   type StoredVm,
 } from './records.ts';
-import type { Vm } from './types.ts';
+import type { ImportProgress, Vm, Work } from './types.ts';
+import { verifyBackup } from './verify.ts';
 import { detachClients, newVm, toVm } from './vms.ts';
 
 export async function restoreBackup(
   ctx: FleetContext,
   ref: string,
-  request: { readonly as?: string; readonly force?: boolean },
+  request: { readonly as?: string; readonly force?: boolean; readonly verify?: boolean },
+  work: Work<ImportProgress>,
 ): Promise<Vm> {
+  const { id } = await findBackup(ctx, ref);
+  const verify = async (): Promise<void> => {
+    if (request.verify === true) await verifyBackup(ctx, id, work);
+  };
   if (request.as === undefined) {
-    return holdBackup(ctx, ref, 'shared', (backup) => restoreInPlace(ctx, backup, request.force === true));
+    await verify();
+    return holdBackup(ctx, id, 'shared', (backup) => restoreInPlace(ctx, backup, request.force === true));
   }
   const name = checkName('VM name', request.as);
-  return withVmNames(ctx, [name], () =>
-    holdBackup(ctx, ref, 'shared', (backup) => restoreAs(ctx, backup, name)),
-  );
+  return withVmNames(ctx, [name], async () => {
+    await verify();
+    return holdBackup(ctx, id, 'shared', (backup) => restoreAs(ctx, backup, name));
+  });
 }
 
 async function restoreAs(ctx: FleetContext, { record }: StoredBackup, name: string): Promise<Vm> {
@@ -102,7 +110,7 @@ async function swapDisks(ctx: FleetContext, vm: StoredVm, backup: StoredBackup):
   return { id: vm.id, record };
 }
 
-/** Removes disks that a restore replaced, also those that an earlier run of the process did not get to. */
+/** Removes disks that a restore replaced, or an import needed for a moment, also those that an earlier run of the process did not get to. */
 export async function finishRemovals(ctx: FleetContext): Promise<void> {
   for (;;) {
     const found = await ctx.catalog.list('disk-removal');
@@ -114,7 +122,11 @@ export async function finishRemovals(ctx: FleetContext): Promise<void> {
 }
 
 /** Resolves to false when it has to be tried again later: the restore itself is done. */
-async function removeDisks(ctx: FleetContext, removal: string, disks: readonly number[]): Promise<boolean> {
+export async function removeDisks(
+  ctx: FleetContext,
+  removal: string,
+  disks: readonly number[],
+): Promise<boolean> {
   try {
     await ctx.volumes.remove(disks, () => [remove('disk-removal', removal)]);
     return true;
