@@ -1,3 +1,4 @@
+export { createImage, formatOfName } from './create-image.ts';
 export { openNbdSource, type NbdSourceOptions } from './nbd-source.ts';
 export { looksLikeNbdUri, parseNbdUri, type NbdUri } from './nbd-uri.ts';
 export { openImage } from './open-image.ts';

@@ -44,13 +44,22 @@ export interface CreateImageOptions {
   readonly sizeBytes: number;
   /** qcow2 only: compressed clusters. */
   readonly compress?: boolean;
+  /** Whether a regular file of that name is replaced. Default: it is refused, with `file-exists`. */
+  readonly replace?: boolean;
+  /** Ends what is under way; `abort` is to be called all the same. */
+  readonly signal?: AbortSignal;
 }
 
 /** A new image file. It has its name when `finish` has resolved, whole and synced, or not at all. */
 export interface DiskTarget {
   /** Writes in ascending order; what is skipped is a hole. The data is taken before it resolves. */
   write(position: number, data: Uint8Array): Promise<void>;
-  finish(): Promise<void>;
+  /**
+   * Completes the image. Before it gets its name it is checked, by `qemu-img check` where the format has that, and by
+   * `verify`, which reads the finished file; when that throws, there is no file.
+   * @throws `verify-failed`, `file-failed`, `file-exists`
+   */
+  finish(verify?: (written: DiskSource) => Promise<void>): Promise<void>;
   /** Removes what there is of it. Idempotent; after `finish` it does nothing. */
   abort(): Promise<void>;
 }
