@@ -3,7 +3,7 @@
  * its own, and with the ends that tests need: an orderly stop, kill -9, and a start on what is left.
  *
  * The addresses are read from what the server prints when it is ready: the first `http://HOST:PORT` and the first
- * `nbd://HOST:PORT` on its output.
+ * `nbd://HOST:PORT` (`nbds://` where TLS is required) on its output.
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
@@ -115,7 +115,7 @@ export class TestServer {
         if (own.length > LOG_CHARACTERS_MAX) return;
         own += data.toString();
         const http = /http:\/\/[\w.[\]:]*?:(\d+)\b/.exec(own);
-        const nbd = /nbd:\/\/[\w.[\]:]*?:(\d+)\b/.exec(own);
+        const nbd = /nbds?:\/\/[\w.[\]:]*?:(\d+)\b/.exec(own);
         if (http === null || nbd === null) return;
         this.#url = `http://127.0.0.1:${http[1]!}`;
         this.#nbdPort = Number(nbd[1]);

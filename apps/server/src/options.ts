@@ -1,5 +1,6 @@
 /** What a server can be told: the options, and the flags that say them on a command line. */
 import { parseSize, PandoError } from '@pando/common';
+import type { TlsFiles, TlsMode } from '@pando/nbd';
 import { parseAddress, type Address } from './addresses.ts';
 
 export interface ServeOptions {
@@ -7,6 +8,16 @@ export interface ServeOptions {
   readonly http: Address;
   readonly nbd: Address;
   readonly nbdSocket?: string;
+  /** Permissions of that socket; default 0o600. */
+  readonly nbdSocketMode?: number;
+  /** Default: `require` with a certificate or keys, else `off`. */
+  readonly nbdTls?: TlsMode;
+  /** Paths of the files. */
+  readonly nbdTlsFiles?: TlsFiles;
+  /** Path of the rules who may use which export. */
+  readonly nbdAccessFile?: string;
+  /** Serve NBD without TLS also beyond this machine. */
+  readonly insecureNbd?: boolean;
   /** Where `POST /imports` may read files. Absent: nowhere. */
   readonly importDirectory?: string;
   /** Names besides localhost and IP addresses that requests may carry as their host. */
@@ -19,6 +30,8 @@ export interface ServeOptions {
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export const TLS_MODES: readonly TlsMode[] = ['off', 'allow', 'require'];
 
 export interface RunOptions extends ServeOptions {
   readonly logLevel: LogLevel;
@@ -41,6 +54,27 @@ export const SERVE_FLAGS: readonly Flag[] = [
   { name: 'http', value: 'HOST:PORT', fallback: '127.0.0.1:7400', help: 'where REST listens' },
   { name: 'nbd', value: 'HOST:PORT', fallback: '127.0.0.1:10809', help: 'where NBD listens' },
   { name: 'nbd-socket', value: 'PATH', help: 'Unix socket on which NBD listens too' },
+  {
+    name: 'nbd-socket-mode',
+    value: 'MODE',
+    fallback: '600',
+    help: 'permissions of that socket, octal; 660 lets the group connect too',
+  },
+  {
+    name: 'nbd-tls',
+    value: 'MODE',
+    help: `TLS of NBD: ${TLS_MODES.join(', ')} (require when a certificate or keys are given, else off)`,
+  },
+  { name: 'nbd-tls-cert', value: 'FILE', help: 'certificate of the server and those above it, PEM' },
+  { name: 'nbd-tls-key', value: 'FILE', help: 'key of that certificate, PEM' },
+  { name: 'nbd-tls-ca', value: 'FILE', help: 'ask clients for certificates that this authority signed, PEM' },
+  {
+    name: 'nbd-tls-psk',
+    value: 'FILE',
+    help: 'keys shared with clients, lines IDENTITY:HEXKEY as of psktool',
+  },
+  { name: 'nbd-access', value: 'FILE', help: 'rules which client may use which export, JSON' },
+  { name: 'insecure-nbd', help: 'let NBD listen beyond this machine without requiring TLS' },
   { name: 'import-dir', value: 'DIR', help: 'directory whose files can be imported by path' },
   {
     name: 'host-name',
@@ -74,6 +108,16 @@ export function runOptions(
   if (!(minutes >= 0 && minutes <= 10_000)) {
     throw new PandoError('request-invalid', '--gc-every is a number of minutes, up to 10000');
   }
+  const nbdTls = TLS_MODES.find((mode) => mode === text('nbd-tls'));
+  if (nbdTls === undefined && text('nbd-tls') !== undefined) {
+    throw new PandoError('request-invalid', `--nbd-tls is one of ${TLS_MODES.join(', ')}`);
+  }
+  const socketMode = text('nbd-socket-mode')!;
+  if (!/^0?[0-7]{3}$/.test(socketMode)) {
+    throw new PandoError('request-invalid', '--nbd-socket-mode is an octal mode such as 600 or 660');
+  }
+  const given = <Name extends string>(name: Name, value: string | undefined): { [name in Name]?: string } =>
+    value === undefined ? {} : ({ [name]: value } as { [name in Name]: string });
   const nbdSocket = text('nbd-socket');
   const importDirectory = text('import-dir');
   const chunkBytes = text('chunk-bytes');
@@ -82,7 +126,17 @@ export function runOptions(
     dataDirectory: text('data')!,
     http: parseAddress(text('http')!),
     nbd: parseAddress(text('nbd')!),
-    ...(nbdSocket === undefined ? {} : { nbdSocket }),
+    ...given('nbdSocket', nbdSocket),
+    nbdSocketMode: Number.parseInt(socketMode, 8),
+    ...(nbdTls === undefined ? {} : { nbdTls }),
+    nbdTlsFiles: {
+      ...given('certificate', text('nbd-tls-cert')),
+      ...given('key', text('nbd-tls-key')),
+      ...given('clientCa', text('nbd-tls-ca')),
+      ...given('pskKeys', text('nbd-tls-psk')),
+    },
+    ...given('nbdAccessFile', text('nbd-access')),
+    insecureNbd: values['insecure-nbd'] === true,
     ...(importDirectory === undefined ? {} : { importDirectory }),
     ...(Array.isArray(hostNames) ? { hostNames: hostNames as string[] } : {}),
     ...(chunkBytes === undefined ? {} : { chunkBytes: parseSize(chunkBytes) }),

@@ -17,7 +17,8 @@ export async function run(options: RunOptions): Promise<number> {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
   });
   // Closed terminals and readers of the greeting that went away are no reason to end.
-  process.on('SIGHUP', () => undefined);
+  let reload = (): void => undefined;
+  process.on('SIGHUP', () => reload());
   process.stdout.on('error', () => undefined);
 
   let serving: Serving;
@@ -30,6 +31,10 @@ export async function run(options: RunOptions): Promise<number> {
   }
   process.stdout.write(options.json ? readyLine(serving, options) : greeting(serving, options));
   logger.info({ ...serving.addresses, data: options.dataDirectory, version: VERSION }, 'serving');
+
+  reload = () => {
+    serving.reload().catch((error: unknown) => logger.error({ err: error }, 'reading files again failed'));
+  };
 
   const signal = await stop;
   logger.info({ signal }, 'stopping; once more to stop at once');
@@ -69,11 +74,12 @@ function readyLine({ addresses, storeId }: Serving, { dataDirectory }: RunOption
 }
 
 function greeting({ addresses, isNew }: Serving, { dataDirectory }: RunOptions): string {
-  const { http, nbd, nbdSocket } = addresses;
+  const { http, nbd, nbdSocket, nbdTls } = addresses;
+  const tls = { off: '', allow: '   TLS on request', require: '   TLS required' }[nbdTls];
   const lines = [
     `Pando ${VERSION}`,
     `  REST  ${http}   try it: ${http}/docs`,
-    `  NBD   ${nbd}${nbdSocket === undefined ? '' : `   and ${nbdSocket}`}`,
+    `  NBD   ${nbd}${nbdSocket === undefined ? '' : `   and ${nbdSocket}`}${tls}`,
     `  data  ${dataDirectory}${isNew ? ' (new)' : ''}`,
   ];
   if (process.stdout.isTTY) {

@@ -2,12 +2,20 @@
 import { stat } from 'node:fs/promises';
 import { buildApi, Jobs, type App } from '@pando/api';
 import { FileSystemSpaceGuard, PandoError, systemClock } from '@pando/common';
-import { createNbdServer, type NbdServer } from '@pando/nbd';
+import { createNbdServer, type NbdServer, type TlsMode } from '@pando/nbd';
 import { pino, type Logger } from 'pino';
 import { formatAddress, isLoopback, listenError } from './addresses.ts';
 import { openDataDirectory } from './data-directory.ts';
 import { GC_EVERY_MS_DEFAULT, Housekeeping } from './housekeeping.ts';
+import {
+  checkExposure,
+  readNbdSecurity,
+  reloadNbdSecurity,
+  tlsModeOf,
+  warnOfExposure,
+} from './nbd-security.ts';
 import type { ServeOptions } from './options.ts';
+import { isRotational } from './rotational.ts';
 import { collectGarbage, openStore, type OpenStore } from './store.ts';
 import { VERSION } from './version.ts';
 
@@ -18,8 +26,9 @@ const NBD_DRAIN_MS = 10_000;
 export interface Addresses {
   /** `http://127.0.0.1:7400` */
   readonly http: string;
-  /** `nbd://127.0.0.1:10809` */
+  /** `nbd://127.0.0.1:10809`, or `nbds://…` where TLS is required */
   readonly nbd: string;
+  readonly nbdTls: TlsMode;
   /** Path of the Unix socket, if there is one. */
   readonly nbdSocket?: string;
 }
@@ -29,6 +38,10 @@ export interface Serving {
   readonly storeId: string;
   /** Whether the data directory was made just now. */
   readonly isNew: boolean;
+  /**
+   * Reads certificates, keys and access rules of NBD again. What is wrong with them is logged, and the old ones stay.
+   */
+  reload(): Promise<void>;
   /**
    * Stops listening, drains clients, ends jobs, and closes the store: everything that was acknowledged is on disk.
    * Takes bounded time. Idempotent.
@@ -46,6 +59,8 @@ export async function serve(
 ): Promise<Serving> {
   const clock = systemClock;
   if (options.importDirectory !== undefined) await checkImportDirectory(options.importDirectory);
+  checkExposure(options);
+  const security = await readNbdSecurity(options, clock, logger);
 
   // Undone in reverse order, when starting fails as when the server stops.
   const closers: (() => Promise<void>)[] = [];
@@ -91,6 +106,10 @@ export async function serve(
       exports: { list: (limit) => fleet.listExports(limit), open: (name) => fleet.attach(name) },
       logger,
       clock,
+      rotational: await isRotational(directory.path),
+      tls: tlsModeOf(options),
+      ...security,
+      ...(options.nbdSocketMode === undefined ? {} : { socketMode: options.nbdSocketMode }),
     });
     closers.push(() => nbd.close({ drainMsMax: NBD_DRAIN_MS }));
     const app = await buildApi({
@@ -116,25 +135,24 @@ export async function serve(
     closers.push(() => closeHttp(app, open, jobs));
 
     const addresses = await listen(options, app, nbd);
-    for (const [what, { host }] of [
-      ['REST', options.http],
-      ['NBD', options.nbd],
-    ] as const) {
-      if (!isLoopback(host)) {
-        logger.warn(
-          { host },
-          `${what} listens beyond this machine, and everyone who reaches it may do everything`,
-        );
-      }
+    if (!isLoopback(options.http.host)) {
+      logger.warn(
+        { host: options.http.host },
+        'REST listens beyond this machine, and everyone who reaches it may do everything',
+      );
     }
+    warnOfExposure(options, security, logger);
     housekeeping.start(open, { clock, jobs, logger, gcEveryMs: options.gcEveryMs ?? GC_EVERY_MS_DEFAULT });
     closers.push(() => housekeeping.close());
 
     let closing: Promise<void> | undefined;
+    let reloading = Promise.resolve();
     return {
       addresses,
       storeId: directory.store.storeId,
       isNew: directory.isNew,
+      // One after another: the files that were read last are those in force.
+      reload: () => (reloading = reloading.then(() => reloadNbdSecurity(options, nbd, clock, logger))),
       close: () => (closing ??= closeAll()),
     };
   } catch (error) {
@@ -143,11 +161,9 @@ export async function serve(
   }
 }
 
-async function listen(
-  { http, nbd, nbdSocket }: ServeOptions,
-  app: App,
-  nbdServer: NbdServer,
-): Promise<Addresses> {
+async function listen(options: ServeOptions, app: App, nbdServer: NbdServer): Promise<Addresses> {
+  const { http, nbd, nbdSocket } = options;
+  const nbdTls = tlsModeOf(options);
   const trying = async <T>(where: string, action: () => Promise<T>): Promise<T> => {
     try {
       return await action();
@@ -162,7 +178,8 @@ async function listen(
   const httpPort = typeof address === 'object' && address !== null ? address.port : http.port;
   return {
     http: `http://${formatAddress({ host: http.host, port: httpPort })}`,
-    nbd: `nbd://${formatAddress({ host: nbd.host, port: 'port' in bound ? bound.port : nbd.port })}`,
+    nbdTls,
+    nbd: `${nbdTls === 'require' ? 'nbds' : 'nbd'}://${formatAddress({ host: nbd.host, port: 'port' in bound ? bound.port : nbd.port })}`,
     ...(nbdSocket === undefined ? {} : { nbdSocket }),
   };
 }
