@@ -1,9 +1,10 @@
 /** Where an import's bytes come from: the body of a request, or a file in the import directory. */
-import { readlink, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { join, sep } from 'node:path';
-import { decodeSparse, openSparseFile, PandoError, type SparseFile } from '@pando/common';
+import { decodeSparse, PandoError } from '@pando/common';
 import type { ImportSource } from '@pando/fleet';
+import { openImage, type DiskSource, type ImageFormat } from '@pando/images';
 
 export interface UploadOptions {
   readonly body: IncomingMessage;
@@ -82,10 +83,15 @@ async function* bodyPieces(
 }
 
 /**
- * Opens a file of the import directory. Links may lead around inside the directory, not out of it.
- * @throws `import-path-refused`, `import-not-a-file`
+ * Opens a file of the import directory, an image of any format. Links may lead around inside the directory, not out of it,
+ * and so may the names of backing files that an image holds.
+ * @throws `import-path-refused`, `import-not-a-file`, and what openImage throws
  */
-export async function openImportFile(directory: string | undefined, path: string): Promise<SparseFile> {
+export async function openImportFile(
+  directory: string | undefined,
+  path: string,
+  format?: ImageFormat,
+): Promise<DiskSource> {
   if (directory === undefined) {
     throw new PandoError('import-path-refused', 'this server was started without an import directory');
   }
@@ -101,15 +107,8 @@ export async function openImportFile(directory: string | undefined, path: string
     throw new PandoError('import-not-a-file', `cannot open ${JSON.stringify(path)}`, { cause: error });
   }
   if (!isInside(root, real)) throw refused(path);
-  const file = await openSparseFile(real);
-  // What was opened may not be what was checked, if someone moved folders in between.
-  const opened =
-    process.platform === 'linux' ? await readlink(`/proc/self/fd/${file.handle.fd}`) : await realpath(real);
-  if (!isInside(root, opened)) {
-    await file.close();
-    throw refused(path);
-  }
-  return file;
+  // Checked again on the open file, if someone moved folders in between.
+  return openImage(real, { within: root, backingWithin: root, ...(format === undefined ? {} : { format }) });
 }
 
 function isInside(root: string, path: string): boolean {

@@ -117,14 +117,15 @@ async function readBack(
 
 function rawBody(file: FileHandle, partial: string, { sizeBytes, signal }: CreateImageOptions): Body {
   return {
-    write: (position, data) =>
-      local(async () => {
-        signal?.throwIfAborted();
+    write: async (position, data) => {
+      signal?.throwIfAborted();
+      return local(async () => {
         for (let done = 0; done < data.byteLength;) {
           const { bytesWritten } = await file.write(data, done, data.byteLength - done, position + done);
           done += bytesWritten;
         }
-      }, partial),
+      }, partial);
+    },
     finish: () => local(() => file.truncate(sizeBytes), partial),
     abort: () => Promise.resolve(),
   };
