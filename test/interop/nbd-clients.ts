@@ -6,7 +6,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect } from 'vitest';
-import { itWithTools, mustRun, runTool } from '../support/tools.ts';
+import { EXTENDED_QEMU, itWithTools, mustRun, runTool } from '../support/tools.ts';
 
 /** A disk that is being served. */
 export interface ServedDisk {
@@ -26,6 +26,7 @@ export interface DiskFactory {
 }
 
 const MiB = 2 ** 20;
+const GiB = 2 ** 30;
 
 /** Values of "key: value" lines. */
 function field(text: string, key: string): string | undefined {
@@ -320,6 +321,34 @@ export function testNbdClients(name: string, start: () => Promise<DiskFactory>):
         expect(printed).not.toMatch(/failed|error/i);
         const past = await runTool('qemu-io', ['-f', 'raw', '-c', 'write 16M 512', disk.uri]);
         expect(past.code).not.toBe(0);
+      },
+    );
+
+    itWithTools(
+      [`qemu-io${EXTENDED_QEMU}`, 'qemu-img'],
+      'qemu-io zeroes 40 GiB of a disk at once, and qemu-img sees what is left',
+      async () => {
+        const disk = await factory.create(64 * GiB);
+        const commands = [
+          'write -P 1 0 1M',
+          'write -P 2 30G 1M',
+          'write -P 3 50G 64k',
+          'write -z -n 512k 40G',
+          'read -P 0 30G 1M',
+          'read -P 0 512k 512k',
+          'read -P 1 0 512k',
+          'flush',
+        ];
+        const io = ['-f', 'raw', ...commands.flatMap((command) => ['-c', command]), disk.uri];
+        expect(await mustRun('qemu-io', io)).not.toMatch(/failed|error/i);
+        const map = await mustRun('qemu-img', ['map', '--output=json', '-f', 'raw', disk.uri]);
+        const extents = JSON.parse(map) as { start: number; length: number; data: boolean }[];
+        expect(extents.map(({ start, length, data }) => [start, length, data])).toEqual([
+          [0, MiB / 2, true],
+          [MiB / 2, 50 * GiB - MiB / 2, false],
+          [50 * GiB, 65_536, true],
+          [50 * GiB + 65_536, 14 * GiB - 65_536, false],
+        ]);
       },
     );
 
