@@ -28,6 +28,7 @@ usage:
 
 environment:
   CLUSTER_BYTES  the grain of incrementals, a power of two from 512 (default 4096, which is what Pando tells apart)
+  MAP_URI        where to ask what changed, when URI is a proxy that only passes data on (default: URI)
 USAGE
 }
 
@@ -78,8 +79,8 @@ full() {
 # copy_commands URI SINCE: what qemu-io has to do for the dirty extents: read them, or, where the export holds zeros,
 # write zeros, which take no space.
 copy_commands() {
-  nbdinfo --map="qemu:dirty-bitmap:$2" -- "$1" >"$scratch/dirty"
-  nbdinfo --map=base:allocation -- "$1" >"$scratch/allocation"
+  nbdinfo --map="qemu:dirty-bitmap:$2" -- "${MAP_URI:-$1}" >"$scratch/dirty"
+  nbdinfo --map=base:allocation -- "${MAP_URI:-$1}" >"$scratch/allocation"
   awk -v read_max="$READ_BYTES_MAX" -v zero_max="$ZERO_BYTES_MAX" '
     function emit(at, end, is_zero,   max, length_) {
       max = is_zero ? zero_max : read_max
