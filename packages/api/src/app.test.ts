@@ -1,6 +1,6 @@
 import { PandoError } from '@pando/common';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { harness, type Harness } from './testing/harness.ts';
+import { harness, until, type Harness } from './testing/harness.ts';
 
 let at: Harness;
 beforeEach(async () => {
@@ -183,6 +183,27 @@ describe('VMs', () => {
 });
 
 describe('backups', () => {
+  test('are verified before they are restored when asked: a job with its progress, its VM or its damage', async () => {
+    await call('POST', '/vms', { name: 'v', disks: [{ name: 'disk0', sizeBytes: 4096 }] });
+    await at.fleet.createBackup('v', { name: 'b' });
+    const answer = await call('POST', '/backups/v@b/restore', { as: 'copy', verify: true });
+    const { id } = answer.body as { id: string };
+    expect(answer).toMatchObject({ status: 202, headers: { location: `/api/v1/jobs/${id}` } });
+    await until(() => at.jobs.get(id).state === 'done');
+    expect((await call('GET', `/jobs/${id}`)).body).toMatchObject({
+      kind: 'restore',
+      subject: 'v@b',
+      progress: { phase: 'verifying', done: 1, all: 2 },
+      result: { name: 'copy' },
+    });
+    at.fleet.failNext = new PandoError('chunk-corrupt', 'disk0 bytes 0 to 4095');
+    const damaged = (await call('POST', '/backups/v@b/restore', { verify: true })).body as { id: string };
+    await until(() => at.jobs.get(damaged.id).state === 'failed');
+    expect((await call('GET', `/jobs/${damaged.id}`)).body).toMatchObject({
+      error: { code: 'chunk-corrupt', detail: 'disk0 bytes 0 to 4095' },
+    });
+  });
+
   test('are taken, shown by id and as vm@name, listed, restored and deleted', async () => {
     const vm = (await create('web')).body;
     const taken = await call('POST', '/vms/web/backups', { name: 'monday' });

@@ -42,6 +42,17 @@ test('a HEAD tells the size and sends nothing', async () => {
   expect(answer.headers.etag).toMatch(/^".*\/disk0"$/);
 });
 
+test('a disk of a backup says what it hashes to, in every form; a disk of a VM changes', async () => {
+  const { root } = await at.fleet.diskRoot('web 1@b', 'disk0');
+  for (const headers of [{}, { range: 'bytes=0-1' }, { accept: SPARSE_MEDIA_TYPE }]) {
+    const answer = await at.app.inject({ url: `${BACKUP}/content`, headers });
+    expect(answer.headers).toMatchObject({ 'pando-root': root, 'pando-chunk-bytes': '4096' });
+  }
+  const head = await at.app.inject({ method: 'HEAD', url: `${BACKUP}/content` });
+  expect(head.headers['pando-root']).toBe(root);
+  expect((await at.app.inject(`${VM}/content`)).headers['pando-root']).toBeUndefined();
+});
+
 test.each([
   ['bytes=4096-4102', 4096, 4103],
   [`bytes=${SIZE - 5}-`, SIZE - 5, SIZE],

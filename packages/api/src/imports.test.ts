@@ -343,3 +343,47 @@ describe('a file on the server', () => {
     await other.close();
   });
 });
+
+describe('an import since a backup', () => {
+  test('becomes the next backup of the VM', async () => {
+    await upload('?name=web', Buffer.alloc(8192, 1));
+    const first = await at.fleet.createBackup('web', { name: 'monday' });
+    const answer = await upload('?since=web%40monday&name=tuesday', Buffer.alloc(8192, 2));
+    const { backup } = answer.body.result as unknown as { backup: { id: string } };
+    expect(answer).toMatchObject({
+      status: 201,
+      headers: { location: `/api/v1/backups/${backup.id}` },
+      body: {
+        result: {
+          changedBytes: 8192,
+          sizeBytes: 8192,
+          chunkBytes: 4096,
+          root: expect.stringMatching(/^[0-9a-f]{64}$/) as string,
+          backup: { name: 'tuesday', vmName: 'web', lineage: first.lineage },
+        },
+      },
+    });
+    expect(await job(answer.body.jobId!)).toMatchObject({
+      kind: 'import',
+      subject: 'web@monday',
+      result: { changedBytes: 8192 },
+    });
+    expect(await upload('?since=web%40never', Buffer.alloc(512))).toMatchObject({
+      status: 404,
+      body: { code: 'backup-missing' },
+    });
+  });
+
+  test('may come from a file on the server, named by its disk', async () => {
+    await upload('?name=web&disk=root', Buffer.alloc(8192, 1));
+    await at.fleet.createBackup('web', { name: 'monday' });
+    await writeFile(join(folder, 'images/new.raw'), Buffer.alloc(4096, 9));
+    const { request, answer } = open('', { 'content-type': 'application/json' });
+    request.end(JSON.stringify({ path: 'new.raw', since: 'web@monday', disk: 'root', verify: true }));
+    const { id } = (await answer).body;
+    await until(() => at.jobs.get(id!).state === 'done');
+    expect(await job(id!)).toMatchObject({
+      result: { backup: { disks: [{ name: 'root', sizeBytes: 4096 }] }, changedBytes: 4096 },
+    });
+  });
+});

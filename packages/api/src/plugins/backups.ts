@@ -4,6 +4,7 @@ import type { ApiContext, App } from '../context.ts';
 import {
   Backup,
   BackupPage,
+  Job,
   Name,
   Nothing,
   PageQuery,
@@ -12,12 +13,17 @@ import {
   Reference,
   Vm,
   withLocation,
+  type Job as JobView,
+  type Vm as VmView,
 } from '../schemas/index.ts';
 import { vmUrl } from './vms.ts';
+import { accepted, fleetWork } from './work.ts';
 
 const BackupParams = Type.Object({ backup: Reference });
 
-export function backups(app: App, { fleet }: ApiContext): void {
+export const backupUrl = (id: string): string => `/api/v1/backups/${encodeURIComponent(id)}`;
+
+export function backups(app: App, { fleet, jobs }: ApiContext): void {
   const tags = ['backups'];
 
   app.post(
@@ -35,7 +41,7 @@ export function backups(app: App, { fleet }: ApiContext): void {
     },
     async ({ params, body }, reply) => {
       const backup = await fleet.createBackup(params.vm, body);
-      reply.code(201).header('location', `/api/v1/backups/${encodeURIComponent(backup.id)}`);
+      reply.code(201).header('location', backupUrl(backup.id));
       return backup;
     },
   );
@@ -100,17 +106,36 @@ export function backups(app: App, { fleet }: ApiContext): void {
         operationId: 'restoreBackup',
         summary: 'Restore a backup',
         description:
-          'With `as` to a new VM (201). Without: in place, onto the VM that it was taken of (200); `force` disconnects its clients first.',
+          'With `as` to a new VM (201). Without: in place, onto the VM that it was taken of (200); `force` disconnects its clients first. ' +
+          'With `verify` every chunk of the backup is read and checked first: 202 and a job, whose result is the VM, or whose error ' +
+          'names the disks and ranges that are damaged.',
         tags,
         params: BackupParams,
         body: Type.Object(
-          { as: Type.Optional(Name), force: Type.Optional(Type.Boolean()) },
+          {
+            as: Type.Optional(Name),
+            force: Type.Optional(Type.Boolean()),
+            verify: Type.Optional(Type.Boolean()),
+          },
           { additionalProperties: false },
         ),
-        response: { 200: ref(Vm), 201: withLocation('The new VM', ref(Vm)), ...problems },
+        response: {
+          200: ref(Vm),
+          201: withLocation('The new VM', ref(Vm)),
+          202: withLocation('The job', ref(Job)),
+          ...problems,
+        },
       },
     },
-    async ({ params, body }, reply) => {
+    async ({ params, body }, reply): Promise<VmView | JobView> => {
+      if (body.verify === true) {
+        const { vmName, name, id } = await fleet.getBackup(params.backup);
+        const { job, ended } = jobs.start({ kind: 'restore', subject: `${vmName}@${name}` }, (work) =>
+          fleet.restoreBackup(id, body, fleetWork(work)),
+        );
+        ended.catch(() => undefined); // the job keeps its error
+        return accepted(reply, job);
+      }
       const vm = await fleet.restoreBackup(params.backup, body);
       if (body.as !== undefined) reply.code(201).header('location', vmUrl(vm.id));
       return vm;

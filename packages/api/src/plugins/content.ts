@@ -5,7 +5,7 @@
  */
 import { Type } from '@fastify/type-provider-typebox';
 import { encodeSparse, PandoError, SPARSE_MEDIA_TYPE } from '@pando/common';
-import type { Attachment, VmDisk } from '@pando/fleet';
+import type { Attachment, DiskRoot, VmDisk } from '@pando/fleet';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Readable } from 'node:stream';
 import type { ApiContext, App } from '../context.ts';
@@ -22,6 +22,11 @@ const binary = (description: string): object => ({
     'Accept-Ranges': { type: 'string' },
     'Content-Range': { type: 'string' },
     'ETag': { type: 'string' },
+    'Pando-Root': {
+      type: 'string',
+      description: 'of a disk of a backup: id of its top node, 64 hex digits; what the whole disk hashes to',
+    },
+    'Pando-Chunk-Bytes': { type: 'string', description: 'bytes of a chunk, which the root depends on' },
   },
   content: { [MEDIA_TYPE]: { schema: Type.Unknown() }, [SPARSE_MEDIA_TYPE]: { schema: Type.Unknown() } },
 });
@@ -30,18 +35,21 @@ interface Opened {
   readonly disk: Attachment;
   /** Of what never changes. */
   readonly tag: string | undefined;
+  readonly root: DiskRoot | undefined;
 }
 
 export function content(app: App, { fleet }: ApiContext): void {
   routes('/vms/:vm/disks/:disk', 'Vm', async ({ vm: reference, disk }) => {
     const vm = await fleet.getVm(reference!);
     hasDisk(vm.disks, disk!, `VM ${vm.name}`);
-    return { disk: await fleet.attach(`${vm.id}/${disk!}`), tag: undefined };
+    return { disk: await fleet.attach(`${vm.id}/${disk!}`), tag: undefined, root: undefined };
   });
   routes('/backups/:backup/disks/:disk', 'Backup', async ({ backup: reference, disk }) => {
     const backup = await fleet.getBackup(reference!);
     hasDisk(backup.disks, disk!, `backup ${backup.vmName}@${backup.name}`);
+    const root = await fleet.diskRoot(backup.id, disk!);
     return {
+      root,
       disk: await fleet.attach(`${backup.id}/${disk!}`),
       tag: `"${backup.id}/${encodeURIComponent(disk!)}"`,
     };
@@ -105,13 +113,20 @@ function hasDisk(disks: readonly VmDisk[], name: string, of: string): void {
   }
 }
 
-function sendContent(request: FastifyRequest, reply: FastifyReply, { disk, tag }: Opened): FastifyReply {
+function sendContent(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { disk, tag, root }: Opened,
+): FastifyReply {
   const close = (): void => {
     disk.close().catch((error: unknown) => request.log.error({ err: error }, 'closing a disk failed'));
   };
   try {
     void reply.header('accept-ranges', 'bytes').header('cache-control', 'no-store').header('vary', 'accept');
     if (tag !== undefined) void reply.header('etag', tag);
+    if (root !== undefined) {
+      void reply.header('pando-root', root.root).header('pando-chunk-bytes', root.chunkBytes);
+    }
     const { size } = disk;
     if (request.headers.accept?.toLowerCase().includes(SPARSE_MEDIA_TYPE) === true) {
       void reply.type(SPARSE_MEDIA_TYPE).header('pando-disk-size', size);

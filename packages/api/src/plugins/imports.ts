@@ -6,44 +6,69 @@
  */
 import { Type } from '@fastify/type-provider-typebox';
 import { PandoError, SPARSE_MEDIA_TYPE } from '@pando/common';
-import type { ImportProgress } from '@pando/fleet';
+import type { ImportSource } from '@pando/fleet';
+import { IMAGE_FORMATS } from '@pando/images';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiContext, App } from '../context.ts';
 import { openImportFile, uploadSource } from '../import-source.ts';
-import type { JobWork } from '../jobs.ts';
+import type { StartedJob } from '../jobs.ts';
 import {
+  BackupImportResult,
   Bytes,
   ImportResult,
   Job,
   Name,
   problems,
   ref,
+  Reference,
   withLocation,
-  type Progress,
 } from '../schemas/index.ts';
 import { isJson } from './guard.ts';
 import { vmUrl } from './vms.ts';
-import { accepted } from './work.ts';
+import { backupUrl } from './backups.ts';
+import { accepted, fleetWork } from './work.ts';
 
 const RAW_MEDIA_TYPE = 'application/octet-stream';
 
+const since = Type.Optional({
+  ...Reference,
+  description:
+    'a backup, by id or as `vm@name`: the result is the next backup of its VM, and `name` that of the backup',
+});
+const disk = Type.Optional({
+  ...Name,
+  description:
+    'the disk: of the new VM (disk0), or with `since` the one that is imported, where there are several',
+});
+
 const PathImport = Type.Object(
   {
-    name: Name,
-    disk: Type.Optional(Name),
+    name: Type.Optional({ ...Name, description: 'of the new VM; with `since` of the new backup (the time)' }),
+    disk,
+    since,
+    verify: Type.Optional(
+      Type.Boolean({ description: 'read the file again before the result exists, and compare' }),
+    ),
     path: Type.String({
       minLength: 1,
       maxLength: 4096,
       description: 'a file inside the import directory of the server',
     }),
+    format: Type.Optional(
+      Type.Union(
+        IMAGE_FORMATS.map((format) => Type.Literal(format)),
+        { description: 'of the file; recognised by its content where it is not said' },
+      ),
+    ),
   },
   { additionalProperties: false },
 );
 
 const UploadQuery = Type.Object(
   {
-    name: Type.Optional(Name),
-    disk: Type.Optional(Name),
+    name: Type.Optional({ ...Name, description: 'of the new VM; with `since` of the new backup (the time)' }),
+    disk,
+    since,
     sizeBytes: Type.Optional(
       Type.Integer({ ...Bytes, description: 'size of the disk, where Content-Length does not say it' }),
     ),
@@ -53,9 +78,17 @@ const UploadQuery = Type.Object(
 type UploadQuery = Type.Static<typeof UploadQuery>;
 
 const UploadResult = Type.Object(
-  { jobId: Type.String(), result: ref(ImportResult) },
+  { jobId: Type.String(), result: Type.Union([ref(ImportResult), ref(BackupImportResult)]) },
   { additionalProperties: false },
 );
+
+interface Wanted {
+  readonly name?: string;
+  readonly disk?: string;
+  readonly since?: string;
+  readonly source: ImportSource;
+  readonly verify?: boolean;
+}
 
 export function imports(app: App, context: ApiContext): void {
   const { fleet, jobs, limits, importDirectory } = context;
@@ -71,11 +104,12 @@ export function imports(app: App, context: ApiContext): void {
       config: { idempotent: true, upload: true },
       schema: {
         operationId: 'importVm',
-        summary: 'Import a raw disk image as a VM',
+        summary: 'Import a disk image as a VM, or as the next backup of one',
         description:
           `Upload the bytes as ${RAW_MEDIA_TYPE}, or as ${SPARSE_MEDIA_TYPE}, in which holes cost nothing (docs/api.md), with the name in ` +
-          'the query: 201 when it is done. Or name a file on the server in JSON: 202 and a job. `Expect: 100-continue` is answered ' +
-          'after name and size were checked.',
+          'the query: 201 when it is done. Or name a file on the server in JSON, an image of any format: 202 and a job. `Expect: 100-continue` is answered ' +
+          'after name and size were checked. With `since` only what differs from that backup is stored. The result carries ' +
+          'the root of the disk; a client that computes the root of what it sent can compare (docs/api.md).',
         tags: ['vms'],
         querystring: UploadQuery,
         body: {
@@ -86,7 +120,7 @@ export function imports(app: App, context: ApiContext): void {
           },
         },
         response: {
-          201: withLocation('The upload is a VM now', UploadResult),
+          201: withLocation('The upload is a VM, or a backup, now', UploadResult),
           202: withLocation('The job', ref(Job)),
           ...problems,
         },
@@ -105,19 +139,13 @@ export function imports(app: App, context: ApiContext): void {
     },
   );
 
-  async function importPath({ name, disk, path }: Type.Static<typeof PathImport>, reply: FastifyReply) {
-    const file = await openImportFile(importDirectory, path);
+  async function importPath(request: Type.Static<typeof PathImport>, reply: FastifyReply) {
+    const { path, format, verify, ...about } = request;
+    checkNamed(about);
+    const file = await openImportFile(importDirectory, path, format);
     try {
-      const { job, ended } = jobs.start({ kind: 'import', subject: name }, (work) =>
-        fleet.importVm(
-          {
-            name,
-            ...diskName(disk),
-            source: { sizeBytes: file.sizeBytes, parts: (signal) => file.parts(signal) },
-          },
-          fleetWork(work),
-        ),
-      );
+      const source = { sizeBytes: file.sizeBytes, parts: (signal: AbortSignal) => file.parts(signal) };
+      const { job, ended } = start({ ...about, source, ...(verify === undefined ? {} : { verify }) });
       const close = (): Promise<void> => file.close();
       void ended.then(close, close);
       return accepted(reply, job);
@@ -127,10 +155,23 @@ export function imports(app: App, context: ApiContext): void {
     }
   }
 
+  /** The job that makes a VM, or with `since` a backup. */
+  function start({ name, disk, since, ...how }: Wanted): StartedJob<ImportResult | BackupImportResult> {
+    const chosen = disk === undefined ? {} : { diskName: disk };
+    if (since !== undefined) {
+      const named = name === undefined ? {} : { name };
+      return jobs.start({ kind: 'import', subject: since }, (work) =>
+        fleet.importBackup({ since, ...named, ...chosen, ...how }, fleetWork(work)),
+      );
+    }
+    return jobs.start({ kind: 'import', subject: name! }, (work) =>
+      fleet.importVm({ name: name!, ...chosen, ...how }, fleetWork(work)),
+    );
+  }
+
   async function importUpload(request: FastifyRequest, query: UploadQuery, reply: FastifyReply) {
-    const { name, disk, sizeBytes } = query;
-    if (name === undefined)
-      throw new PandoError('request-invalid', 'querystring must have required property name');
+    const { sizeBytes, ...about } = query;
+    checkNamed(about);
     const sparse = request.headers['content-type']!.toLowerCase().startsWith(SPARSE_MEDIA_TYPE);
     const length = request.headers['content-length'];
     const announced = sizeBytes ?? (sparse || length === undefined ? undefined : Number(length));
@@ -140,45 +181,27 @@ export function imports(app: App, context: ApiContext): void {
       sizeBytes: announced,
       pauseMs: limits.uploadPauseMs,
     });
-    const { job, ended } = jobs.start({ kind: 'import', subject: name }, (work) =>
-      fleet.importVm(
-        {
-          name,
-          ...diskName(disk),
-          source: {
-            ...source,
-            // The fleet asks for bytes once it has found nothing wrong with name and size: time to invite them.
-            parts: (signal) => {
-              if (request.headers.expect !== undefined) reply.raw.writeContinue();
-              return source.parts(signal);
-            },
-          },
+    const { job, ended } = start({
+      ...about,
+      source: {
+        ...source,
+        // The fleet asks for bytes once it has found nothing wrong with name and size: time to invite them.
+        parts: (signal) => {
+          if (request.headers.expect !== undefined) reply.raw.writeContinue();
+          return source.parts(signal);
         },
-        fleetWork(work),
-      ),
-    );
+      },
+    });
     const result = await ended;
-    reply.code(201).header('location', vmUrl(result.vm.id));
+    reply.code(201).header('location', 'vm' in result ? vmUrl(result.vm.id) : backupUrl(result.backup.id));
     return { jobId: job.id, result };
   }
 }
 
-function diskName(disk: string | undefined): { diskName?: string } {
-  return disk === undefined ? {} : { diskName: disk };
-}
-
-function fleetWork({ signal, onProgress }: JobWork): {
-  signal: AbortSignal;
-  onProgress: (progress: ImportProgress) => void;
-} {
-  return {
-    signal,
-    onProgress: ({ doneBytes, allBytes }) => {
-      const progress: Progress =
-        allBytes === undefined ? { done: doneBytes } : { done: doneBytes, all: allBytes };
-      onProgress(progress);
-    },
-  };
+/** @throws `request-invalid` for a VM without a name; a backup gets one of the time */
+function checkNamed({ name, since }: Pick<Wanted, 'name' | 'since'>): void {
+  if (name === undefined && since === undefined)
+    throw new PandoError('request-invalid', 'an import needs the name of the new VM, or since');
 }
 
 /**

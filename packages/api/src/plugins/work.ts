@@ -1,7 +1,9 @@
 /** Work on the store as a whole: gc and verify, as jobs. */
 import type { FastifyReply } from 'fastify';
 import { Type } from '@fastify/type-provider-typebox';
+import type { ImportProgress, Work } from '@pando/fleet';
 import type { ApiContext, App } from '../context.ts';
+import type { JobWork } from '../jobs.ts';
 import { GcRequest, Job, problems, ref, withLocation, type Job as JobType } from '../schemas/index.ts';
 
 /** The lane of jobs that walk the whole store: one at a time, the next one waits. */
@@ -52,4 +54,18 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
 export function accepted(reply: FastifyReply, job: JobType): JobType {
   void reply.code(202).header('location', `/api/v1/jobs/${job.id}`);
   return job;
+}
+
+/** A job's signal and progress as the fleet takes them. */
+export function fleetWork({ signal, onProgress }: JobWork): Work<ImportProgress> {
+  return {
+    signal,
+    onProgress: ({ phase, doneBytes, allBytes }) => {
+      onProgress({
+        done: doneBytes,
+        ...(phase === undefined ? {} : { phase }),
+        ...(allBytes === undefined ? {} : { all: allBytes }),
+      });
+    },
+  };
 }

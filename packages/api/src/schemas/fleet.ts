@@ -41,23 +41,44 @@ export const VmPage = Type.Object({ items: list(ref(Vm)), nextCursor }, { $id: '
 export const BackupPage = Type.Object({ items: list(ref(Backup)), nextCursor }, { $id: 'BackupPage' });
 export const Vms = Type.Object({ items: list(ref(Vm)) }, { $id: 'Vms' });
 
+/** What an import read and stored. */
+const figures = {
+  root: Type.String({
+    pattern: '^[0-9a-f]{64}$',
+    description: 'id of the top node of the disk that was imported: equal for equal disks of one size',
+  }),
+  sizeBytes: Bytes,
+  chunkBytes: Type.Integer({ description: 'bytes of a chunk, which the root depends on' }),
+  readBytes: Bytes,
+  newBytes: Bytes,
+  storedBytes: Type.Integer({
+    minimum: 0,
+    description: 'bytes that the import added to the segments, compressed',
+  }),
+  chunks: Bytes,
+  zeroChunks: Bytes,
+  knownChunks: Bytes,
+  newChunks: Bytes,
+};
+
 export const ImportResult = Type.Object(
-  {
-    vm: ref(Vm),
-    readBytes: Bytes,
-    newBytes: Bytes,
-    storedBytes: Type.Integer({
-      minimum: 0,
-      description: 'bytes that the import added to the segments, compressed',
-    }),
-    chunks: Bytes,
-    zeroChunks: Bytes,
-    knownChunks: Bytes,
-    newChunks: Bytes,
-  },
+  { vm: ref(Vm), ...figures },
   { $id: 'ImportResult', additionalProperties: false },
 );
 export type ImportResult = Static<typeof ImportResult>;
+
+export const BackupImportResult = Type.Object(
+  {
+    backup: ref(Backup),
+    changedBytes: Type.Integer({
+      minimum: 0,
+      description: 'bytes, in whole chunks, in which the disk differs from the backup that it follows',
+    }),
+    ...figures,
+  },
+  { $id: 'BackupImportResult', additionalProperties: false },
+);
+export type BackupImportResult = Static<typeof BackupImportResult>;
 
 export const Extent = Type.Object(
   { offset: Bytes, length: Bytes, hole: Type.Boolean() },

@@ -1,6 +1,17 @@
 /** Every named schema, in an order in which each comes after what it refers to. */
 import { Problem } from './common.ts';
-import { Backup, BackupPage, Disk, DiskMap, Extent, ImportResult, Vm, VmPage, Vms } from './fleet.ts';
+import {
+  Backup,
+  BackupImportResult,
+  BackupPage,
+  Disk,
+  DiskMap,
+  Extent,
+  ImportResult,
+  Vm,
+  VmPage,
+  Vms,
+} from './fleet.ts';
 import { OwnerSpace, OwnerSpacePage, SpaceRatios, SpaceReport } from './report.ts';
 import { GcReport, GcRequest, Health, Job, JobError, JobPage, Progress, VerifyReport } from './work.ts';
 
@@ -18,6 +29,7 @@ export const namedSchemas = [
   Vms,
   BackupPage,
   ImportResult,
+  BackupImportResult,
   Extent,
   DiskMap,
   SpaceRatios,

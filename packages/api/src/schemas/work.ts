@@ -1,7 +1,7 @@
 /** Jobs, and the reports that work ends with. */
 import { Type, type Static } from '@fastify/type-provider-typebox';
 import { Bytes, list, ref } from './common.ts';
-import { ImportResult } from './fleet.ts';
+import { BackupImportResult, ImportResult, Vm } from './fleet.ts';
 
 const nextCursor = Type.Optional(Type.String({ description: 'absent on the last page' }));
 const Instant = Type.String({ description: 'RFC 3339, UTC' });
@@ -48,7 +48,12 @@ export const VerifyReport = Type.Object(
 );
 export type VerifyReport = Static<typeof VerifyReport>;
 
-export const JobKind = Type.Union([Type.Literal('import'), Type.Literal('gc'), Type.Literal('verify')]);
+export const JobKind = Type.Union([
+  Type.Literal('import'),
+  Type.Literal('restore'),
+  Type.Literal('gc'),
+  Type.Literal('verify'),
+]);
 export type JobKind = Static<typeof JobKind>;
 
 export const JobState = Type.Union([
@@ -79,13 +84,15 @@ export const Job = Type.Object(
   {
     id: Type.String(),
     kind: JobKind,
-    subject: Type.Optional(Type.String({ description: 'what it works on: the name of a VM' })),
+    subject: Type.Optional(Type.String({ description: 'what it works on: the name of a VM, or a backup' })),
     state: JobState,
     createdAt: Instant,
     startedAt: Type.Optional(Instant),
     endedAt: Type.Optional(Instant),
     progress: Type.Optional(ref(Progress)),
-    result: Type.Optional(Type.Union([ref(ImportResult), ref(GcReport), ref(VerifyReport)])),
+    result: Type.Optional(
+      Type.Union([ref(ImportResult), ref(BackupImportResult), ref(Vm), ref(GcReport), ref(VerifyReport)]),
+    ),
     error: Type.Optional(ref(JobError)),
   },
   { $id: 'Job', additionalProperties: false },

@@ -1,15 +1,22 @@
 /** A fleet in memory that does what the contract says to small disks: whole buffers, copied on clone. For tests of the api. */
+import { createHash } from 'node:crypto';
 import { DISK_BYTES_MAX, NAME_BYTES_MAX, PandoError, SECTOR_BYTES } from '@pando/common';
 import type {
   Attachment,
   Backup,
+  BackupImportResult,
+  DiskRoot,
   Fleet,
+  ImportFigures,
+  ImportProgress,
   ImportResult,
+  ImportSource,
   OwnerSpace,
   Page,
   PageRequest,
   SpaceReport,
   Vm,
+  Work,
 } from '@pando/fleet';
 
 const BLOCK = 4096;
@@ -44,16 +51,43 @@ export class FakeFleet implements Fleet {
   }
 
   async importVm(
-    { name, diskName, source }: Parameters<Fleet['importVm']>[0],
+    { name, diskName, source, verify }: Parameters<Fleet['importVm']>[0],
     work: Parameters<Fleet['importVm']>[1] = {},
   ): Promise<ImportResult> {
     this.#fail();
     this.#free(name);
+    const { bytes, figures } = await this.#read(source, verify === true, work);
+    this.#free(name);
+    return { vm: this.#addVm(name, new Map([[diskName ?? 'disk0', bytes]])), ...figures };
+  }
+
+  async importBackup(
+    { since, name, diskName, source, verify }: Parameters<Fleet['importBackup']>[0],
+    work: Parameters<Fleet['importBackup']>[1] = {},
+  ): Promise<BackupImportResult> {
+    this.#fail();
+    const before = this.#backup(since);
+    const disk = diskName ?? [...before.disks.keys()][0]!;
+    const old = this.#disk(before.disks, disk);
+    const { bytes, figures } = await this.#read(source, verify === true, work);
+    const id = this.#id();
+    const disks = copy(before.disks).set(disk, bytes);
+    const backup: BackupState = { ...before, id, name: name ?? `backup ${id}`, createdAt: NOW, disks };
+    this.backups.set(id, backup);
+    return { backup: showBackup(backup), changedBytes: old.equals(bytes) ? 0 : bytes.byteLength, ...figures };
+  }
+
+  async #read(
+    source: ImportSource,
+    verify: boolean,
+    work: Work<ImportProgress>,
+  ): Promise<{ bytes: Buffer; figures: ImportFigures }> {
     if (source.sizeBytes !== undefined) checkSize(source.sizeBytes);
     const parts: Buffer[] = [];
     let doneBytes = 0;
     let readBytes = 0;
-    for await (const part of source.parts(work.signal ?? new AbortController().signal)) {
+    const signal = work.signal ?? new AbortController().signal;
+    for await (const part of source.parts(signal)) {
       work.signal?.throwIfAborted();
       const bytes = part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes);
       if (part instanceof Uint8Array) readBytes += bytes.byteLength;
@@ -67,18 +101,20 @@ export class FakeFleet implements Fleet {
       await this.gate?.();
     }
     checkSize(doneBytes);
-    this.#free(name);
-    const vm = this.#addVm(name, new Map([[diskName ?? 'disk0', Buffer.concat(parts)]]));
+    const bytes = Buffer.concat(parts);
+    if (verify) {
+      const again: Buffer[] = [];
+      for await (const part of source.parts(signal)) {
+        again.push(part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes));
+      }
+      if (!Buffer.concat(again).equals(bytes))
+        throw new PandoError('verify-failed', 'it holds something else');
+    }
     const chunks = Math.ceil(doneBytes / BLOCK);
+    const counts = { chunks, zeroChunks: 0, knownChunks: 0, newChunks: chunks };
     return {
-      vm,
-      readBytes,
-      newBytes: readBytes,
-      storedBytes: readBytes,
-      chunks,
-      zeroChunks: 0,
-      knownChunks: 0,
-      newChunks: chunks,
+      bytes,
+      figures: { ...rootOfBytes(bytes), readBytes, newBytes: readBytes, storedBytes: readBytes, ...counts },
     };
   }
 
@@ -171,8 +207,16 @@ export class FakeFleet implements Fleet {
     this.backups.delete(this.#backup(backup).id);
   }
 
-  async restoreBackup(backup: string, request: { as?: string; force?: boolean } = {}): Promise<Vm> {
+  async restoreBackup(
+    backup: string,
+    request: { as?: string; force?: boolean; verify?: boolean } = {},
+    work: Work<ImportProgress> = {},
+  ): Promise<Vm> {
     const state = this.#backup(backup);
+    if (request.verify === true) {
+      this.#fail();
+      work.onProgress?.({ phase: 'verifying', doneBytes: 1, allBytes: 2 });
+    }
     if (request.as !== undefined) {
       this.#free(request.as);
       return this.#addVm(request.as, copy(state.disks), state.lineage);
@@ -181,6 +225,10 @@ export class FakeFleet implements Fleet {
     this.#detach(vm, request.force);
     vm.disks = copy(state.disks);
     return showVm(vm);
+  }
+
+  async diskRoot(backup: string, disk: string): Promise<DiskRoot> {
+    return rootOfBytes(this.#disk(this.#backup(backup).disks, disk));
   }
 
   async attach(exportName: string): Promise<Attachment> {
@@ -213,6 +261,8 @@ export class FakeFleet implements Fleet {
       prefetch: () => Promise.resolve(),
       allocation: (offset, length, extentsMax) =>
         Promise.resolve(extentsOf(bytes.subarray(0, offset + length), offset, extentsMax)),
+      contextNames: () => Promise.resolve([]),
+      openContext: () => Promise.resolve(undefined),
       close: () => {
         vm?.clients.delete(revoke);
         return Promise.resolve();
@@ -323,6 +373,12 @@ export class FakeFleet implements Fleet {
     this.failNext = undefined;
     if (error !== undefined) throw error;
   }
+}
+
+/** Names content as a root does; another hash, which nobody looks at here. */
+function rootOfBytes(bytes: Uint8Array): DiskRoot {
+  const root = createHash('sha256').update(bytes).digest('hex');
+  return { root, sizeBytes: bytes.byteLength, chunkBytes: BLOCK };
 }
 
 const NOW = '2026-11-20T10:00:00.000Z';
