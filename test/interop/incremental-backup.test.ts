@@ -163,6 +163,44 @@ describe('incremental backups by third-party tools', () => {
     },
   );
 
+  itWithTools(
+    [...SCRIPT_TOOLS, 'nbdkit'],
+    'the data may come through a proxy that knows no bitmaps, as TLS needs it',
+    async () => {
+      const vm = 'proxied';
+      const image = Buffer.alloc(DISK_BYTES);
+      await createVm(server, vm, DISK_BYTES);
+      await change(vm, image, 10, MiB);
+      const [full, next] = [join(folder, 'proxied-1.qcow2'), join(folder, 'proxied-2.qcow2')];
+      await mustRun(SCRIPT, ['full', await backup(vm, 'one'), full]);
+      await change(vm, image, 10, 50_000);
+      const uri = await backup(vm, 'two');
+      const command = `"${SCRIPT}" incremental "$uri" one "${full}" "${next}"`;
+      const throughProxy = ['-U', '-', 'nbd', `uri=${uri}`, '--run', command];
+      expect((await runTool('nbdkit', throughProxy)).code).not.toBe(0);
+      await mustRun('nbdkit', throughProxy, { env: { MAP_URI: uri } });
+      await mustRun(SCRIPT, ['verify', uri, next]);
+    },
+  );
+
+  itWithTools(SCRIPT_TOOLS, 'a disk that grew is backed up at its new size', async () => {
+    const vm = 'growing';
+    const image = Buffer.alloc(2 * DISK_BYTES);
+    await createVm(server, vm, DISK_BYTES);
+    await change(vm, image.subarray(0, DISK_BYTES), 10, MiB);
+    const [full, next, raw] = ['1.qcow2', '2.qcow2', 'grown.raw'].map((name) =>
+      join(folder, `growing-${name}`),
+    );
+    await mustRun(SCRIPT, ['full', await backup(vm, 'small'), full!]);
+    await server.rest.must('PATCH', `/vms/${vm}`, { disk: { name: 'disk0', sizeBytes: image.length } });
+    await change(vm, image, 10, 50_000);
+    const uri = await backup(vm, 'large');
+    await mustRun(SCRIPT, ['incremental', uri, 'small', full!, next!]);
+    await mustRun(SCRIPT, ['verify', uri, next!]);
+    await mustRun(SCRIPT, ['restore', next!, raw!]);
+    expect(sha256(await readFile(raw!))).toBe(sha256(image));
+  });
+
   itWithTools(SCRIPT_TOOLS, 'the script says what is wrong, and leaves nothing half done', async () => {
     const vm = 'wrong';
     await createVm(server, vm, MiB);
