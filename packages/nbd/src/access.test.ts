@@ -1,11 +1,12 @@
 import { MemoryBlockDevice } from '@pando/block-device';
+import type { StatusExtents } from '@pando/block-device';
 import { PandoError } from '@pando/common';
 import { afterEach, describe, expect, it } from 'vitest';
 import { parseAccessPolicy } from './access.ts';
 import type { AccessPolicy } from './access.ts';
 import { tlsCredentials } from './tls.ts';
 import type { RawClient } from './testing/raw-client.ts';
-import { infoRequest } from './testing/raw-client.ts';
+import { contextRequest, infoRequest } from './testing/raw-client.ts';
 import { TestServer, until } from './testing/test-server.ts';
 import type { ClientIdentity } from './types.ts';
 
@@ -165,5 +166,97 @@ describe('a server with access rules', () => {
     bob.request({ type: 0, length: 512, cookie: 9 });
     expect((await bob.readReply(512)).cookie).toBe(9);
     expect(await opened(await connected(server, 'alice'), 'mail/disk0')).toBe(1);
+  });
+
+  /** SET_META_CONTEXT; resolves to the names that were selected. */
+  async function selected(client: RawClient, name: string, queries: readonly string[]): Promise<string[]> {
+    await client.ask(8);
+    const answers = await client.ask(10, contextRequest(name, queries));
+    expect(answers.at(-1)!.type).toBe(1);
+    return answers.slice(0, -1).map(({ data }) => data.toString('utf8', 4));
+  }
+
+  const OF_WEB = 'qemu:dirty-bitmap:web@monday';
+  const OF_MAIL = 'qemu:dirty-bitmap:mail@monday';
+  const DEPTH = 'qemu:allocation-depth';
+
+  /** web/disk0 with contexts that compare it with backups of two VMs. */
+  async function startWithContexts(access: AccessPolicy): Promise<TestServer> {
+    const server = await start(access);
+    for (const [name, comparedWith] of [
+      [OF_WEB, 'web@monday/disk0'],
+      [OF_MAIL, 'mail@monday/disk0'],
+      [DEPTH, undefined],
+    ] as const) {
+      const describe = (_: number, length: number): StatusExtents => ({ lengths: [length], flags: [1] });
+      server.exports.setContext('web/disk0', name, describe, comparedWith);
+    }
+    return server;
+  }
+
+  it('pass over contexts that compare with what the client may not read', async () => {
+    const ofWeb = { client: 'alice', exports: ['web/*', 'web@*/*'], access: 'write' };
+    const server = await startWithContexts(rules(ofWeb, { client: 'bob', exports: '**', access: 'read' }));
+    const alice = await connected(server, 'alice');
+    expect(await selected(alice, 'web/disk0', [OF_MAIL, OF_WEB, DEPTH])).toEqual([OF_WEB, DEPTH]);
+    const listed = await alice.ask(9, contextRequest('web/disk0', [OF_MAIL]));
+    expect(listed.map(({ type }) => type)).toEqual([1]);
+    expect(await opened(alice, 'web/disk0')).toBe(1);
+    alice.request({ type: 1, payload: Buffer.alloc(512, 1) });
+    expect((await alice.readReply()).errno).toBe(0);
+    const bob = await connected(server, 'bob');
+    expect(await selected(bob, 'web/disk0', [OF_MAIL, OF_WEB])).toEqual([OF_MAIL, OF_WEB]);
+    for (const client of [alice, bob]) client.destroy();
+    await until(() => server.exports.openHandles === 0, 'all closed');
+  });
+
+  it('hold for what a handshake keeps open, when they change', async () => {
+    const everything = { client: 'alice', exports: '**', access: 'write' };
+    const server = await startWithContexts(rules(everything));
+    const narrower = [
+      rules({ client: 'alice', exports: 'mail/*', access: 'write' }),
+      rules({ client: 'alice', exports: '**', access: 'read' }),
+      rules({ client: 'alice', exports: ['web/*', 'web@*/*'], access: 'write' }),
+    ];
+    const credentials = tlsCredentials({ pskKeys: `alice:${KEY}\nbob:${KEY}\n` }, Date.now());
+    for (const access of narrower) {
+      server.server.secure({ credentials, access: rules(everything) });
+      const alice = await connected(server, 'alice');
+      expect(await selected(alice, 'web/disk0', [OF_MAIL])).toEqual([OF_MAIL]);
+      server.server.secure({ credentials, access: rules(everything) });
+      expect(await selected(alice, 'web/disk0', [OF_MAIL])).toEqual([OF_MAIL]);
+      server.server.secure({ credentials, access });
+      expect(await alice.endsNow()).toBe(true);
+      await until(() => server.exports.openHandles === 0, 'the kept export closed');
+    }
+  });
+
+  it('hold for what is being opened when they change', async () => {
+    const server = await startWithContexts(rules({ client: 'alice', exports: '**', access: 'write' }));
+    const { exports } = server;
+    const open = exports.open.bind(exports);
+    let go: (() => void) | undefined;
+    exports.open = async (name, client) => {
+      const handle = await open(name, client);
+      const openContext = handle.openContext.bind(handle);
+      handle.openContext = async (context) => {
+        await new Promise<void>((resolve) => (go = resolve));
+        return openContext(context);
+      };
+      return handle;
+    };
+    const alice = await connected(server, 'alice');
+    await alice.ask(8);
+    alice.sendOption(10, contextRequest('web/disk0', [DEPTH]));
+    await until(() => go !== undefined, 'a context is being opened');
+    const credentials = tlsCredentials({ pskKeys: `alice:${KEY}\n` }, Date.now());
+    server.server.secure({
+      credentials,
+      access: rules({ client: 'alice', exports: 'mail/*', access: 'read' }),
+    });
+    go!();
+    alice.sendOption(7, infoRequest('web/disk0'));
+    await alice.closed;
+    await until(() => exports.openHandles === 0, 'the export closed');
   });
 });

@@ -5,6 +5,7 @@
  * walked around by another spelling would be none.
  */
 import { PandoError } from '@pando/common';
+import type { OpenExport } from './contexts.ts';
 import { globMatcher } from './glob.ts';
 import type { ClientIdentity, ExportHandle, ExportProvider, StatusSource } from './types.ts';
 
@@ -146,7 +147,9 @@ export class GuardedExports implements ExportProvider {
       if (this.#isFull()) throw new PandoError('too-busy', 'the server has all the connections it takes');
       const access = this.#policy().of(handle.exportName, client);
       if (access === 'none') throw new PandoError('not-allowed', 'this client may not use this export');
-      return access === 'read' && !handle.readOnly ? new ReadOnlyExport(handle) : handle;
+      if (this.#policy() === OPEN_ACCESS) return handle;
+      const mayRead = (exportName: string): boolean => this.#policy().of(exportName, client) !== 'none';
+      return new GuardedExport(handle, access === 'write', mayRead);
     } catch (error) {
       await handle.close();
       throw error;
@@ -154,13 +157,30 @@ export class GuardedExports implements ExportProvider {
   }
 }
 
-/** A writable export as somebody sees it who may only read. */
-class ReadOnlyExport implements ExportHandle {
-  readonly #inner: ExportHandle;
-  readonly readOnly = true;
+/** Whether a client may go on with what it has opened. */
+export function mayKeep(
+  { handle, contexts }: OpenExport,
+  client: ClientIdentity,
+  policy: AccessPolicy,
+): boolean {
+  const access = policy.of(handle.exportName, client);
+  if (access === 'none' || (access === 'read' && !handle.readOnly)) return false;
+  return contexts.every(
+    ({ source: { comparedWith } }) =>
+      comparedWith === undefined || policy.of(comparedWith, client) !== 'none',
+  );
+}
 
-  constructor(inner: ExportHandle) {
+/** An export as one client may see it: read-only for who may only read, compared with nothing that is not its own. */
+class GuardedExport implements ExportHandle {
+  readonly #inner: ExportHandle;
+  readonly #mayRead: (exportName: string) => boolean;
+  readonly readOnly: boolean;
+
+  constructor(inner: ExportHandle, mayWrite: boolean, mayRead: (exportName: string) => boolean) {
     this.#inner = inner;
+    this.#mayRead = mayRead;
+    this.readOnly = inner.readOnly || !mayWrite;
   }
 
   get exportName(): string {
@@ -189,12 +209,18 @@ class ReadOnlyExport implements ExportHandle {
     return this.#inner.read(offset, length, target, targetOffset, holes);
   }
 
-  write(): never {
-    throw new PandoError('read-only', 'this client may only read');
+  write(offset: number, data: Uint8Array): Promise<void> | undefined {
+    this.#checkWritable();
+    return this.#inner.write(offset, data);
   }
 
-  zero(): never {
-    throw new PandoError('read-only', 'this client may only read');
+  zero(offset: number, length: number): Promise<void> | undefined {
+    this.#checkWritable();
+    return this.#inner.zero(offset, length);
+  }
+
+  #checkWritable(): void {
+    if (this.readOnly) throw new PandoError('read-only', 'this client may only read');
   }
 
   flush(): Promise<void> {
@@ -213,8 +239,11 @@ class ReadOnlyExport implements ExportHandle {
     return this.#inner.contextNames(prefix, limit);
   }
 
-  openContext(name: string): Promise<StatusSource | undefined> {
-    return this.#inner.openContext(name);
+  async openContext(name: string): Promise<StatusSource | undefined> {
+    const source = await this.#inner.openContext(name);
+    if (source?.comparedWith === undefined || this.#mayRead(source.comparedWith)) return source;
+    await source.close();
+    return undefined;
   }
 
   close(): Promise<void> {

@@ -8,6 +8,7 @@
 import type { Clock } from '@pando/common';
 import type { Socket } from 'node:net';
 import type { BufferPool } from './buffer-pool.ts';
+import type { OpenExport } from './contexts.ts';
 import { Handshake } from './handshake.ts';
 import type { HandshakeHost } from './handshake.ts';
 import type { NbdLimits } from './limits.ts';
@@ -17,7 +18,7 @@ import { Transmission } from './transmission.ts';
 import type { TransmissionHost } from './transmission.ts';
 import { secure } from './tls.ts';
 import type { TlsCredentials } from './tls.ts';
-import type { ClientIdentity, ExportHandle, ExportProvider, Logger, TlsMode } from './types.ts';
+import type { ClientIdentity, ExportProvider, Logger, TlsMode } from './types.ts';
 
 /** What all connections of a server share. */
 export interface ConnectionServices {
@@ -165,9 +166,14 @@ export class Connection implements HandshakeHost, TransmissionHost {
     return this.#transmission?.handle.exportName;
   }
 
-  /** The export that the client uses, once it has chosen. */
-  get handle(): ExportHandle | undefined {
-    return this.#transmission?.handle;
+  /** The export that it uses, or has opened to choose contexts. */
+  get opened(): OpenExport | undefined {
+    return this.#transmission?.opened ?? this.#handshake.kept;
+  }
+
+  /** Whether an option is being answered, which may open an export. */
+  get isOpening(): boolean {
+    return this.#transmission === undefined && this.#handshake.waiting;
   }
 
   get requestsInFlight(): number {

@@ -6,6 +6,7 @@
  * that speak of exports mean is in options.ts.
  */
 import type { Socket } from 'node:net';
+import type { OpenExport } from './contexts.ts';
 import type { Session } from './negotiation.ts';
 import { OptionDataError } from './option-data.ts';
 import { optionReply } from './option-replies.ts';
@@ -72,6 +73,11 @@ export class Handshake {
   /** True while an option is being answered: no input is taken. */
   get waiting(): boolean {
     return this.#busy;
+  }
+
+  /** The export that SET_META_CONTEXT has opened. */
+  get kept(): OpenExport | undefined {
+    return this.#options.kept;
   }
 
   greet(): void {

@@ -69,6 +69,11 @@ export class ExportOptions {
     this.#host = host;
   }
 
+  /** What SET_META_CONTEXT has opened and nothing has taken over yet. */
+  get kept(): OpenExport | undefined {
+    return this.#kept;
+  }
+
   /** Forgets everything agreed on so far, as STARTTLS demands; contexts that were kept are closed. */
   async restart(): Promise<void> {
     this.#replies = 'simple';

@@ -3,7 +3,7 @@ import { PandoError, systemClock } from '@pando/common';
 import type { Clock } from '@pando/common';
 import { lstat, unlink } from 'node:fs/promises';
 import * as net from 'node:net';
-import { GuardedExports, OPEN_ACCESS } from './access.ts';
+import { GuardedExports, OPEN_ACCESS, mayKeep } from './access.ts';
 import type { AccessPolicy } from './access.ts';
 import { BufferPool } from './buffer-pool.ts';
 import { Connection } from './connection.ts';
@@ -94,10 +94,11 @@ class Server implements NbdServer {
     this.#credentials = credentials;
     this.#access = access ?? OPEN_ACCESS;
     for (const connection of this.#connections) {
-      const { handle, client } = connection;
-      if (handle === undefined) continue;
-      const allowed = this.#access.of(handle.exportName, client);
-      if (allowed === 'none' || (allowed === 'read' && !handle.readOnly)) connection.retire();
+      const { opened, client } = connection;
+      // What is being opened right now may be by rules that are gone: its client has to come again.
+      if (connection.isOpening || (opened !== undefined && !mayKeep(opened, client, this.#access))) {
+        connection.retire();
+      }
     }
   }
 
@@ -166,7 +167,7 @@ class Server implements NbdServer {
 
   /** Whether as many clients use exports as may. */
   #isFull(): boolean {
-    return this.#count((connection) => connection.handle !== undefined) >= this.#limits.connectionsMax;
+    return this.#count((connection) => connection.opened !== undefined) >= this.#limits.connectionsMax;
   }
 
   #accept(socket: net.Socket): void {

@@ -13,7 +13,7 @@ import type { Socket } from 'node:net';
 import { Answers, SMALL_ANSWER_BYTES } from './answers.ts';
 import type { BufferPool } from './buffer-pool.ts';
 import { classBytes } from './buffer-pool.ts';
-import type { SelectedContext } from './contexts.ts';
+import type { OpenExport, SelectedContext } from './contexts.ts';
 import { findDamage, isDamage } from './damage.ts';
 import type { NbdLimits } from './limits.ts';
 import { errnoOf, textOf } from './nbd-errors.ts';
@@ -69,6 +69,10 @@ export class Transmission implements RequestHandler {
     this.#replies = new ReplyWriter(host.socket, host.pool, this.#roomFreed);
     this.#structured = session.replies !== 'simple';
     this.#answers = new Answers(this.#replies, session.replies);
+  }
+
+  get opened(): OpenExport {
+    return this.#session.opened;
   }
 
   get waiting(): boolean {

@@ -12,6 +12,11 @@ import type { TlsCredentials } from './tls.ts';
 export interface StatusSource {
   /** Its full name, e.g. `qemu:dirty-bitmap:monday`; the same as was asked for. */
   readonly name: string;
+  /**
+   * Canonical name of another export that it compares with: who may not read that must not be told what differs from
+   * it, so the server then passes the context over.
+   */
+  readonly comparedWith?: string;
   /** Errors as BlockDevice.read. */
   describe(offset: number, length: number, extentsMax: number): Promise<StatusExtents>;
   /** Called once, when no call is under way any more, before the export handle is closed. */

@@ -10,11 +10,16 @@ export type Describe = (
   extentsMax: number,
 ) => StatusExtents | Promise<StatusExtents>;
 
+interface DeviceContext {
+  readonly describe: Describe;
+  readonly comparedWith: string | undefined;
+}
+
 class DeviceHandle implements ExportHandle {
   readonly exportName: string;
   readonly revoked: AbortSignal;
   readonly #device: BlockDevice;
-  readonly #contexts: ReadonlyMap<string, Describe>;
+  readonly #contexts: ReadonlyMap<string, DeviceContext>;
   readonly #onClose: () => void;
   #openContexts = 0;
   #open = true;
@@ -23,7 +28,7 @@ class DeviceHandle implements ExportHandle {
     exportName: string,
     device: BlockDevice,
     revoked: AbortSignal,
-    contexts: ReadonlyMap<string, Describe>,
+    contexts: ReadonlyMap<string, DeviceContext>,
     onClose: () => void,
   ) {
     this.exportName = exportName;
@@ -80,12 +85,14 @@ class DeviceHandle implements ExportHandle {
   }
 
   async openContext(name: string): Promise<StatusSource | undefined> {
-    const describe = this.#contexts.get(name);
-    if (describe === undefined) return undefined;
+    const context = this.#contexts.get(name);
+    if (context === undefined) return undefined;
+    const { describe, comparedWith } = context;
     this.#openContexts++;
     let open = true;
     return {
       name,
+      ...(comparedWith === undefined ? {} : { comparedWith }),
       describe: async (offset, length, extentsMax) => describe(offset, length, extentsMax),
       close: async () => {
         if (!open) throw new PandoError('internal', 'a context was closed twice');
@@ -107,7 +114,7 @@ class DeviceHandle implements ExportHandle {
 
 interface DeviceExport {
   readonly device: BlockDevice;
-  readonly contexts: Map<string, Describe>;
+  readonly contexts: Map<string, DeviceContext>;
   revocation: AbortController;
 }
 
@@ -129,8 +136,8 @@ export class DeviceExports implements ExportProvider {
   }
 
   /** Gives an export a metadata context; handles opened before have it too. */
-  setContext(name: string, context: string, describe: Describe): void {
-    this.#exports.get(name)!.contexts.set(context, describe);
+  setContext(name: string, context: string, describe: Describe, comparedWith?: string): void {
+    this.#exports.get(name)!.contexts.set(context, { describe, comparedWith });
   }
 
   /** Throws the clients of an export out. */
