@@ -1,20 +1,25 @@
 /**
- * `pando vm export`: a disk as a sparse raw file.
+ * `pando vm export`: a disk as an image file, raw or of another format.
  *
  * A VM is exported through a backup that is taken for it and deleted after it, so the file is of one instant also when
- * the VM runs. The file appears under its name when it is complete and on disk, or not at all.
+ * the VM runs. What is written is hashed on its way and held against the root that the server names; `--verify` reads
+ * the finished file again too. The file appears under its name when all that is done and it is on disk, or not at all.
  */
-import { randomBytes } from 'node:crypto';
-import { lstat, open, rename, rm, type FileHandle } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { hashChunk } from '@pando/chunk-store/hashing';
 import {
+  CHUNK_BYTES_DEFAULT,
   decodeSparse,
   formatSize,
-  isPandoError,
-  nodeFileSystem,
   PandoError,
   SPARSE_MEDIA_TYPE,
+  type DiskPart,
 } from '@pando/common';
+import { createImage, formatOfName, type DiskTarget, type ImageFormat } from '@pando/images';
+import { rootOf } from '@pando/tree';
+import { randomBytes } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import { lstat } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { ServerRefusal } from './failures.ts';
 import { interruptible } from './interrupt.ts';
 import { print } from './output.ts';
@@ -25,14 +30,24 @@ import type { Backup, Disk, Vm } from './views.ts';
 export interface ExportOptions {
   readonly disk?: string;
   readonly force?: boolean;
+  /** Absent: what the extension of the file means, raw for any that means none. */
+  readonly format?: ImageFormat;
+  readonly compress?: boolean;
+  /** Read the finished file again. */
+  readonly verify?: boolean;
   readonly json?: boolean;
 }
 
 interface Exported {
   readonly file: string;
   readonly disk: string;
+  readonly format: ImageFormat;
   readonly sizeBytes: number;
   readonly dataBytes: number;
+  /** What the bytes hash to: the server's root of the disk, which they were held against. */
+  readonly root: string;
+  /** Whether the finished file was read again. */
+  readonly verified: boolean;
 }
 
 /** `reference` names a VM, or a backup as `vm@name`. */
@@ -56,13 +71,14 @@ export async function exportDisk(reference: string, file: string, options: Expor
     }
   });
   print(options.json, { ...result, file }, () => {
-    return `${file}: ${formatSize(result.sizeBytes)} disk, ${formatSize(result.dataBytes)} data`;
+    const checked = result.verified ? ', read back and equal' : '';
+    return `${file}: ${formatSize(result.sizeBytes)} disk, ${formatSize(result.dataBytes)} data${checked}`;
   });
 }
 
 async function exportBackup(
   reference: string,
-  target: string,
+  path: string,
   options: ExportOptions,
   signal: AbortSignal,
 ): Promise<Exported> {
@@ -70,74 +86,112 @@ async function exportBackup(
   const url = `/backups/${encodeURIComponent(reference)}`;
   const backup = await rest.get<Backup>(url);
   const disk = chooseDisk(backup.disks, options.disk, `${backup.vmName}@${backup.name}`);
-  const partial = join(
-    dirname(target),
-    `.${basename(target).slice(0, 200)}.${randomBytes(6).toString('hex')}.partial`,
-  );
-  const progress = startProgress('exporting', { json: options.json, unit: 'bytes' });
-  let file: FileHandle | undefined;
+  const format = options.format ?? formatOfName(path);
+  const target = await createImage(path, {
+    format,
+    sizeBytes: disk.sizeBytes,
+    compress: options.compress === true,
+    replace: options.force === true,
+    signal,
+  });
   try {
-    file = await local(() => open(partial, 'wx', 0o644), partial);
     const answer = await rest.stream(
       `${url}/disks/${encodeURIComponent(disk.name)}/content`,
       SPARSE_MEDIA_TYPE,
     );
-    const dataBytes = await writeParts(file, answer, disk.sizeBytes, progress, signal);
-    const written = file;
-    file = undefined;
-    await local(async () => {
-      await written.truncate(disk.sizeBytes);
-      await written.sync();
-      await written.close();
-    }, partial);
-    await checkTarget(target, options.force === true);
-    await local(() => rename(partial, target), target);
-    await local(() => nodeFileSystem.syncDirectory(dirname(target)), target);
-    return { file: target, disk: disk.name, sizeBytes: disk.sizeBytes, dataBytes };
+    const { root, chunkBytes, dataBytes } = await download(answer, target, disk.sizeBytes, options, signal);
+    const verified = options.verify === true;
+    await target.finish(
+      verified
+        ? async (written) => {
+            const again = await rootHex(
+              written.parts(signal),
+              chunkBytes,
+              'verifying',
+              disk.sizeBytes,
+              options,
+            );
+            if (again !== root || written.sizeBytes !== disk.sizeBytes) throw differs(path, again, root);
+          }
+        : undefined,
+    );
+    return { file: path, disk: disk.name, format, sizeBytes: disk.sizeBytes, dataBytes, root, verified };
   } catch (error) {
-    await file?.close();
-    await rm(partial, { force: true });
+    await target.abort();
     throw error;
+  }
+}
+
+/** Writes what comes and hashes it on its way. @throws `verify-failed` when it is not the disk that the server has */
+async function download(
+  answer: IncomingMessage,
+  target: DiskTarget,
+  sizeBytes: number,
+  options: ExportOptions,
+  signal: AbortSignal,
+): Promise<{ root: string; chunkBytes: number; dataBytes: number }> {
+  const expected = header(answer, 'pando-root');
+  const chunkBytes = Number(header(answer, 'pando-chunk-bytes') ?? CHUNK_BYTES_DEFAULT);
+  let dataBytes = 0;
+  const counted = async function* (): AsyncGenerator<DiskPart> {
+    for await (const part of written(answer, target, sizeBytes, signal)) {
+      if (part instanceof Uint8Array) dataBytes += part.byteLength;
+      yield part;
+    }
+  };
+  const root = await rootHex(counted(), chunkBytes, 'exporting', sizeBytes, options);
+  if (expected !== undefined && root !== expected) throw differs('what came', root, expected);
+  return { root, chunkBytes, dataBytes };
+}
+
+/** The parts as they come, each when it is written. */
+async function* written(
+  stream: AsyncIterable<Uint8Array>,
+  target: DiskTarget,
+  sizeBytes: number,
+  signal: AbortSignal,
+): AsyncGenerator<DiskPart> {
+  let position = 0;
+  let downloading = true;
+  try {
+    for await (const part of decodeSparse(stream)) {
+      downloading = false;
+      if (part instanceof Uint8Array) await target.write(position, part);
+      position += part instanceof Uint8Array ? part.byteLength : part.holeBytes;
+      yield part;
+      downloading = true;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw downloading ? interrupted(`at byte ${position} of ${sizeBytes}`, error) : error;
+  }
+  if (position !== sizeBytes) throw interrupted(`at byte ${position} of ${sizeBytes}`, undefined);
+}
+
+async function rootHex(
+  parts: AsyncIterable<DiskPart>,
+  chunkBytes: number,
+  label: string,
+  sizeBytes: number,
+  { json }: ExportOptions,
+): Promise<string> {
+  const progress: Progress = startProgress(label, { json, unit: 'bytes' });
+  try {
+    const onProgress = (done: number): void => progress.update(done, sizeBytes);
+    const { id } = await rootOf(parts, { chunkBytes, hash: hashChunk, onProgress });
+    return Buffer.from(id).toString('hex');
   } finally {
     progress.stop();
   }
 }
 
-/** Writes data where it belongs and skips holes. Resolves to the bytes of data. */
-async function writeParts(
-  file: FileHandle,
-  stream: AsyncIterable<Uint8Array>,
-  sizeBytes: number,
-  progress: Progress,
-  signal: AbortSignal,
-): Promise<number> {
-  let position = 0;
-  let dataBytes = 0;
-  try {
-    for await (const part of decodeSparse(stream)) {
-      if (part instanceof Uint8Array) {
-        await local(() => writeAll(file, part, position), 'the file');
-        dataBytes += part.byteLength;
-        position += part.byteLength;
-      } else {
-        position += part.holeBytes;
-      }
-      progress.update(position, sizeBytes);
-    }
-  } catch (error) {
-    if (signal.aborted) throw signal.reason;
-    if (isPandoError(error, 'file-failed')) throw error;
-    throw interrupted(`at byte ${position} of ${sizeBytes}`, error);
-  }
-  if (position !== sizeBytes) throw interrupted(`at byte ${position} of ${sizeBytes}`, undefined);
-  return dataBytes;
+function header(answer: IncomingMessage, name: string): string | undefined {
+  const value = answer.headers[name];
+  return typeof value === 'string' ? value : undefined;
 }
 
-async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.byteLength;) {
-    const { bytesWritten } = await file.write(bytes, done, bytes.byteLength - done, position + done);
-    done += bytesWritten;
-  }
+function differs(what: string, found: string, expected: string): PandoError {
+  return new PandoError('verify-failed', `${what} hashes to ${found}, the disk to ${expected}`);
 }
 
 function chooseDisk(disks: readonly Disk[], name: string | undefined, of: string): Disk {
@@ -163,15 +217,4 @@ async function checkTarget(path: string, force: boolean): Promise<void> {
 function interrupted(where: string, cause: unknown): Error {
   if (cause instanceof ServerRefusal) return cause;
   return new PandoError('export-interrupted', `the download broke off ${where}`, { cause });
-}
-
-/** Errors of the local disk, told apart from those of the server. */
-async function local<T>(action: () => Promise<T>, path: string): Promise<T> {
-  try {
-    return await action();
-  } catch (error) {
-    throw new PandoError('file-failed', `cannot write ${path}: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
 }

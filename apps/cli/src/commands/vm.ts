@@ -1,11 +1,12 @@
 /** `pando vm …` */
 import { formatSize } from '@pando/common';
-import type { Command } from 'commander';
+import { IMAGE_FORMATS } from '@pando/images';
+import { Option, type Command } from 'commander';
 import { fields, formatDisks, formatTime, plural, print, table } from '../output.ts';
 import { Rest } from '../rest.ts';
 import type { Vm } from '../views.ts';
-import { exportDisk, type ExportOptions } from '../vm-export.ts';
-import { importVm, type ImportOptions } from '../vm-import.ts';
+import type { ExportOptions } from '../vm-export.ts';
+import type { ImportOptions } from '../vm-import.ts';
 import {
   countArgument,
   diskArgument,
@@ -19,24 +20,46 @@ export function addVmCommands(program: Command): void {
   const vm = program.command('vm').description('virtual machines');
 
   vm.command('import')
-    .description('import a raw disk image as a VM')
-    .argument('<file>', 'a regular file, or - for standard input')
-    .requiredOption('--name <name>', 'name of the VM')
-    .option('--disk <name>', 'name of its disk (disk0)')
+    .description('import a disk as a VM, or with --since as the next backup of one')
+    .argument('<source>', 'an image file, an NBD URI (nbd://HOST/EXPORT), or - for standard input')
+    .option('--name <name>', 'name of the VM; with --since of the backup (the time)')
+    .option('--disk <name>', 'name of its disk (disk0); with --since the disk that is imported')
+    .addOption(
+      new Option('--format <format>', 'of the file (recognised by its content)').choices(IMAGE_FORMATS),
+    )
+    .option('--since <backup>', 'a backup, by id or vm@name, that the disk has changed since')
+    .option('--verify', 'read the source again afterwards and compare')
     .option('--path', 'the file is one of the server, inside its --import-dir')
     .option('--json', 'print JSON')
-    .action((file: string, options: ImportOptions) => importVm(file, options));
+    .action(async function (this: Command, source: string, options: ImportOptions) {
+      if (options.name === undefined && options.since === undefined) {
+        this.error("error: required option '--name <name>' not specified");
+      }
+      // Only here: the other commands start faster without what reads and hashes images.
+      const { importVm } = await import('../vm-import.ts');
+      await importVm(source, options);
+    });
 
   vm.command('export')
-    .description('write a disk of a VM, or of a backup (vm@name), to a sparse raw file')
+    .description('write a disk of a VM, or of a backup (vm@name), to an image file')
     .argument('<vm>', 'name or id of a VM, or vm@backup')
     .argument('<file>')
     .option('--disk <name>', 'which disk, where there are several')
+    .addOption(
+      new Option(
+        '--format <format>',
+        'of the file (what its extension says: .qcow2, .vmdk, .vdi, .vhdx, .vhd; else raw)',
+      ).choices(IMAGE_FORMATS),
+    )
+    .option('--compress', 'compress it; only qcow2')
+    .option('--verify', 'read the finished file again and compare')
     .option('--force', 'overwrite the file')
     .option('--json', 'print JSON')
-    .action((reference: string, file: string, options: ExportOptions) =>
-      exportDisk(reference, file, options),
-    );
+    .action(async (reference: string, file: string, options: ExportOptions) => {
+      // Only here: the other commands start faster without what hashes and writes images.
+      const { exportDisk } = await import('../vm-export.ts');
+      await exportDisk(reference, file, options);
+    });
 
   vm.command('create')
     .description('create a VM with empty disks')
