@@ -67,7 +67,8 @@ export class Connection implements HandshakeHost, TransmissionHost {
   #retiring = false;
   #finishing = false;
   #securing = false;
-  #secured = false;
+  /** What TLS was agreed on; undefined in clear. */
+  #secured: string | undefined;
   #activeAt: number;
 
   /** `refusal`: the client is not served, and is told why when it asks for something. */
@@ -127,7 +128,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
   };
 
   get secured(): boolean {
-    return this.#secured;
+    return this.#secured !== undefined;
   }
 
   get hasUnreadInput(): boolean {
@@ -141,10 +142,10 @@ export class Connection implements HandshakeHost, TransmissionHost {
     if (credentials === undefined) throw new Error('TLS without credentials');
     this.#securing = true;
     try {
-      const { socket, client } = await secure(raw, this.client.peer, credentials);
+      const { socket, client, agreed } = await secure(raw, this.client.peer, credentials);
       this.socket = socket;
       this.client = client;
-      this.#secured = true;
+      this.#secured = agreed;
       // Read again when the answer to STARTTLS is over, which resumes it.
       socket.pause();
       this.#listenTo(socket);
@@ -243,7 +244,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
     const { exportName, readOnly } = handle;
     const { peer, proof, names } = this.client;
     this.#services.logger.info(
-      { exportName, readOnly, replies: session.replies, peer, proof, names },
+      { exportName, readOnly, replies: session.replies, peer, proof, names, tls: this.#secured },
       'an NBD client attached',
     );
     handle.revoked.addEventListener('abort', this.#onRevoked, { once: true });

@@ -102,6 +102,8 @@ export class TlsHandshakeError extends Error {}
 export interface SecuredClient {
   readonly socket: tls.TLSSocket;
   readonly client: ClientIdentity;
+  /** What was agreed on, for the log: `TLSv1.3 TLS_AES_256_GCM_SHA384`. */
+  readonly agreed: string;
 }
 
 /**
@@ -138,7 +140,11 @@ export function secure(raw: Socket, peer: string, credentials: TlsCredentials): 
       if (typeof found !== 'string') {
         raw.off('end', ended).off('close', ended);
         socket.allowHalfOpen = halfOpen;
-        resolve({ socket, client: found });
+        resolve({
+          socket,
+          client: found,
+          agreed: `${socket.getProtocol()} ${socket.getCipher().name}`,
+        });
         return;
       }
       socket.on('error', () => undefined);
