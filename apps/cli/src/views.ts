@@ -29,8 +29,11 @@ export interface Backup {
   readonly disks: readonly Disk[];
 }
 
-export interface ImportResult {
-  readonly vm: Vm;
+export interface ImportFigures {
+  /** Id of the top node, 64 hex digits. */
+  readonly root: string;
+  readonly sizeBytes: number;
+  readonly chunkBytes: number;
   readonly readBytes: number;
   readonly newBytes: number;
   readonly storedBytes: number;
@@ -38,6 +41,15 @@ export interface ImportResult {
   readonly zeroChunks: number;
   readonly knownChunks: number;
   readonly newChunks: number;
+}
+
+export interface ImportResult extends ImportFigures {
+  readonly vm: Vm;
+}
+
+export interface BackupImportResult extends ImportFigures {
+  readonly backup: Backup;
+  readonly changedBytes: number;
 }
 
 export interface GcReport {

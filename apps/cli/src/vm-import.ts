@@ -1,69 +1,141 @@
-/** `pando vm import`: a local file or standard input, sent so that holes and zeros cost nothing on the way. */
+/**
+ * `pando vm import`: an image file, an NBD export or standard input, read here and sent so that holes and zeros cost
+ * nothing on the way; or a file of the server. The result is a VM, or with `--since` the next backup of one.
+ */
 import {
   encodeSparse,
   formatSize,
-  openSparseFile,
+  idToHex,
+  PandoError,
   SPARSE_MEDIA_TYPE,
   splitZeros,
   type DiskPart,
 } from '@pando/common';
+import { hashChunk } from '@pando/chunk-store/hashing';
+import { openSource, type DiskSource, type ImageFormat } from '@pando/images';
+import { rootOf } from '@pando/tree';
 import { interruptible } from './interrupt.ts';
 import { runJob } from './job-work.ts';
 import { formatRatio, print } from './output.ts';
 import { startProgress, type Progress } from './progress.ts';
 import { Rest } from './rest.ts';
-import type { ImportResult } from './views.ts';
+import type { BackupImportResult, ImportResult } from './views.ts';
 
 export interface ImportOptions {
-  readonly name: string;
+  /** Of the VM, which has to have one; with `since` of the backup. */
+  readonly name?: string;
   readonly disk?: string;
+  readonly format?: ImageFormat;
   /** The file is one of the server's import directory. */
   readonly path?: boolean;
+  readonly since?: string;
+  readonly verify?: boolean;
   readonly json?: boolean;
 }
 
-export async function importVm(file: string, options: ImportOptions): Promise<void> {
+type Result = ImportResult | BackupImportResult;
+
+export async function importVm(what: string, options: ImportOptions): Promise<void> {
   const started = performance.now();
-  const result = await interruptible((signal) =>
-    options.path === true ? importByPath(file, options, signal) : importByUpload(file, options, signal),
-  );
+  const result = await interruptible((signal) => {
+    if (options.path === true) return importByPath(what, options, signal);
+    return what === '-' ? importStandardInput(options, signal) : importSource(what, options, signal);
+  });
   print(options.json, result, () => summary(result, (performance.now() - started) / 1000));
 }
 
-function importByPath(
-  path: string,
-  { name, disk, json }: ImportOptions,
-  signal: AbortSignal,
-): Promise<ImportResult> {
-  const body = { name, path, ...(disk === undefined ? {} : { disk }) };
-  return runJob<ImportResult>('/imports', body, { label: 'importing', unit: 'bytes', json, signal });
+function importByPath(path: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
+  const { json, path: _path, ...about } = options;
+  return runJob<Result>('/imports', { ...about, path }, { label: 'importing', unit: 'bytes', json, signal });
 }
 
-async function importByUpload(
-  file: string,
-  { name, disk, json }: ImportOptions,
+/** A pipe is bytes of a disk, once: there is no second reading, and nothing to recognise a format by. */
+async function importStandardInput(options: ImportOptions, signal: AbortSignal): Promise<Result> {
+  if (options.verify === true) {
+    throw new PandoError(
+      'request-invalid',
+      'standard input cannot be read again, so --verify cannot compare it',
+    );
+  }
+  if (options.format !== undefined && options.format !== 'raw') {
+    throw new PandoError('request-invalid', `standard input is taken as it is, not as ${options.format}`);
+  }
+  try {
+    return await upload(standardInput(), undefined, options, signal);
+  } finally {
+    // A pipe that nobody reads any more would keep the process alive.
+    process.stdin.destroy();
+  }
+}
+
+async function importSource(what: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
+  const { format } = options;
+  const source = await openSource(what, { signal, ...(format === undefined ? {} : { format }) });
+  try {
+    const result = await upload(source.parts(signal), source.sizeBytes, options, signal);
+    if (options.verify === true) await verifyOrDelete(source, result, options, signal);
+    return result;
+  } finally {
+    await source.close();
+  }
+}
+
+async function upload(
+  parts: AsyncIterable<DiskPart>,
+  sizeBytes: number | undefined,
+  { name, disk, since, json }: ImportOptions,
   signal: AbortSignal,
-): Promise<ImportResult> {
-  const source = file === '-' ? undefined : await openSparseFile(file);
+): Promise<Result> {
   const progress = startProgress('importing', { json, unit: 'bytes' });
   try {
-    const parts = source === undefined ? standardInput() : source.parts(signal);
     const query = new URLSearchParams({
-      name,
+      ...(name === undefined ? {} : { name }),
       ...(disk === undefined ? {} : { disk }),
-      ...(source === undefined ? {} : { sizeBytes: String(source.sizeBytes) }),
+      ...(since === undefined ? {} : { since }),
+      ...(sizeBytes === undefined ? {} : { sizeBytes: String(sizeBytes) }),
     });
-    const { result } = await new Rest({ signal }).upload<{ result: ImportResult }>(
+    const { result } = await new Rest({ signal }).upload<{ result: Result }>(
       `/imports?${query.toString()}`,
       SPARSE_MEDIA_TYPE,
-      encodeSparse(counted(parts, source?.sizeBytes, progress)),
+      encodeSparse(counted(parts, sizeBytes, progress)),
     );
     return result;
   } finally {
     progress.stop();
-    // A pipe that nobody reads any more would keep the process alive.
-    if (source === undefined) process.stdin.destroy();
-    else await source.close();
+  }
+}
+
+/** Reads the source again. What was not found to be equal, for whatever reason, does not stay. */
+async function verifyOrDelete(
+  source: DiskSource,
+  result: Result,
+  { json }: ImportOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const progress = startProgress('verifying', { json, unit: 'bytes' });
+  try {
+    const found = await rootOf(source.parts(signal), {
+      chunkBytes: result.chunkBytes,
+      hash: hashChunk,
+      onProgress: (done) => progress.update(done, source.sizeBytes),
+    });
+    if (idToHex(found.id) === result.root && found.size === result.sizeBytes) return;
+    throw new PandoError(
+      'verify-failed',
+      `the source, read again, has root ${idToHex(found.id)}; stored was ${result.root}, which is deleted again`,
+    );
+  } catch (error) {
+    const [url, what] =
+      'vm' in result
+        ? [`/vms/${encodeURIComponent(result.vm.id)}`, `VM ${result.vm.name}`]
+        : [`/backups/${encodeURIComponent(result.backup.id)}`, `backup ${labelOf(result)}`];
+    // Not with the signal: this has to happen also when interrupted.
+    await new Rest().delete(url).catch((reason: unknown) => {
+      process.stderr.write(`pando: ${what} stays, and was not verified: ${(reason as Error).message}\n`);
+    });
+    throw error;
+  } finally {
+    progress.stop();
   }
 }
 
@@ -78,18 +150,26 @@ async function* counted(
 ): AsyncGenerator<DiskPart> {
   let done = 0;
   for await (const part of parts) {
-    yield part;
+    // A copy: a source may use its buffers again while the socket still has this one.
+    yield part instanceof Uint8Array ? Buffer.from(part) : part;
     done += part instanceof Uint8Array ? part.byteLength : part.holeBytes;
     progress.update(done, all);
   }
 }
 
-/** `golden: 8.0 GiB disk, 1.1 GiB data, stored 312 MiB: 1/26 (in 9.8 s)` */
-function summary({ vm, readBytes, storedBytes }: ImportResult, seconds: number): string {
-  const diskBytes = vm.disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  const share =
-    storedBytes === 0
-      ? 'nothing that was not there'
-      : `${formatSize(storedBytes)}: 1/${formatRatio(diskBytes / storedBytes)}`;
-  return `${vm.name}: ${formatSize(diskBytes)} disk, ${formatSize(readBytes)} data, stored ${share} (in ${seconds.toFixed(1)} s)`;
+const labelOf = ({ backup }: BackupImportResult): string => `${backup.vmName}@${backup.name}`;
+
+/**
+ * `golden: 8.0 GiB disk, 1.1 GiB data, stored 312 MiB: 1/26 (in 9.8 s)`, or
+ * `web@tuesday: 8.0 GiB disk, 82 MiB changed, stored 41 MiB (in 5.1 s)`
+ */
+function summary(result: Result, seconds: number): string {
+  const { readBytes, storedBytes, sizeBytes } = result;
+  const time = `(in ${seconds.toFixed(1)} s)`;
+  const stored = storedBytes === 0 ? 'nothing that was not there' : formatSize(storedBytes);
+  if ('backup' in result) {
+    return `${labelOf(result)}: ${formatSize(sizeBytes)} disk, ${formatSize(result.changedBytes)} changed, stored ${stored} ${time}`;
+  }
+  const share = storedBytes === 0 ? '' : `: 1/${formatRatio(sizeBytes / storedBytes)}`;
+  return `${result.vm.name}: ${formatSize(sizeBytes)} disk, ${formatSize(readBytes)} data, stored ${stored}${share} ${time}`;
 }

@@ -1,10 +1,18 @@
 /** `pando backup …` A backup is named by its id or as `vm@name`. */
 import { formatSize } from '@pando/common';
 import type { Command } from 'commander';
+import { interruptible } from '../interrupt.ts';
+import { runJob } from '../job-work.ts';
 import { fields, formatDisks, formatTime, print, table } from '../output.ts';
 import { Rest } from '../rest.ts';
 import type { Backup, Vm } from '../views.ts';
 import { part, type JsonOption } from './arguments.ts';
+
+interface RestoreOptions extends JsonOption {
+  readonly as?: string;
+  readonly force?: boolean;
+  readonly verify?: boolean;
+}
 
 export function addBackupCommands(program: Command): void {
   const backup = program.command('backup').description('backups');
@@ -58,9 +66,16 @@ export function addBackupCommands(program: Command): void {
     .argument('<backup>', 'id, or vm@name')
     .option('--as <name>', 'name of a new VM')
     .option('--force', 'in place: disconnect clients first')
+    .option('--verify', 'first read and check every chunk of the backup')
     .option('--json', 'print JSON')
-    .action(async (reference: string, { json, ...how }: { as?: string; force?: boolean } & JsonOption) => {
-      const restored = await new Rest().post<Vm>(`/backups/${part(reference)}/restore`, how);
+    .action(async (reference: string, { json, ...how }: RestoreOptions) => {
+      const url = `/backups/${part(reference)}/restore`;
+      const restored =
+        how.verify === true
+          ? await interruptible((signal) =>
+              runJob<Vm>(url, how, { label: 'verifying', unit: 'bytes', json, signal }),
+            )
+          : await new Rest().post<Vm>(url, how);
       print(json, restored, () => `${restored.name}: ${formatDisks(restored.disks)}`);
     });
 
