@@ -332,6 +332,32 @@ describe('what is kept for it', () => {
 });
 
 describe('what goes wrong', () => {
+  it('what a fork was read through is destaged and collected while it is asked: the new root answers', async () => {
+    const disk = await handleOf(await volumes.create({ size: 1000 * CHUNK }, none));
+    await write(disk, 700, 7);
+    await volumes.settleAll();
+    await write(disk, 701, 1);
+    const backup = await handleOf(await fork(disk.disk));
+    await write(disk, 700, 7); // what it held already: the fork's tree is asked for the id
+    await write(disk, 702, 2);
+    warm = false;
+    let pass!: () => void;
+    const passed = new Promise<void>((resolve) => (pass = resolve));
+    const { memory } = store;
+    const read = memory.readNode.bind(memory);
+    memory.readNode = async (...node) => {
+      memory.readNode = read;
+      await passed;
+      return read(...node);
+    };
+    const asked = disk.depths(700 * CHUNK, 3 * CHUNK, 10);
+    await volumes.settleAll();
+    expect(await store.collect(catalog)).toBeGreaterThan(0);
+    pass();
+    expect(flagged(await asked)).toBe('0+2:2 2+1:1');
+    expect(flagged(await disk.differences(backup, 700 * CHUNK, 3 * CHUNK, 10))).toBe('2+1:1');
+  });
+
   it('damage of either side is told, and is no difference', async () => {
     const disk = await handleOf(await volumes.create({ size: 1000 * CHUNK }, none));
     await write(disk, 1, 1);
