@@ -51,7 +51,8 @@ export interface BlockDevice {
 
 /**
  * Extents from the offset of the request on, without gaps, neighbours of different kind. They cover at
- * least one byte and at most the request; fewer than all of it when `extentsMax` were found first.
+ * least one byte and at most the request; fewer than all of it when `extentsMax` were found first, or when finding
+ * more would have taken long: who wants to know asks on from there.
  * Boundaries are multiples of blockBytes, except at the request's own ends and the device's end.
  */
 export interface Extents {
