@@ -8,6 +8,7 @@
  * answer, there is no map and the caller reads the whole file, which is always right.
  */
 import { spawn } from 'node:child_process';
+import { systemClock } from './clock.ts';
 
 /** Start and end (exclusive) of each range with data, ascending. */
 export type DataRanges = readonly (readonly [number, number])[];
@@ -80,7 +81,13 @@ export function parseRanges(output: string, size: number): DataRanges | undefine
 
 function run(program: string, args: readonly string[], fd: number): Promise<string | undefined> {
   return new Promise((resolve) => {
-    const child = spawn(program, args, { stdio: [fd, 'pipe', 'ignore'], timeout: HELPER_MS_MAX });
+    const child = spawn(program, args, { stdio: [fd, 'pipe', 'ignore'] });
+    // Not spawn's own timeout: where there is no such program, that would keep the process alive until it has passed.
+    const done = new AbortController();
+    systemClock.sleep(HELPER_MS_MAX, done.signal).then(
+      () => child.kill('SIGKILL'),
+      () => undefined,
+    );
     const parts: Buffer[] = [];
     let bytes = 0;
     child.stdout!.on('data', (part: Buffer) => {
@@ -88,9 +95,13 @@ function run(program: string, args: readonly string[], fd: number): Promise<stri
       if (bytes > OUTPUT_BYTES_MAX) child.kill();
       else parts.push(part);
     });
-    child.on('error', () => resolve(undefined));
-    child.on('close', (code) =>
-      resolve(code === 0 && bytes <= OUTPUT_BYTES_MAX ? Buffer.concat(parts).toString() : undefined),
-    );
+    child.on('error', () => {
+      done.abort();
+      resolve(undefined);
+    });
+    child.on('close', (code) => {
+      done.abort();
+      resolve(code === 0 && bytes <= OUTPUT_BYTES_MAX ? Buffer.concat(parts).toString() : undefined);
+    });
   });
 }

@@ -27,6 +27,8 @@ import { findTool } from './tools.ts';
 const MEMORY_BYTES_MAX = 3 * 1024 ** 3;
 const STDERR_BYTES_MAX = 4096;
 const FOLDER_BYTES_MAX = 80;
+/** Helpers of this process at a time. */
+const HELPERS_MAX = 32;
 /** Until an image is open and the first bytes of the handshake are here. */
 const OPEN_MS_MAX = 60_000;
 /** For the end after a goodbye, which may have to write out what is cached. */
@@ -141,11 +143,12 @@ export interface ConfinedNbd {
 
 /**
  * Starts `qemu-nbd` on a block graph.
- * @throws `tool-missing`, `image-damaged` when it cannot open the image, `disk-in-use`
+ * @throws `tool-missing`, `image-damaged` when it cannot open the image, `disk-in-use`, `too-busy`
  */
 export async function startConfined(options: ConfinedOptions): Promise<ConfinedNbd> {
   const [python, qemuNbd] = await Promise.all([findTool('python3'), findTool('qemu-nbd')]);
   options.signal?.throwIfAborted();
+  if (helpers >= HELPERS_MAX) throw new PandoError('too-busy', `${HELPERS_MAX} images are open`);
   // Of mode 0700. The path of a socket may have 107 bytes.
   const parent = Buffer.byteLength(tmpdir()) <= FOLDER_BYTES_MAX ? tmpdir() : '/tmp';
   const folder = await mkdtemp(join(parent, 'pando-nbd-'));
@@ -177,6 +180,8 @@ export async function startConfined(options: ConfinedOptions): Promise<ConfinedN
   }
 }
 
+let helpers = 0;
+
 async function connectTo(
   child: ChildProcess,
   socket: string,
@@ -196,7 +201,11 @@ async function connectTo(
     });
   });
   let running = true;
-  void ended.then(() => (running = false));
+  helpers++;
+  void ended.then(() => {
+    running = false;
+    helpers--;
+  });
   const kill = async (): Promise<void> => {
     if (running && child.pid !== undefined) child.kill('SIGKILL');
     await ended;

@@ -13,7 +13,7 @@ const STALL_MS_MAX = 120_000;
 /**
  * Opens an image for reading. The file may be a link; what it leads to is a regular file.
  * @throws `import-not-a-file`, `image-format-mismatch`, `image-unsupported`, `image-refused`, `image-damaged`, `size-invalid`,
- *   `disk-in-use` when another program has it open for writing, `tool-missing`
+ *   `disk-in-use` when another program has it open for writing, `tool-missing`, `too-busy`
  */
 export async function openImage(path: string, options: OpenImageOptions = {}): Promise<DiskSource> {
   options.signal?.throwIfAborted();
