@@ -79,15 +79,25 @@ export class Answers {
     this.#replies.commit(putErrorChunk(buffer, at, this.#headerBytes, request, errno, bytes, place));
   }
 
-  /** Block status: one chunk for each context; the last one ends the reply. */
-  status(request: ReplyTo, contexts: readonly SelectedContext[], extents: readonly StatusExtents[]): void {
+  /** Room for a block status of so many contexts with so many extents each. */
+  statusBytes(contexts: number, extents: number): number {
+    return contexts * statusChunkBytes(this.#headerBytes, extents);
+  }
+
+  /** Makes the reply of a block status at `at`: one chunk for each context. Returns the reply's bytes. */
+  putStatus(
+    buffer: Buffer,
+    at: number,
+    request: ReplyTo,
+    contexts: readonly SelectedContext[],
+    extents: readonly StatusExtents[],
+  ): number {
+    let put = at;
     for (const [i, { lengths, flags }] of extents.entries()) {
-      const at = this.#replies.reserve(statusChunkBytes(this.#headerBytes, lengths.length));
       const last = i === extents.length - 1 ? CHUNK_DONE : 0;
-      const { buffer } = this.#replies;
-      this.#replies.commit(
-        putStatusChunk(buffer, at, this.#headerBytes, request, last, contexts[i]!.id, lengths, flags),
-      );
+      const { id } = contexts[i]!;
+      put += putStatusChunk(buffer, put, this.#headerBytes, request, last, id, lengths, flags);
     }
+    return put - at;
   }
 }

@@ -428,6 +428,43 @@ describe('block status', () => {
     }
   });
 
+  it('keeps within the bounds on buffers, however many are in flight, and answers every one', async () => {
+    const limits = { bufferBytesMax: 4 * 2 ** 20, connectionBufferBytesMax: 2 ** 20 };
+    const server = await start({ limits });
+    let described = 0;
+    let go: (() => void) | undefined;
+    const gate = new Promise<void>((resolve) => (go = resolve));
+    for (const name of [DEPTH, MONDAY]) {
+      server.exports.setContext('disk', name, async (_, length, extentsMax) => {
+        described++;
+        await gate;
+        const flags = Array.from({ length: extentsMax }, (_v, i) => i % 2);
+        return { lengths: flags.map(() => Math.floor(length / extentsMax)), flags };
+      });
+    }
+    const requests = 40;
+    const clients = await Promise.all([1, 2, 3, 4, 5, 6].map(() => greeted(server)));
+    for (const client of clients) {
+      await idsOf(client, [DEPTH, MONDAY]);
+      await client.ask(Option.go, infoRequest('disk'));
+      for (let i = 0; i < requests; i++) client.request({ type: STATUS, length: SIZE });
+    }
+    await until(() => described >= 6, 'several are being described');
+    // As many as may be: the others are not even read.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(server.server.stats().bufferBytes).toBeLessThanOrEqual(limits.bufferBytesMax);
+    expect(described).toBeLessThan(clients.length * requests);
+    go!();
+    await Promise.all(
+      clients.map(async (client) => {
+        for (let chunks = 0; chunks < 2 * requests; chunks++) {
+          expect(parseStatus(await client.readReply()).extents).toHaveLength(SIZE / 512 + 2);
+        }
+      }),
+    );
+    expect(described).toBe(2 * clients.length * requests);
+  });
+
   it('waits with closing a context until its describe is over', async () => {
     const server = await start();
     let go: (() => void) | undefined;

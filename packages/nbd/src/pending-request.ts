@@ -12,9 +12,11 @@ export class PendingRequest implements Request {
   offset = 0;
   length = 0;
   payloadBytes = 0;
-  /** Of a read: where its reply is being made. */
+  /** Of a read or block status: where its reply is being made. */
   block: ReplyBlock | undefined;
   start = 0;
+  /** Of a block status: bytes of the reply, once it is made. */
+  replyBytes = 0;
   readonly holes: number[] = [];
   /** A flush follows (FUA) before the reply. */
   flushNext = false;

@@ -32,6 +32,14 @@ export function tidyExtents(found: StatusExtents, length: number, extentsMax: nu
   return { lengths, flags };
 }
 
+/** Shortest extents that are expected: for `length` bytes, more of them than that are not asked for. */
+const EXTENT_BYTES_MIN = 512;
+
+/** Extents that each of so many contexts may say of `length` bytes, when all of a reply has `extentsMax`. */
+export function extentsOfEach(length: number, contexts: number, extentsMax: number): number {
+  return Math.max(1, Math.min(Math.floor(extentsMax / contexts), Math.floor(length / EXTENT_BYTES_MIN) + 2));
+}
+
 /** Whether a BLOCK_STATUS payload of so many bytes can name some of `contexts` contexts, each once. */
 export function isStatusPayload(payloadBytes: number, contexts: number): boolean {
   const ids = (payloadBytes - EFFECT_LENGTH_BYTES) / 4;

@@ -26,7 +26,7 @@ import { Payload, RequestParser } from './request-parser.ts';
 import type { PayloadAction, Request, RequestHandler } from './request-parser.ts';
 import { BAD_STATUS_PAYLOAD, SHUTTING_DOWN, refusalOf, statusRefusalOf } from './request-rules.ts';
 import type { Refusal } from './request-rules.ts';
-import { parseStatusPayload, tidyExtents } from './status.ts';
+import { extentsOfEach, parseStatusPayload, tidyExtents } from './status.ts';
 import type { ExportHandle, Logger } from './types.ts';
 
 export interface TransmissionHost {
@@ -140,9 +140,28 @@ export class Transmission implements RequestHandler {
       return false;
     }
     this.#refusal = this.#retiring ? SHUTTING_DOWN : refusalOf(request, this.handle, this.#session);
-    const isRead = request.type === Command.read && this.#refusal === undefined;
-    const bytes = isRead ? request.length + this.#answers.readHeaderBytes : SMALL_ANSWER_BYTES;
+    const bytes = this.#refusal === undefined ? this.#answerBytes(request) : SMALL_ANSWER_BYTES;
     return this.#replies.hasRoom(bytes) || this.#admitBlock(bytes);
+  }
+
+  /** Room that the answer of a request takes that is carried out. */
+  #answerBytes({ type, flags, length, payloadBytes }: Request): number {
+    if (type === Command.read) return length + this.#answers.readHeaderBytes;
+    if (type !== Command.blockStatus) return SMALL_ANSWER_BYTES;
+    // What a payload asks for is not known yet.
+    const each = this.#extentsOfEach(payloadBytes === 0 ? length : Infinity, flags);
+    return Math.max(this.#statusBytes(each), SMALL_ANSWER_BYTES);
+  }
+
+  /** Extents that each context may say of so many bytes: all contexts share what a reply may have. */
+  #extentsOfEach(length: number, flags: number): number {
+    if ((flags & CommandFlag.reqOne) !== 0) return 1;
+    return extentsOfEach(length, this.#session.opened.contexts.length, this.#host.limits.extentsMax);
+  }
+
+  /** Room for a block status in which all contexts say so many extents. */
+  #statusBytes(each: number): number {
+    return this.#answers.statusBytes(this.#session.opened.contexts.length, each);
   }
 
   /** Off the hot path: a reply needs another block. */
@@ -267,7 +286,7 @@ export class Transmission implements RequestHandler {
     this.#wait(pending, promise);
   }
 
-  /** Leaves the reserved reply of a read to the device. */
+  /** Leaves the reserved reply to whoever fills it. */
   #fillLater(pending: PendingRequest, request: Request, start: number, bytes: number): void {
     pending.take(request);
     pending.block = this.#replies.detach(bytes);
@@ -293,8 +312,7 @@ export class Transmission implements RequestHandler {
   #blockStatus(request: Request, payload: Uint8Array | undefined): void {
     const selected = this.#session.opened.contexts;
     if (payload === undefined) {
-      const pending = this.#pendingOf(request);
-      this.#wait(pending, this.#answerStatus(pending, selected));
+      this.#describe(request, request.length, selected);
       return;
     }
     const choice = parseStatusPayload(payload, selected);
@@ -303,27 +321,35 @@ export class Transmission implements RequestHandler {
       return;
     }
     const refusal = statusRefusalOf(request.offset, choice.length, this.handle);
-    if (refusal !== undefined) {
-      this.#refuse(request, refusal);
-      return;
-    }
-    const pending = this.#pendingOf(request);
-    pending.length = choice.length;
-    this.#wait(pending, this.#answerStatus(pending, choice.contexts));
+    if (refusal === undefined) this.#describe(request, choice.length, choice.contexts);
+    else this.#refuse(request, refusal);
   }
 
-  async #answerStatus(pending: PendingRequest, contexts: readonly SelectedContext[]): Promise<void> {
-    const { offset, length, flags } = pending;
-    const { extentsMax } = this.#host.limits;
-    const each =
-      (flags & CommandFlag.reqOne) !== 0 ? 1 : Math.max(1, Math.floor(extentsMax / contexts.length));
+  /** The room of the reply is taken now, so that answers in flight are within the bounds on buffers. */
+  #describe(request: Request, length: number, contexts: readonly SelectedContext[]): void {
+    const each = this.#extentsOfEach(length, request.flags);
+    const bytes = this.#statusBytes(each);
+    const start = this.#replies.reserve(bytes);
+    const pending = this.#idlePending.pop() ?? this.#newPending();
+    this.#fillLater(pending, request, start, bytes);
+    pending.length = length;
+    this.#wait(pending, this.#putStatus(pending, contexts, each));
+  }
+
+  async #putStatus(
+    pending: PendingRequest,
+    contexts: readonly SelectedContext[],
+    each: number,
+  ): Promise<void> {
+    const { offset, length } = pending;
     const found: StatusExtents[] = [];
     for (const { source } of contexts) {
       const extents = tidyExtents(await source.describe(offset, length, each), length, each);
       if (extents.lengths.length === 0) throw new Error(`${source.name} described nothing at ${offset}`);
       found.push(extents);
     }
-    if (!this.#aborted) this.#answers.status(pending, contexts, found);
+    const { buffer } = pending.block!;
+    pending.replyBytes = this.#answers.putStatus(buffer, pending.start, pending, contexts, found);
   }
 
   // Operations in flight.
@@ -372,18 +398,22 @@ export class Transmission implements RequestHandler {
   #answer(pending: PendingRequest): void {
     const { block, start } = pending;
     if (block !== undefined) {
-      const bytes = this.#aborted ? 0 : this.#answers.putRead(block.buffer, start, pending, pending.holes);
+      const isRead = pending.type === Command.read && !this.#aborted;
+      const bytes = isRead
+        ? this.#answers.putRead(block.buffer, start, pending, pending.holes)
+        : pending.replyBytes;
       pending.block = undefined;
       if (this.#aborted) this.#replies.release(block);
       else this.#replies.attach(block, start, bytes);
-    } else if (!this.#aborted && pending.type !== Command.blockStatus) {
+    } else if (!this.#aborted) {
       this.#answers.succeed(pending);
     }
   }
 
   readonly #rejected = (pending: PendingRequest, error: unknown): void => {
     const { block } = pending;
-    if (block === undefined || this.#aborted || !this.#locates(error)) {
+    const isRead = pending.type === Command.read;
+    if (!isRead || block === undefined || this.#aborted || !this.#locates(error)) {
       this.#failed(pending, error);
       return;
     }
