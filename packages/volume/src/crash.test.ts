@@ -1,28 +1,8 @@
 /** The crash model over a chunk store that is only a Map: fast, and exact about pins and collections. */
 import { it } from 'vitest';
-import { MemoryCatalog } from '@pando/catalog';
-import { CrashFileSystem, runSeed } from '@pando/common/testing';
-import { runCrashModel, type World } from './testing/crash-model.ts';
-import { mortalCatalog } from './testing/mortal-catalog.ts';
-import { TestStore } from './testing/test-store.ts';
-
-function testWorld(random: () => number): World {
-  const records = new MemoryCatalog();
-  const boot = (fs: CrashFileSystem, store: TestStore): World => {
-    const { catalog, kill } = mortalCatalog(records);
-    return {
-      fs,
-      catalog,
-      openStore: () => Promise.resolve(store.asChunkStore()),
-      collect: () => store.collect(catalog),
-      crash: () => {
-        kill();
-        return boot(fs.crash(random), store.crash());
-      },
-    };
-  };
-  return boot(new CrashFileSystem(), new TestStore(4096, () => random() < 0.5));
-}
+import { runSeed } from '@pando/common/testing';
+import { runCrashModel } from './testing/crash-model.ts';
+import { testWorld } from './testing/test-world.ts';
 
 it('keeps what was flushed, forked, replaced and resized over power cuts at any moment', async () => {
   const seed = runSeed();

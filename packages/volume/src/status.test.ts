@@ -8,6 +8,7 @@ import { DISK_TABLE, diskKey, openVolumes, type DiskNumber, type OpenVolume, typ
 import { STRETCHES_MAX } from './comparison.ts';
 import { StatusModel } from './testing/status-model.ts';
 import { TestStore } from './testing/test-store.ts';
+import { testWorld } from './testing/test-world.ts';
 import type { DiskRecord } from './types.ts';
 
 const CHUNK = 4096;
@@ -15,13 +16,13 @@ const storeId = new Uint8Array(16).fill(6);
 const none = (): [] => [];
 
 it('says what differs, how old it is and what is pending, exactly, at every moment', async () => {
-  const model = new StatusModel(runSeed());
+  const model = new StatusModel(runSeed(), testWorld);
   await model.run(200);
 }, 60_000);
 
 for (const seed of [1, 2, 3, 4]) {
   it(`does so for the fixed seed ${seed}`, async () => {
-    const model = new StatusModel(seed);
+    const model = new StatusModel(seed, testWorld);
     await model.run(150);
     expect(model.old.known).toBeGreaterThan(100);
   }, 60_000);

@@ -3,13 +3,12 @@
  * what is there already, zeros, trims, forks, replacements, resizes and removals, while overlays are destaged,
  * garbage is collected, the process is restarted or loses power, at random moments.
  */
-import { MemoryCatalog } from '@pando/catalog';
-import { between, CrashFileSystem, fillRandom, seededRandom } from '@pando/common/testing';
+import type { ChunkStore } from '@pando/chunk-store';
+import { between, fillRandom, seededRandom } from '@pando/common/testing';
 import type { StatusExtents } from '@pando/block-device';
 import { readTree } from '@pando/tree';
 import { openVolumes, type DiskNumber, type OpenVolume, type Volumes } from '../index.ts';
-import { mortalCatalog } from './mortal-catalog.ts';
-import { TestStore } from './test-store.ts';
+import type { World } from './crash-model.ts';
 
 const CHUNK = 4096;
 const SECTOR = 512;
@@ -37,22 +36,20 @@ export class StatusModel {
   readonly #seed: number;
   readonly #random: () => number;
   readonly #disks = new Map<DiskNumber, ModelDisk>();
-  readonly #records = new MemoryCatalog();
-  #fs = new CrashFileSystem();
-  #store: TestStore;
-  #mortal = mortalCatalog(this.#records);
+  #world: World;
+  #store!: ChunkStore;
   #volumes!: Volumes;
   /** Chunks that were older than the fork and said to be, and those where nobody could know. */
   readonly old = { known: 0, unknown: 0 };
 
-  constructor(seed: number) {
+  constructor(seed: number, makeWorld: (random: () => number) => World) {
     this.#seed = seed;
     this.#random = seededRandom(seed);
-    this.#store = new TestStore(CHUNK, () => this.#random() < 0.7);
+    this.#world = makeWorld(this.#random);
   }
 
   async run(steps: number): Promise<void> {
-    await this.#open();
+    await this.#boot();
     for (let step = 0; step < steps; step++) {
       try {
         await this.#step();
@@ -64,11 +61,16 @@ export class StatusModel {
     await this.#volumes.close();
   }
 
+  async #boot(): Promise<void> {
+    this.#store = await this.#world.openStore();
+    await this.#open();
+  }
+
   async #open(): Promise<void> {
     this.#volumes = await openVolumes({
-      store: this.#store.asChunkStore(),
-      catalog: this.#mortal.catalog,
-      fs: this.#fs,
+      store: this.#store,
+      catalog: this.#world.catalog,
+      fs: this.#world.fs,
       logDirectory: 'log',
       storeId,
       destageAfterMs: this.#random() < 0.3 ? 0 : 1e9,
@@ -184,17 +186,14 @@ export class StatusModel {
   async #collect(): Promise<void> {
     // Those that are not held when it begins, or any more when it ends; nothing is removed meanwhile.
     for (const { fork } of this.#disks.values()) if (fork?.held.size === 0) fork.mayBeGone = true;
-    await this.#store.collect(this.#mortal.catalog);
+    await this.#world.collect(this.#store);
   }
 
   async #crash(): Promise<void> {
-    this.#mortal.kill();
     const old = this.#volumes;
-    this.#fs = this.#fs.crash(this.#random);
-    this.#store = this.#store.crash();
-    this.#mortal = mortalCatalog(this.#records);
+    this.#world = this.#world.crash();
     void old.close().catch(() => undefined);
-    await this.#open();
+    await this.#boot();
     for (const [number, disk] of this.#disks) {
       const handle = await this.#volumes.open(number);
       // Of what was not flushed, what is there now is what counts.
@@ -275,37 +274,32 @@ export class StatusModel {
     most: number,
   ): Promise<void> {
     const { root } = handle;
-    const session = this.#store.asChunkStore().openSession();
-    try {
-      const { lengths, flags } = await handle.pending(start, length, most);
-      let at = start;
-      for (const [index, count] of lengths.entries()) {
-        if (flags[index] === 0) {
-          // A disk that has grown may have a root that ends in the middle of its last chunk; zeros follow.
-          const found = Buffer.alloc(count);
-          try {
-            await readTree(
-              this.#store.asChunkStore(),
-              root,
-              Math.min(at, root.size),
-              Math.max(0, Math.min(count, root.size - at)),
-              found,
-              0,
-            );
-          } catch (error) {
-            // It was destaged and collected meanwhile.
-            if (handle.root === root) throw error;
-            return;
-          }
-          if (!found.equals(bytes.subarray(at, at + count)))
-            throw new Error(`${at}: the root holds something else`);
+    const { lengths, flags } = await handle.pending(start, length, most);
+    let at = start;
+    for (const [index, count] of lengths.entries()) {
+      if (flags[index] === 0) {
+        // A disk that has grown may have a root that ends in the middle of its last chunk; zeros follow.
+        const found = Buffer.alloc(count);
+        try {
+          await readTree(
+            this.#store,
+            root,
+            Math.min(at, root.size),
+            Math.max(0, Math.min(count, root.size - at)),
+            found,
+            0,
+          );
+        } catch (error) {
+          // It was destaged and collected meanwhile.
+          if (handle.root === root) throw error;
+          return;
         }
-        at += count;
+        if (!found.equals(bytes.subarray(at, at + count)))
+          throw new Error(`${at}: the root holds something else`);
       }
-      if (at < start + length && lengths.length < most) throw new Error('pending: not all is covered');
-    } finally {
-      session.release();
+      at += count;
     }
+    if (at < start + length && lengths.length < most) throw new Error('pending: not all is covered');
   }
 
   /** As match, but what is older than the fork may be taken for newer, because the fork's nodes may be gone. */
