@@ -107,6 +107,37 @@ itWithTools(TOOLS, 'what was exported is imported again to the same root', async
   await pando(['vm', 'rm', 'again'], { url: server.url });
 });
 
+itWithTools(
+  TOOLS,
+  'an image is imported with the images that it builds on: beside it, or where one says',
+  async () => {
+    await mkdir(join(out, 'bases'));
+    await mkdir(join(out, 'tops'));
+    const base = join(out, 'bases', 'base.qcow2');
+    await mustRun('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', golden, base]);
+    for (const top of [join(out, 'bases', 'top.qcow2'), join(out, 'tops', 'top.qcow2')]) {
+      await mustRun('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'qcow2', top]);
+    }
+    const root = (
+      await pando(['vm', 'export', 'golden', join(out, 'golden.raw'), '--json'], { url: server.url })
+    ).json()['root'];
+    for (const [where, flags, status] of [
+      ['bases', [], 0],
+      ['tops', [], 1],
+      ['tops', ['--backing-dir', out], 0],
+    ] as const) {
+      const args = ['vm', 'import', join(out, where, 'top.qcow2'), '--name', 'chained', '--json', ...flags];
+      const ran = await pando(args, { url: server.url });
+      expect(ran, ran.stderr).toMatchObject({ status });
+      if (status === 1) expect(ran.stderr).toContain('image-refused');
+      else {
+        expect(ran.json()['root']).toBe(root);
+        await pando(['vm', 'rm', 'chained'], { url: server.url });
+      }
+    }
+  },
+);
+
 /** A server in between that changes one byte of a download. */
 async function liar(position: number): Promise<{ url: string; close(): Promise<void> }> {
   const proxy = http.createServer((request, response) => {

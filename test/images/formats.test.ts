@@ -211,6 +211,9 @@ describe('what the user said', () => {
       expect(format).toBe('raw');
       expect(remark).toContain('VHD');
       expect((await readImage(path)).sizeBytes).toBe(SAMPLE_BYTES + 512);
+      const source = await openImage(path);
+      expect(source.remark).toContain('VHD');
+      await source.close();
       expect((await readImage(path, { format: 'vpc' })).sha256).toBe(await sha256OfFile(sample));
     },
   );

@@ -14,6 +14,8 @@ import {
 import { hashChunk } from '@pando/chunk-store/hashing';
 import { openSource, type DiskSource, type ImageFormat } from '@pando/images';
 import { rootOf } from '@pando/tree';
+import { realpath } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { interruptible } from './interrupt.ts';
 import { runJob } from './job-work.ts';
 import { formatRatio, print } from './output.ts';
@@ -26,6 +28,8 @@ export interface ImportOptions {
   readonly name?: string;
   readonly disk?: string;
   readonly format?: ImageFormat;
+  /** Where the files may lie that an image names. Absent: in the directory of the image. */
+  readonly backingDir?: string;
   /** The file is one of the server's import directory. */
   readonly path?: boolean;
   readonly since?: string;
@@ -45,7 +49,7 @@ export async function importVm(what: string, options: ImportOptions): Promise<vo
 }
 
 function importByPath(path: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
-  const { json, path: _path, ...about } = options;
+  const { json, path: _path, backingDir: _ours, ...about } = options;
   return runJob<Result>('/imports', { ...about, path }, { label: 'importing', unit: 'bytes', json, signal });
 }
 
@@ -69,8 +73,13 @@ async function importStandardInput(options: ImportOptions, signal: AbortSignal):
 }
 
 async function importSource(what: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
-  const { format } = options;
-  const source = await openSource(what, { signal, ...(format === undefined ? {} : { format }) });
+  const { format, backingDir } = options;
+  const source = await openSource(what, {
+    signal,
+    backingWithin: backingDir ?? dirname(await realpath(what).catch(() => what)),
+    ...(format === undefined ? {} : { format }),
+  });
+  if (source.remark !== undefined && options.json !== true) process.stderr.write(`pando: ${source.remark}\n`);
   try {
     const result = await upload(source.parts(signal), source.sizeBytes, options, signal);
     if (options.verify === true) await verifyOrDelete(source, result, options, signal);

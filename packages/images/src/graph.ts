@@ -35,12 +35,14 @@ export interface StatedFormat {
   readonly format: ImageFormat;
   /** Whether somebody besides the content says so. */
   readonly stated: boolean;
+  /** Something that a person should know. */
+  readonly remark?: string;
 }
 
 /** What the file is to be read as. @throws `image-unsupported`, `image-format-mismatch` */
 export async function formatOf(file: ImageFile, stated: ImageFormat | undefined): Promise<StatedFormat> {
   if (stated !== undefined) return { format: stated, stated: true };
-  const { format, unsupported } = await recogniseFile(file);
+  const { format, unsupported, remark } = await recogniseFile(file);
   if (unsupported !== undefined) {
     throw new PandoError(
       'image-unsupported',
@@ -54,7 +56,11 @@ export async function formatOf(file: ImageFile, stated: ImageFormat | undefined)
       `${file.path} is called raw and looks like ${format}; state --format raw or --format ${format}`,
     );
   }
-  return { format, stated: NAMING_EXTENSIONS[format]?.includes(extension) ?? false };
+  return {
+    format,
+    stated: NAMING_EXTENSIONS[format]?.includes(extension) ?? false,
+    ...(remark === undefined ? {} : { remark }),
+  };
 }
 
 /**

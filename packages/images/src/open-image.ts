@@ -22,7 +22,7 @@ export async function openImage(path: string, options: OpenImageOptions = {}): P
   try {
     how = await formatOf(image, options.format);
     if (how.format === 'raw') {
-      const source = await openRaw(image);
+      const source = await openRaw(image, how.remark);
       await image.handle.close();
       return source;
     }
@@ -34,12 +34,13 @@ export async function openImage(path: string, options: OpenImageOptions = {}): P
 }
 
 /** By the descriptor that is open, so that it is the file that was looked at. */
-async function openRaw(image: ImageFile): Promise<DiskSource> {
+async function openRaw(image: ImageFile, remark: string | undefined): Promise<DiskSource> {
   const onLinux = process.platform === 'linux';
   const file = await openSparseFile(onLinux ? `/proc/self/fd/${image.handle.fd}` : image.path);
   return {
     format: 'raw',
     sizeBytes: file.sizeBytes,
+    ...(remark === undefined ? {} : { remark: `${image.path}: ${remark}` }),
     parts: (signal) => joinHoles(file.parts(signal)),
     close: () => file.close(),
   };

@@ -30,6 +30,8 @@ export interface DiskSource {
   /** `qcow2`, …, or `nbd`. */
   readonly format: ImageFormat | 'nbd';
   readonly sizeBytes: number;
+  /** Something that a person should know about how it was taken. */
+  readonly remark?: string;
   /**
    * The bytes in order; neighbouring holes joined, none of no bytes. Buffers are the source's and hold until the
    * next pull. Ends early with the reason of the signal; a source that was aborted is of no more use but to be closed.
