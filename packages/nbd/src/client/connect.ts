@@ -5,7 +5,7 @@ import type { NbdAddress } from '../types.ts';
 import { ByteReader } from './byte-reader.ts';
 import { askForTls, greet, openExport } from './client-handshake.ts';
 import type { Channel, ClientSession } from './client-handshake.ts';
-import { startTls } from './client-tls.ts';
+import { startTls, tlsFailed } from './client-tls.ts';
 import type { ClientTls } from './client-tls.ts';
 import { CONNECT_MS, HANDSHAKE_MS } from './limits.ts';
 
@@ -103,7 +103,7 @@ async function shakeHands(
     const secure = await startTls(socket, options.tls, 'host' in address ? address.host : undefined);
     channel = { socket: secure, reader: new ByteReader(secure) };
   }
-  const session = await openExport(
+  const opening = openExport(
     channel,
     {
       exportName: options.exportName,
@@ -113,5 +113,12 @@ async function shakeHands(
     },
     noZeroes,
   );
+  const session = await opening.catch((error: unknown) => {
+    // In TLS 1.3 a server says no to a certificate when the client has gone on already.
+    const code = (error as { cause?: { code?: unknown } }).cause?.code;
+    if (typeof code === 'string' && code.startsWith('ERR_SSL'))
+      throw tlsFailed((error as Error).message, error);
+    throw error;
+  });
   return { channel, session };
 }
