@@ -75,7 +75,8 @@ export function planOf(target: Target, seed: number, index: number): Plan {
     target: facts,
     names: [...world.exports.keys()],
     tls: world.tls,
-    canRevoke: target.canRevoke,
+    // Whoever shares it would be thrown out too.
+    canRevoke: target.canRevoke && facts.model !== undefined,
   });
 }
 

@@ -53,8 +53,8 @@ export class Session {
       this.#wake?.();
     });
     socket.on('error', () => undefined);
-    socket.on('end', () => this.#serverEnded());
-    socket.on('close', () => this.#serverEnded());
+    socket.on('end', this.#serverEnded);
+    socket.on('close', this.#serverEnded);
     socket.on('data', this.#onData);
   }
 
@@ -110,7 +110,8 @@ export class Session {
       this.#write(noise.subarray(this.#plan.seed % 10_000, (this.#plan.seed % 10_000) + 500));
       return [];
     }
-    this.#socket.off('data', this.#onData);
+    // The socket may end while the tunnel still has something to read.
+    this.#socket.off('data', this.#onData).off('end', this.#serverEnded).off('close', this.#serverEnded);
     const tunnel = tls.connect({
       socket: this.#socket,
       ca: this.#authority,
@@ -122,8 +123,8 @@ export class Session {
       if (!secure) this.#failure ??= error;
       this.#serverEnded();
     });
-    tunnel.on('end', () => this.#serverEnded());
-    tunnel.on('close', () => this.#serverEnded());
+    tunnel.on('end', this.#serverEnded);
+    tunnel.on('close', this.#serverEnded);
     tunnel.on('secureConnect', () => {
       secure = true;
       this.#wake?.();
@@ -145,10 +146,10 @@ export class Session {
     this.#revoke();
   }
 
-  #serverEnded(): void {
+  readonly #serverEnded = (): void => {
     this.#ended = true;
     this.#wake?.();
-  }
+  };
 
   /** Resolves when the condition holds or the connection has ended. */
   async #until(condition: () => boolean, what: string): Promise<void> {
