@@ -218,6 +218,13 @@ async function checkSignature(file: ImageFile, format: ImageFormat): Promise<voi
   const head = await readAt(file, 0, VHD_FOOTER_BYTES);
   if (format === 'vdi' && !head.subarray(64, 68).equals(Buffer.from([0x7f, 0x10, 0xda, 0xbe])))
     throw mismatch();
+  const VDI_KINDS = [1, 2];
+  if (format === 'vdi' && head.length >= 80 && !VDI_KINDS.includes(head.readUInt32LE(76))) {
+    throw new PandoError(
+      'image-unsupported',
+      `${file.path} is a VDI that builds on another one (differencing)`,
+    );
+  }
   if (format === 'vhdx' && head.toString('latin1', 0, 8) !== 'vhdxfile') throw mismatch();
   if (format === 'vpc') {
     const atStart = head.toString('latin1', 0, 8) === 'conectix';
