@@ -263,7 +263,17 @@ export class Connection implements HandshakeHost, TransmissionHost {
     this.#retiring = true;
     if (this.#transmission !== undefined) this.#transmission.retire();
     else if (this.#securing) this.destroy();
-    else if (!this.#handshake.waiting) this.finish();
+    else if (!this.#handshake.waiting) this.#endHandshake();
+  }
+
+  /** An option that is on its way gets ERR_SHUTDOWN, as whoever sent it should hear; then the connection ends. */
+  #endHandshake(): void {
+    this.#clock.sleep(this.limits.shutdownGraceMs, this.#gone.signal).then(
+      () => {
+        if (!this.#handshake.waiting) this.finish();
+      },
+      () => undefined,
+    );
   }
 
   finish(): void {

@@ -47,6 +47,8 @@ export interface NbdLimits {
   readonly extentsMax: number;
   /** A client that neither sends nor takes anything for so long is cut off while others wait for its buffers. */
   readonly stallMsMax: number;
+  /** How long a handshake at shutdown waits for one more option, to answer it with ERR_SHUTDOWN. */
+  readonly shutdownGraceMs: number;
   /** How long a connection that has been ended waits for the client to take its replies and close too. */
   readonly lingerMsMax: number;
 }
@@ -74,5 +76,6 @@ export const DEFAULT_LIMITS: NbdLimits = {
   payloadSkipBytesMax: 2 * PAYLOAD_BYTES_MAX,
   extentsMax: 8192,
   stallMsMax: 30_000,
+  shutdownGraceMs: 200,
   lingerMsMax: 10_000,
 };

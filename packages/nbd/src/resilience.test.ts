@@ -33,10 +33,15 @@ async function start(options: Parameters<typeof TestServer.start>[0] = {}): Prom
   return bench;
 }
 
-async function opened(server: TestServer): Promise<RawClient> {
+async function connected(server: TestServer): Promise<RawClient> {
   const client = server.connect();
   await client.greet();
   if (overTls) await client.startTls({ ca: AUTHORITY });
+  return client;
+}
+
+async function opened(server: TestServer): Promise<RawClient> {
+  const client = await connected(server);
   await client.ask(7, infoRequest('disk'));
   return client;
 }
@@ -336,6 +341,19 @@ for (const tls of [false, true]) {
         expect(await idle.endsNow()).toBe(true);
         expect(await client.endsNow()).toBe(true);
         await expect(server.server.listen({ host: '127.0.0.1', port: 0 })).rejects.toThrow(PandoError);
+      });
+
+      it('answers an option that comes right after shutdown began with ERR_SHUTDOWN', async () => {
+        const server = await start({ limits: { shutdownGraceMs: 2_000 } });
+        const idle = await connected(server);
+        const clients = [await connected(server), await connected(server), await connected(server)];
+        const closed = server.server.close({ drainMsMax: 60_000 });
+        const [list, go, old] = clients;
+        expect(await list!.ask(3)).toMatchObject([{ type: 0x8000_0007 }]);
+        expect(await go!.ask(7, infoRequest('disk'))).toMatchObject([{ type: 0x8000_0007 }]);
+        old!.sendOption(1, Buffer.from('disk'));
+        for (const client of [...clients, idle]) expect(await client.endsNow()).toBe(true);
+        await closed;
       });
 
       it('ends a handshake whose export is being opened when shutdown begins', async () => {
