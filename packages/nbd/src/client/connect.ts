@@ -1,5 +1,5 @@
 /** From an address to an open export, with a deadline for each step. */
-import { PandoError } from '@pando/common';
+import { PandoError, isPandoError } from '@pando/common';
 import * as net from 'node:net';
 import type { NbdAddress } from '../types.ts';
 import { ByteReader } from './byte-reader.ts';
@@ -95,6 +95,7 @@ async function shakeHands(
   const clear: Channel = { socket, reader: new ByteReader(socket) };
   const { noZeroes } = await greet(clear);
   let channel = clear;
+  let answered = false;
   if (options.tls !== undefined) {
     await askForTls(clear);
     clear.reader.detach();
@@ -102,6 +103,7 @@ async function shakeHands(
     socket.on('error', () => undefined);
     const secure = await startTls(socket, options.tls, 'host' in address ? address.host : undefined);
     channel = { socket: secure, reader: new ByteReader(secure) };
+    channel.reader.onData = () => (answered = true);
   }
   const opening = openExport(
     channel,
@@ -114,11 +116,9 @@ async function shakeHands(
     noZeroes,
   );
   const session = await opening.catch((error: unknown) => {
-    // In TLS 1.3 a server says no to a certificate when the client has gone on already.
-    const code = (error as { cause?: { code?: unknown } }).cause?.code;
-    if (typeof code === 'string' && code.startsWith('ERR_SSL'))
-      throw tlsFailed((error as Error).message, error);
-    throw error;
+    // In TLS 1.3 a server says no to a certificate when the client has gone on already; some only hang up.
+    if (options.tls === undefined || answered || !isPandoError(error, 'connection-lost')) throw error;
+    throw tlsFailed(`${error.message} (does it want a certificate of the client?)`, error);
   });
   return { channel, session };
 }
