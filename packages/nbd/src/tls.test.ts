@@ -467,6 +467,19 @@ describe('TLS handshakes that go wrong', () => {
     expect(lines()[10]!.fields).toMatchObject({ suppressed: 20 });
   });
 
+  it('are refused at once when the hello announces more than any hello has', async () => {
+    const server = await start(CERTIFICATE);
+    const client = server.connect();
+    await client.greet();
+    await client.ask(5);
+    const record = Buffer.alloc(5 + 2 ** 14);
+    record.write('1603014000', 'hex');
+    record.write('01ffffff0303', 5, 'hex');
+    client.send(record);
+    await client.closed;
+    expect(logged.at(-1)!.fields['reason']).toMatch(/excessive|length|long/i);
+  });
+
   it('end at shutdown at once', async () => {
     const server = await start(CERTIFICATE);
     const client = server.connect();
