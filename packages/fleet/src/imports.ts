@@ -45,7 +45,7 @@ export class Imports {
     return this.#oneMore(ctx, request.source, () =>
       withVmNames(ctx, [name], async () => {
         const vm = newVm(ctx, { name });
-        const { figures } = await importDisk(ctx, request, work, async (root) => {
+        const figures = await importDisk(ctx, request, work, async (root) => {
           await ctx.volumes.create({ root }, (disk) => vm.store([{ name: diskName, disk, size: root.size }]));
         });
         return { vm: vm.made(), ...figures };
@@ -68,11 +68,14 @@ export class Imports {
       const given =
         name === undefined ? undefined : await reserveName(ctx, vmId, name, 0, '').catch(closed(held));
       try {
+        const before = await ctx.volumes.settle(chosen.disk);
         let backup: Backup | undefined;
-        const { figures, root } = await importDisk(ctx, request, work, async (made) => {
-          backup = await storeBackup(ctx, since, chosen, made, given?.name);
+        let changedBytes = 0;
+        const figures = await importDisk(ctx, request, work, async (root) => {
+          // Before the backup exists: it reads both trees, and may find one damaged.
+          changedBytes = await bytesChanged(ctx, before, root);
+          backup = await storeBackup(ctx, since, chosen, root, given?.name);
         });
-        const changedBytes = await bytesChanged(ctx, await ctx.volumes.settle(chosen.disk), root);
         return { backup: backup!, changedBytes, ...figures };
       } finally {
         given?.release();
@@ -109,7 +112,7 @@ async function importDisk(
   request: { readonly source: ImportSource; readonly verify?: boolean },
   work: Work<ImportProgress>,
   record: (root: Root) => Promise<void>,
-): Promise<{ readonly figures: ImportFigures; readonly root: Root }> {
+): Promise<ImportFigures> {
   const session: WriteSession = ctx.store.openSession();
   const pipeline = new ChunkPipeline(session, ctx.limits.importBatchesMax);
   try {
@@ -123,7 +126,7 @@ async function importDisk(
     if (request.verify === true) await verifySource(ctx, request.source, root, work);
     await record(root);
     const counts = session.counts;
-    const figures = {
+    return {
       ...toDiskRoot(ctx, root),
       readBytes: pipeline.dataBytes,
       newBytes: counts.newBytes,
@@ -133,7 +136,6 @@ async function importDisk(
       knownChunks: counts.knownChunks,
       newChunks: counts.newChunks,
     };
-    return { figures, root };
   } finally {
     await pipeline.settle();
     session.release();

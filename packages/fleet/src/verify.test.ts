@@ -50,3 +50,17 @@ test('a node that is gone is damage to all that lies below it', async () => {
     message: `backup web@a is damaged: disk0 bytes 0 to ${2 * MiB - 1}`,
   });
 });
+
+test('an import since a backup whose tree is damaged makes no backup', async () => {
+  const { f, chunks, bytes } = await withBackup();
+  const { root } = await f.fleet.diskRoot('web@a', 'disk0');
+  chunks.delete(root);
+  const changed = bytes.slice();
+  changed[0]! ^= 1;
+  const disks = await f.disks();
+  await expect(
+    f.fleet.importBackup({ since: 'web@a', name: 'b', source: sourceOf([changed]) }),
+  ).rejects.toMatchObject({ code: 'chunk-missing' });
+  expect(await f.disks()).toEqual(disks);
+  expect((await f.fleet.listBackups()).items).toHaveLength(1);
+});
