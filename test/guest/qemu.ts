@@ -131,10 +131,10 @@ export class Guest {
     return this.#reports;
   }
 
-  /** Highest number that was reported as `<what> <number>`; 0 when there is none. */
+  /** The number that was reported last as `<what> <number> …`; 0 when there is none. */
   reported(what: string): number {
     const last = this.#reports.findLast((line) => line.startsWith(`${what} `));
-    return last === undefined ? 0 : Number(last.slice(what.length + 1));
+    return last === undefined ? 0 : Number(last.split(' ')[1]);
   }
 
   /** Resolves when `what` was reported with this number or a higher one. */

@@ -22,14 +22,20 @@ interface Plan {
   readonly database: boolean;
 }
 
-/** What a guest has reported as durable. */
-interface Promises {
+interface Amount {
   readonly files: number;
   readonly rows: number;
 }
 
+/** What a guest has reported as durable. */
+interface Promises extends Amount {
+  /** SHA-256 of file 1, 2, …: `files` of them. */
+  readonly sums: readonly string[];
+}
+
 function promisesOf(guest: Guest): Promises {
-  return { files: guest.reported('FILE'), rows: guest.reported('ROW') };
+  const sums = guest.reports.filter((line) => line.startsWith('FILE ')).map((line) => line.split(' ')[2]!);
+  return { files: guest.reported('FILE'), sums, rows: guest.reported('ROW') };
 }
 
 async function startWork(guest: Guest, plan: Plan): Promise<void> {
@@ -51,7 +57,7 @@ async function startWork(guest: Guest, plan: Plan): Promise<void> {
 }
 
 /** Resolves when the guest has done so much more than it had at `since`. */
-async function untilDone(guest: Guest, plan: Plan, since: Promises, more: Promises): Promise<void> {
+async function untilDone(guest: Guest, plan: Plan, since: Amount, more: Amount): Promise<void> {
   await guest.waitForReport('FILE', since.files + more.files, WORK_MS_MAX);
   if (plan.database) await guest.waitForReport('ROW', since.rows + more.rows, WORK_MS_MAX);
   else await guest.waitForReport('PASS', 1, WORK_MS_MAX);
@@ -79,6 +85,8 @@ async function check(stage: Stage, plan: Plan, vm: string, promised: Promises): 
   for (let from = 1; from <= promised.files; from += VERIFY_FILES_MAX) {
     const to = Math.min(promised.files, from + VERIFY_FILES_MAX - 1);
     await guest.must(`sh /run/work/files.sh ${plan.seed} verify ${from} ${to} 2>&1`, WORK_MS_MAX);
+    const sums = promised.sums.slice(from - 1, to).map((sum, i) => `${sum}  /data/files/${from + i}`);
+    await guest.must(`sha256sum --check --quiet 2>&1 <<'END'\n${sums.join('\n')}\nEND`, WORK_MS_MAX);
   }
   if (plan.database) await checkDatabase(guest, plan, vm, promised.rows);
   else await checkBothDisks(guest, vm);
@@ -159,7 +167,10 @@ itWithTools(
 
     await Promise.all(guests.map((guest) => guest.close()));
     const left = guests.map(promisesOf);
-    console.log('promised before the backups:', promised, 'and before the end:', left);
+    const amounts = (all: readonly Promises[]): string =>
+      all.map(({ files, rows }) => `${files} files, ${rows} rows`).join('; ');
+    console.log(`promised before the backups: ${amounts(promised)}; before the end: ${amounts(left)}`);
+    console.log(`passes of live.sh: ${guests.map((guest) => guest.reported('PASS')).join(', ')}`);
     await stage.server.kill();
     await stage.server.restart();
     lap('death of all guests and of the server, and its return');

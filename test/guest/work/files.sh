@@ -1,7 +1,8 @@
 #!/bin/sh
-# files.sh SEED: file after file on /data, written and verified by fio, and reported as `FILE <number>` when it is on the disk for sure.
+# files.sh SEED: file after file on /data, written and verified by fio, and reported as `FILE <number> <SHA-256>` when it is on the disk for sure.
 # Beside each comes a file that is deleted again, for the trims of a file system mounted with `discard`.
-# files.sh SEED verify FROM TO: verifies files of these numbers as they are on the disk, without writing.
+# files.sh SEED verify FROM TO: verifies files of these numbers as they are on the disk, without writing. fio finds damaged blocks and blocks
+# in the wrong place, but takes a block of another seed for good; the checksum is for that.
 seed=$1
 
 # A file follows from the seed and its number alone.
@@ -32,7 +33,8 @@ while :; do
     exit 1
   fi
   sync /data/files
-  echo "FILE $number" >&3
+  sum=$(sha256sum "/data/files/$number")
+  echo "FILE $number ${sum%% *}" >&3
   dd if=/dev/urandom of=/data/passing bs=64k count=$((1 + number % 8)) 2>/dev/null
   sync /data/passing
   rm /data/passing
