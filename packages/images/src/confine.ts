@@ -31,6 +31,8 @@ const FOLDER_BYTES_MAX = 80;
 const HELPERS_MAX = 32;
 /** Until an image is open and the first bytes of the handshake are here. */
 const OPEN_MS_MAX = 60_000;
+/** Without an answer while it is asked: a damaged image may lead its reader round in circles. */
+const SILENCE_MS_MAX = 120_000;
 /** For the end after a goodbye, which may have to write out what is cached. */
 const EXIT_MS_MAX = 600_000;
 /** For a helper that has closed its connection to say why and end. */
@@ -173,7 +175,7 @@ export async function startConfined(options: ConfinedOptions): Promise<ConfinedN
         stdio: ['ignore', 'pipe', 'pipe', 'ignore', ...options.images],
       },
     );
-    return await connectTo(child, socket, options.signal);
+    return await connectTo(child, socket, options);
   } finally {
     // The connection lives without the name of the socket; so nothing is left however this process ends.
     await rm(folder, { recursive: true, force: true });
@@ -185,7 +187,7 @@ let helpers = 0;
 async function connectTo(
   child: ChildProcess,
   socket: string,
-  signal: AbortSignal | undefined,
+  { writable, signal }: ConfinedOptions,
 ): Promise<ConfinedNbd> {
   let complaint = '';
   child.stderr!.setEncoding('utf8').on('data', (text: string) => {
@@ -215,7 +217,11 @@ async function connectTo(
   signal?.addEventListener('abort', stop);
   try {
     await Promise.race([listening, ended]);
-    const client = await NbdClient.connect({ path: socket }, { exportName: '' });
+    const client = await NbdClient.connect(
+      { path: socket },
+      // A flush of what was written may rightly take longer.
+      { exportName: '', ...(writable ? {} : { silenceMsMax: SILENCE_MS_MAX }) },
+    );
     return {
       client,
       complaint: () => complaint,

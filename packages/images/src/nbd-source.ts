@@ -10,7 +10,7 @@ import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { fromIoError, isPandoError, PandoError, splitZeros, type DiskPart } from '@pando/common';
 import { BASE_ALLOCATION, NbdClient, type ClientTls } from '@pando/nbd/client';
-import { joinHoles } from './device-parts.ts';
+import { joinHoles } from './join-holes.ts';
 import { parseNbdUri, type NbdUri } from './nbd-uri.ts';
 import type { DiskSource } from './types.ts';
 
@@ -143,7 +143,8 @@ async function extentsAt(client: NbdClient, at: number): Promise<{ bytes: number
 
 type Step = { readonly holeBytes: number } | { readonly read: Promise<Buffer> };
 
-async function* readParts(client: NbdClient, signal: AbortSignal): AsyncGenerator<DiskPart> {
+/** All that an export has, in order; holes are not joined. Errors as of a source. */
+export async function* readParts(client: NbdClient, signal: AbortSignal): AsyncGenerator<DiskPart> {
   /** What comes next, in order; reads are under way already. */
   const queue: Step[] = [];
   let reading = 0;

@@ -1,14 +1,11 @@
 /** Opens an image file of any format as a source. */
-import { DISK_BYTES_MAX, isPandoError, openSparseFile, PandoError } from '@pando/common';
+import { DISK_BYTES_MAX, isPandoError, openSparseFile, PandoError, type DiskPart } from '@pando/common';
 import { reason, startConfined, type ConfinedNbd } from './confine.ts';
-import { deadline } from './deadline.ts';
-import { deviceParts, joinHoles } from './device-parts.ts';
 import { buildGraph, closeAll, formatOf, type StatedFormat } from './graph.ts';
 import { openImageFile, type ImageFile } from './image-file.ts';
+import { joinHoles } from './join-holes.ts';
+import { readParts } from './nbd-source.ts';
 import type { DiskSource, OpenImageOptions } from './types.ts';
-
-/** Longest wait for bytes of an image that is open: a damaged one may lead its reader round in circles. */
-const STALL_MS_MAX = 120_000;
 
 /**
  * Opens an image for reading. The file may be a link; what it leads to is a regular file.
@@ -72,37 +69,27 @@ async function openWithQemu(
   return {
     format: how.format,
     sizeBytes,
-    parts: (stop) => joinHoles(watched(nbd, image.path, stop)),
+    parts: (stop) => joinHoles(imageParts(nbd, image.path, stop)),
     close: () => nbd.kill(),
   };
 }
 
-/** The parts of the device, with an end to waiting: for the signal, and for a helper that does not answer. */
-async function* watched(nbd: ConfinedNbd, path: string, signal: AbortSignal) {
-  let stalled = false as boolean;
+/** The parts of the disk; what goes wrong is the image's fault, or the end that the signal asked for. */
+async function* imageParts(
+  nbd: ConfinedNbd,
+  path: string,
+  signal: AbortSignal,
+): AsyncGenerator<DiskPart, void, undefined> {
   const kill = (): void => void nbd.kill();
-  // Only waits for the image count, not the time that the consumer takes.
-  const watch = (): (() => void) =>
-    deadline(STALL_MS_MAX, () => {
-      stalled = true;
-      kill();
-    });
-  let inTime = watch();
   signal.addEventListener('abort', kill);
   try {
-    for await (const part of deviceParts(nbd.client, signal)) {
-      inTime();
-      yield part;
-      inTime = watch();
-    }
+    yield* readParts(nbd.client, signal);
   } catch (error) {
     signal.throwIfAborted();
-    if (stalled) throw new PandoError('image-damaged', `${path}: no bytes for ${STALL_MS_MAX} ms`);
     if (!isPandoError(error)) throw error;
-    const complaint = reason(nbd.complaint());
-    throw new PandoError('image-damaged', `${path}: ${complaint || error.message}`, { cause: error });
+    const why = reason(nbd.complaint()) || error.message;
+    throw new PandoError('image-damaged', `${path}: ${why}`, { cause: error });
   } finally {
-    inTime();
     signal.removeEventListener('abort', kill);
   }
 }
