@@ -51,7 +51,15 @@ const world: World = {
   exports: new Map([
     [
       'disk',
-      { name: 'disk', size: 4096, readOnly: false, faulty: false, broken: false, model: new DiskModel() },
+      {
+        name: 'disk',
+        size: 4096,
+        readOnly: false,
+        faulty: false,
+        broken: false,
+        sinceZeros: [],
+        model: new DiskModel(),
+      },
     ],
   ]),
   tls: 'off',

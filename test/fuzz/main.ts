@@ -65,7 +65,9 @@ console.log(`seed ${seed}`);
 if (globalThis.gc === undefined) console.log('without --expose-gc the heap is not a measure of much');
 try {
   if (values.connection === undefined) {
-    print(await fuzz({ seed, messages, start, report: (line) => console.log(line) }));
+    // A real server fills its caches and overlays first: what it may take is bounded by its configuration.
+    const slack = values.server ? { rssSlackBytes: 400 * MiB } : {};
+    print(await fuzz({ seed, messages, start, report: (line) => console.log(line), ...slack }));
   } else {
     const target = await start(seed);
     const index = Number(values.connection);

@@ -110,6 +110,8 @@ const ODD_QUERIES: readonly string[] = [
   ],
   ...[
     'qemu:dirty-bitmap:nobody',
+    'qemu:dirty-bitmap:empty',
+    'qemu:dirty-bitmap:fuzz-0@empty',
     'BASE:ALLOCATION',
     'base:allocation ',
     'base:allocation:x',

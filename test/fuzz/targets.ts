@@ -9,7 +9,7 @@ import { PandoError } from '@pando/common';
 import { DEFAULT_LIMITS, createNbdServer, tlsCredentials } from '@pando/nbd';
 import { AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY } from '@pando/nbd/testing';
 import type { ExportHandle, ExportProvider, Logger, NbdAddress, NbdServer, StatusSource } from '@pando/nbd';
-import { mkdtemp, readFile, readdir, readlink, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, readlink, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -243,6 +243,7 @@ export async function memoryTarget(seed: number): Promise<Target> {
       readOnly: device.readOnly,
       faulty: false,
       broken: false,
+      sinceZeros: [],
       model: new DiskModel(),
       ...rest,
     };
@@ -405,7 +406,15 @@ const VM_COUNT = 4;
 const VM_BYTES = 4 * 2 ** 20;
 
 export async function processTarget(): Promise<Target> {
-  const server = await TestServer.start();
+  const folder = await mkdtemp(join(tmpdir(), 'pando-fuzz-'));
+  const certificate = join(folder, 'certificate.pem');
+  const key = join(folder, 'key.pem');
+  await writeFile(certificate, SERVER_CERTIFICATE);
+  await writeFile(key, SERVER_KEY);
+  const tls = ['--nbd-tls', 'allow', '--nbd-tls-cert', certificate, '--nbd-tls-key', key];
+  const server = await TestServer.start({ args: tls });
+  // It has read them.
+  await rm(folder, { recursive: true });
   try {
     const names = Array.from({ length: VM_COUNT }, (_, i) => `fuzz-${i}`);
     for (const name of [...names, 'calm']) await createVm(server, name, VM_BYTES);
@@ -436,15 +445,16 @@ class ProcessTarget implements Target {
       readOnly,
       faulty: false,
       broken: false,
+      sinceZeros: ['qemu:dirty-bitmap:fuzz-0@empty', 'qemu:dirty-bitmap:empty'],
       model: new DiskModel(),
     });
     this.exports = [...vms.map((vm) => facts(`${vm}/disk0`)), facts('fuzz-0@empty/disk0', true)];
     const named = new Map(this.exports.map((entry) => [entry.name, entry]));
     named.set('calm/disk0', { ...facts('calm/disk0'), model: undefined });
-    const world: World = { ...DEFAULT_LIMITS, exports: named, tls: 'off' };
+    const world: World = { ...DEFAULT_LIMITS, exports: named, tls: 'allow' };
     this.endpoints = [
-      { address: { host: '127.0.0.1', port: server.nbdPort }, world },
-      { address: { path: server.nbdSocket }, world },
+      { address: { host: '127.0.0.1', port: server.nbdPort }, world, authority: AUTHORITY },
+      { address: { path: server.nbdSocket }, world, authority: AUTHORITY },
     ];
   }
 

@@ -35,6 +35,8 @@ export interface ExportFacts {
   readonly faulty: boolean;
   /** Opening it fails. */
   readonly broken: boolean;
+  /** Dirty bitmaps since backups of nothing but zeros: what they call clean reads as zeros. */
+  readonly sinceZeros: readonly string[];
   /** Undefined: several clients write to it, so nothing is known of its data. */
   readonly model: DiskModel | undefined;
 }
@@ -881,6 +883,8 @@ export class Witness {
       if (context === 'base:allocation') {
         if (flags > 3n) fail(`base:allocation flags ${flags}`);
         if ((flags & 2n) !== 0n) request.claims.push({ from: at, to: at + length });
+      } else if ((flags & 1n) === 0n && this.#facts!.sinceZeros.includes(context)) {
+        request.claims.push({ from: at, to: at + length });
       }
       at += length;
       if (at > size) fail('an extent that leaves the export');
