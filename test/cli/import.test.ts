@@ -202,6 +202,56 @@ test('what reads differently the second time does not stay', async () => {
   await done('vm', 'import', uri, '--name', 'moving');
 });
 
+test('what was interrupted while it was read again does not stay', async () => {
+  let child: { kill(signal: NodeJS.Signals): boolean } | undefined;
+  let zeros = 0;
+  /** The second reading comes to an interrupt at once. */
+  class Watched extends MemoryBlockDevice {
+    override async read(offset: number, length: number, target: Uint8Array, at: number): Promise<void> {
+      if (offset === 0 && ++zeros === 2) child?.kill('SIGINT');
+      if (zeros === 2) await new Promise((resolve) => setTimeout(resolve, 100));
+      await super.read(offset, length, target, at);
+    }
+  }
+  const device = new Watched({ size: 4 * MiB });
+  await device.write(0, Buffer.alloc(4 * MiB, 7));
+  const before = await vmNames();
+  const ran = await pando(['vm', 'import', await serve(device), '--name', 'interrupted', '--verify'], {
+    url: server.url,
+    onStart: (started) => (child = started),
+  });
+  expect(ran).toMatchObject({ status: 1, stderr: expect.stringContaining('(cancelled)') as string });
+  expect(zeros).toBe(2);
+  expect(await vmNames()).toEqual(before);
+});
+
+test('a server that dies in the middle of an import since a backup has no half of it', async () => {
+  const labels = async (): Promise<string[]> => {
+    const { items } = (await done('backup', 'ls', '--json')).json<{
+      items: { vmName: string; name: string }[];
+    }>();
+    return items.map(({ vmName, name }) => `${vmName}@${name}`);
+  };
+  const before = await labels();
+  let killed: Promise<void> | undefined;
+  class Deadly extends MemoryBlockDevice {
+    override async read(offset: number, length: number, target: Uint8Array, at: number): Promise<void> {
+      if (offset >= 24 * MiB) await (killed ??= server.kill());
+      await super.read(offset, length, target, at);
+    }
+  }
+  const device = new Deadly({ size: SIZE });
+  await device.write(0, fillRandom(random, Buffer.alloc(SIZE)));
+  const ran = await run('vm', 'import', await serve(device), '--since', 'web@monday', '--name', 'half');
+  expect(ran.status).toBe(1);
+  await killed;
+  await server.restart();
+  expect(await labels()).toEqual(before);
+  await done('vm', 'import', image, '--since', 'web@monday', '--name', 'half');
+  await done('backup', 'restore', 'web@half', '--as', 'web-half', '--verify');
+  expect((await contentOf('web-half')).equals(content)).toBe(true);
+});
+
 test('a connection that breaks leaves nothing', async () => {
   class Breaking extends MemoryBlockDevice {
     override async read(offset: number, length: number, target: Uint8Array, at: number): Promise<void> {
