@@ -1,5 +1,5 @@
 /** A client that retries does not lose a byte when the server goes away and comes back: nbdkit's retry filter. */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,8 +10,9 @@ import { TestServer } from '../support/server.ts';
 import { itWithTools, mustRun } from '../support/tools.ts';
 
 const DISK_MIB = 80;
-/** The copy is held down to this, so that the server goes away in the middle of it. */
-const BITS_PER_SECOND = 256 * 1024 * 1024;
+/** Bits a second. The copy is held down at first, so that the server goes away in the middle of it. */
+const SLOWLY = '64M';
+const FREELY = '100G';
 const PROGRESS_MS_MAX = 60_000;
 
 describe('a server that goes away and comes back', () => {
@@ -54,24 +55,27 @@ describe('a server that goes away and comes back', () => {
     async () => {
       const image = join(folder, 'image.raw');
       await mustRun('nbdcopy', ['--', '[', 'nbdkit', 'random', `${DISK_MIB}M`, `seed=${seed}`, ']', image]);
+      const rate = join(folder, 'rate');
+      await writeFile(rate, SLOWLY);
       let isDone = false;
       const copy = mustRun('nbdkit', [
         ...['-U', '-', '--filter=rate', '--filter=retry', 'nbd', `uri=${server.nbdUri('vm/disk0', 'unix')}`],
-        ...[`rate=${BITS_PER_SECOND}`, 'retries=40', 'retry-delay=1', 'retry-exponential=no'],
+        ...[`rate-file=${rate}`, 'retries=40', 'retry-delay=1', 'retry-exponential=no'],
         ...['--run', `nbdcopy "${image}" "$uri"`],
       ]).finally(() => {
         isDone = true;
       });
       // Awaited below, unless something else fails first.
       copy.catch(() => undefined);
-      await reached(12 * MiB);
+      await reached(8 * MiB);
       expect(isDone).toBe(false);
       await server.stop();
       await server.restart();
-      await reached(48 * MiB);
+      await reached(24 * MiB);
       expect(isDone).toBe(false);
       await server.kill();
       await server.restart();
+      await writeFile(rate, FREELY);
       await copy;
       const copied = join(folder, 'copied.raw');
       await mustRun('nbdcopy', [server.nbdUri('vm/disk0'), copied]);
