@@ -45,8 +45,8 @@ async function copyInto(
   bytesMax = Infinity,
 ): Promise<void> {
   const random = seededRandom(seed);
-  const source = await openSparseFile(sample);
   const target = await createImage(at(name), { ...options, sizeBytes: SAMPLE_BYTES });
+  const source = await openSparseFile(sample);
   try {
     let position = 0;
     for await (const part of source.parts() as AsyncIterable<DiskPart>) {

@@ -15,6 +15,7 @@ import {
   rm,
   stat,
   symlink,
+  truncate,
   writeFile,
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -395,7 +396,9 @@ describe('images that are cut or damaged', () => {
         const path = at(`damaged.${format}`);
         let damaged = Buffer.from(bytes);
         const kind = random();
-        if (kind < 0.3) damaged = damaged.subarray(0, Math.floor(random() * random() * bytes.length));
+        // One that must fail, whatever the dice say.
+        if (round === 0) damaged = damaged.subarray(0, 40);
+        else if (kind < 0.3) damaged = damaged.subarray(0, Math.floor(random() * random() * bytes.length));
         else if (kind < 0.8) {
           // Near the start, where headers are; and sometimes anywhere in the tables.
           const range = random() < 0.6 ? 512 : metadata;
@@ -427,6 +430,41 @@ describe('images that are cut or damaged', () => {
       await nothingLeft();
     });
   }
+
+  itWithTools(TOOLS, 'a qcow2 image whose end is missing is refused, whatever is missing', async () => {
+    for (const more of [[], ['-c']]) {
+      await writeSample(at('to-cut.img'), 4 * MiB, seed);
+      await mustRun('qemu-img', [
+        'convert',
+        '-f',
+        'raw',
+        '-O',
+        'qcow2',
+        ...more,
+        at('to-cut.img'),
+        at('cut.qcow2'),
+      ]);
+      const whole = await stat(at('cut.qcow2'));
+      await truncate(at('cut.qcow2'), Math.floor(whole.size / 2));
+      await refused(at('cut.qcow2'), {}, 'image-damaged');
+      await mustRun('qemu-img', [
+        'create',
+        '-q',
+        '-u',
+        '-f',
+        'qcow2',
+        '-b',
+        'cut.qcow2',
+        '-F',
+        'qcow2',
+        at('on-cut.qcow2'),
+        '4M',
+      ]);
+      await refused(at('on-cut.qcow2'), { backingWithin: images }, 'image-damaged');
+      await rm(at('cut.qcow2'));
+      await rm(at('to-cut.img'));
+    }
+  });
 
   test('an empty file and files of a few bytes are no images', async () => {
     for (const length of [0, 1, 3, 4, 8, 68, 71, 100, 511, 512]) {

@@ -35,6 +35,8 @@ const OPEN_MS_MAX = 60_000;
 const SILENCE_MS_MAX = 120_000;
 /** For the end after a goodbye, which may have to write out what is cached. */
 const EXIT_MS_MAX = 600_000;
+/** For reading all tables of an image. */
+const CHECK_MS_MAX = 600_000;
 /** For a helper that has closed its connection to say why and end. */
 const GRACE_MS_MAX = 1_000;
 
@@ -157,30 +159,69 @@ export async function startConfined(options: ConfinedOptions): Promise<ConfinedN
   const folder = await mkdtemp(join(parent, 'pando-nbd-'));
   const socket = join(folder, 's');
   try {
-    const child = spawn(
-      python,
-      [
-        ...['-I', '-S', '-c', LAUNCHER, String(process.pid), options.writable ? 'w' : 'r'],
-        ...[String(MEMORY_BYTES_MAX), String(options.images.length), socket],
-        ...[
-          qemuNbd,
-          ...(options.writable ? ['--discard=unmap'] : ['-r']),
-          `json:${JSON.stringify(options.graph)}`,
-        ],
-      ],
-      {
-        // Its own group: Ctrl-C is for us, and we decide what becomes of it.
-        detached: true,
-        env: { LC_ALL: 'C', PATH: '/usr/bin:/bin', MALLOC_ARENA_MAX: '4' },
-        cwd: '/',
-        stdio: ['ignore', 'pipe', 'pipe', 'ignore', ...options.images],
-      },
-    );
+    const tool = [
+      qemuNbd,
+      ...(options.writable ? ['--discard=unmap'] : ['-r']),
+      `json:${JSON.stringify(options.graph)}`,
+    ];
+    const child = launch(python, tool, socket, options);
     return await connectTo(child, socket, options);
   } finally {
     // The connection lives without the name of the socket; so nothing is left however this process ends.
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/** What `qemu-img check` says of an image, as far as it is kept. Errors as startConfined. */
+export async function checkConfined(options: ConfinedOptions): Promise<string> {
+  const [python, qemuImg] = await Promise.all([findTool('python3'), findTool('qemu-img')]);
+  options.signal?.throwIfAborted();
+  if (helpers >= HELPERS_MAX) throw new PandoError('too-busy', `${HELPERS_MAX} images are open`);
+  const tool = [qemuImg, 'check', `json:${JSON.stringify(options.graph)}`];
+  const child = launch(python, tool, '', options);
+  let said = '';
+  child.stdout!.resume();
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    if (said.length < STDERR_BYTES_MAX) said += text.slice(0, STDERR_BYTES_MAX - said.length);
+  });
+  const stop = (): void => void child.kill('SIGKILL');
+  const inTime = deadline(CHECK_MS_MAX, stop);
+  options.signal?.addEventListener('abort', stop);
+  helpers++;
+  try {
+    await new Promise<void>((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', () => resolve());
+    });
+  } finally {
+    helpers--;
+    inTime();
+    options.signal?.removeEventListener('abort', stop);
+  }
+  options.signal?.throwIfAborted();
+  return said;
+}
+
+/** Starts a tool by way of the launcher; without a path of a socket it listens nowhere. */
+function launch(
+  python: string,
+  tool: readonly string[],
+  socket: string,
+  { images, writable }: ConfinedOptions,
+): ChildProcess {
+  const confinement = [
+    String(process.pid),
+    writable ? 'w' : 'r',
+    String(MEMORY_BYTES_MAX),
+    String(images.length),
+  ];
+  return spawn(python, ['-I', '-S', '-c', LAUNCHER, ...confinement, socket, ...tool], {
+    // Its own group: Ctrl-C is for us, and we decide what becomes of it.
+    detached: true,
+    env: { LC_ALL: 'C', PATH: '/usr/bin:/bin', MALLOC_ARENA_MAX: '4' },
+    cwd: '/',
+    stdio: ['ignore', 'pipe', 'pipe', 'ignore', ...images],
+  });
 }
 
 let helpers = 0;

@@ -29,6 +29,8 @@ export interface Graph {
   readonly node: object;
   /** In the order of their descriptors. */
   readonly files: readonly ImageFile[];
+  /** For each qcow2 image of the chain: where it is, and a graph of it alone. */
+  readonly qcow2: readonly { readonly path: string; readonly node: object }[];
 }
 
 export interface StatedFormat {
@@ -74,7 +76,8 @@ export async function buildGraph(
 ): Promise<Graph> {
   const files: ImageFile[] = [image];
   try {
-    return { node: await formatNode({ files, images: [image], within }, how), files };
+    const building: Building = { files, images: [image], qcow2: [], within };
+    return { node: await formatNode(building, how), files, qcow2: building.qcow2 };
   } catch (error) {
     await closeAll(files);
     throw error;
@@ -90,6 +93,7 @@ interface Building {
   readonly files: ImageFile[];
   /** The chain so far; all of them are in `files` too. */
   readonly images: ImageFile[];
+  readonly qcow2: { readonly path: string; readonly node: object }[];
   readonly within: string | undefined;
 }
 
@@ -111,6 +115,7 @@ async function formatNode(building: Building, how: StatedFormat): Promise<object
   }
   if (how.format !== 'qcow2') return node(file);
   const { backing } = await readQcow2Header(file);
+  building.qcow2.push({ path: file.path, node: { ...node(file), backing: null } });
   return {
     ...node(file),
     backing: backing === undefined ? null : await backingNode(building, backing, how.stated),

@@ -1,6 +1,6 @@
 /** Opens an image file of any format as a source. */
 import { DISK_BYTES_MAX, isPandoError, openSparseFile, PandoError, type DiskPart } from '@pando/common';
-import { reason, startConfined, type ConfinedNbd } from './confine.ts';
+import { checkConfined, reason, startConfined, type ConfinedNbd } from './confine.ts';
 import { buildGraph, closeAll, formatOf, type StatedFormat } from './graph.ts';
 import { openImageFile, type ImageFile } from './image-file.ts';
 import { joinHoles } from './join-holes.ts';
@@ -49,12 +49,14 @@ async function openWithQemu(
   how: StatedFormat,
   { backingWithin, signal }: OpenImageOptions,
 ): Promise<DiskSource> {
-  const { node, files } = await buildGraph(image, how, backingWithin);
+  const { node, files, qcow2 } = await buildGraph(image, how, backingWithin);
   let nbd: ConfinedNbd;
   try {
+    const images = files.map(({ handle }) => handle.fd);
+    for (const part of qcow2) await checkWhole(part, images, signal);
     nbd = await startConfined({
       graph: node,
-      images: files.map(({ handle }) => handle.fd),
+      images,
       writable: false,
       ...(signal === undefined ? {} : { signal }),
     });
@@ -72,6 +74,19 @@ async function openWithQemu(
     parts: (stop) => joinHoles(imageParts(nbd, image.path, stop)),
     close: () => nbd.kill(),
   };
+}
+
+/** QEMU reads what lies past the end of a file as zeros: a qcow2 image that was cut would come in with holes in its data. */
+async function checkWhole(
+  { path, node }: { readonly path: string; readonly node: object },
+  images: readonly number[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const graph = { graph: node, images, writable: false, ...(signal === undefined ? {} : { signal }) };
+  const said = await checkConfined(graph);
+  if (said.includes('exceeding the end of the file')) {
+    throw new PandoError('image-damaged', `${path} is cut off: its tables lead past its end`);
+  }
 }
 
 /** The parts of the disk; what goes wrong is the image's fault, or the end that the signal asked for. */

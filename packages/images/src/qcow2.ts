@@ -36,6 +36,9 @@ export async function readQcow2Header(file: ImageFile): Promise<Qcow2Header> {
     throw new PandoError('size-invalid', `${file.path} claims a disk of ${size} bytes; the most is 64 TiB`);
   }
   if (head.readUInt32BE(32) !== 0) throw unsupported(file, 'encrypted');
+  // QEMU would read a table that is missing as one that is empty, and `qemu-img check` would not mind.
+  const tableEnd = head.readBigUInt64BE(40) + BigInt(head.readUInt32BE(36)) * 8n;
+  if (tableEnd > BigInt(file.bytes)) throw damaged(file, 'it is cut off: its first table lies past its end');
   let headerBytes = HEADER_BYTES_V2;
   if (version === 3) {
     if (head.length < HEADER_BYTES_V3) throw damaged(file, 'its header is cut off');

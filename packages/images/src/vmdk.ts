@@ -82,7 +82,7 @@ async function checkSparseHeader(file: ImageFile, head: Buffer): Promise<string 
   const at = head.readBigUInt64LE(28);
   const sectors = head.readBigUInt64LE(36);
   if (at === 0n || sectors === 0n) return undefined;
-  if (sectors > DESCRIPTOR_BYTES_MAX / SECTOR || at > BigInt(DISK_BYTES_MAX)) {
+  if (sectors > DESCRIPTOR_BYTES_MAX / SECTOR || at > BigInt(DISK_BYTES_MAX / SECTOR)) {
     throw new PandoError('image-damaged', `${file.path}: a descriptor of ${sectors} sectors at sector ${at}`);
   }
   const bytes = await readAt(file, Number(at) * SECTOR, Number(sectors) * SECTOR);
