@@ -1,4 +1,5 @@
 #!/bin/sh
+# database.sh move-log: puts the log (WAL) on the data disk, before the first start.
 # database.sh start: starts PostgreSQL and waits until it answers, recovery included.
 # database.sh work SEED: pgbench in the background, and a client that inserts numbered rows, each a transaction of its
 # own, reported as `ROW <number>` once it is committed.
@@ -6,7 +7,7 @@
 # of its history; then has every table and index checked, and every page's checksum. PostgreSQL is stopped then.
 #
 # The database is on the system's disk and its log (WAL) on the other one: it needs both at one instant.
-export PATH=/usr/lib/postgresql/15/bin:$PATH PGDATA=/var/lib/postgresql/guest PGHOST=/tmp PGDATABASE=postgres PGUSER=postgres
+export PATH=/usr/lib/postgresql/15/bin:"$PATH" PGDATA=/var/lib/postgresql/guest PGHOST=/tmp PGDATABASE=postgres PGUSER=postgres
 as_postgres() { setpriv --reuid postgres --regid postgres --init-groups "$@"; }
 cd / || exit 1
 
