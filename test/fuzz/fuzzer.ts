@@ -48,6 +48,8 @@ const HEAP_SLACK_BYTES = 12 * 2 ** 20;
 const RSS_SLACK_BYTES = 96 * 2 ** 20;
 const CROWD = 150;
 const SHRINK_TRIES_MAX = 250;
+/** A failure that shows only after a long wait is left as large as it is by then. */
+const SHRINK_MS_MAX = 90_000;
 
 /** A plan that went wrong, and why. */
 export class FuzzFailure extends Error {
@@ -299,8 +301,9 @@ export async function shrink(
   let best = await failureOf(start, failure.plan, failure.index);
   if (best === undefined) return undefined;
   let tries = 1;
+  const deadline = performance.now() + SHRINK_MS_MAX;
   for (let part = Math.ceil(count(best.plan) / 2); part >= 1; part = part === 1 ? 0 : Math.ceil(part / 2)) {
-    for (let from = 0; from < count(best.plan) && tries < SHRINK_TRIES_MAX;) {
+    for (let from = 0; from < count(best.plan) && tries < SHRINK_TRIES_MAX && performance.now() < deadline;) {
       tries++;
       const smaller = await failureOf(start, leaveOut(best.plan, from, part), failure.index);
       if (smaller === undefined) from += part;

@@ -72,6 +72,8 @@ const NOISE_BYTES = 1024 * 1024;
 const HANDSHAKE_OPTIONS_MAX = 70;
 const STEPS_MAX = 6;
 const STEP_REQUESTS_MAX = 90;
+const BYTEWISE_REQUESTS_MAX = 6;
+const BYTEWISE_BYTES_MAX = 20_000;
 const DEAF_REQUESTS_MAX = 300;
 const DEAF_BYTES_MAX = 6 * 1024 * 1024;
 
@@ -191,7 +193,7 @@ class Maker {
   }
 
   #delivery(): Delivery {
-    return this.#one(40) ? 'bytes' : this.#one(3) ? 'pieces' : 'whole';
+    return this.#one(20) ? 'bytes' : this.#one(3) ? 'pieces' : 'whole';
   }
 
   #steps(kind: PlanKind): Step[] {
@@ -366,8 +368,10 @@ class Maker {
       return [{ messages, delivery: 'whole', wait: false }];
     }
     for (let n = 1 + this.#below(STEPS_MAX); n > 0; n--) {
+      const delivery = this.#delivery();
       const messages: Message[] = [];
-      for (let i = 1 + this.#below(STEP_REQUESTS_MAX); i > 0; i--) {
+      const most = delivery === 'bytes' ? BYTEWISE_REQUESTS_MAX : STEP_REQUESTS_MAX;
+      for (let i = 1 + this.#below(most); i > 0; i--) {
         const message = this.#request(kind);
         const damaged = kind === 'damaged' && this.#one(120);
         messages.push(
@@ -375,11 +379,10 @@ class Maker {
         );
       }
       // Byte by byte is for what is short enough.
-      const delivery = this.#delivery();
       const bytes = messages.reduce((sum, message) => sum + message.bytes.length, 0);
       steps.push({
         messages,
-        delivery: delivery === 'bytes' && bytes > 10_000 ? 'pieces' : delivery,
+        delivery: delivery === 'bytes' && bytes > BYTEWISE_BYTES_MAX ? 'pieces' : delivery,
         wait: !this.#one(6),
       });
     }
