@@ -178,8 +178,14 @@ for (const name of ['disk.raw', 'disk.qcow2']) {
         url: server.url,
         onStart: (child) => setTimeout(() => child.kill('SIGINT'), delay),
       });
-      // Interrupted in time, or done before; never something in between.
-      if (ran.status === 0) await rm(join(out, name));
+      // Interrupted in time, or when the file was there already: then it is whole. Never something in between.
+      const made = (await readdir(out)).includes(name);
+      if (ran.status === 0) expect(made).toBe(true);
+      if (made) {
+        const format = name.endsWith('.raw') ? 'raw' : 'qcow2';
+        await mustRun('qemu-img', ['compare', '-f', 'raw', '-F', format, golden, join(out, name)]);
+        await rm(join(out, name));
+      }
       await nothingLeft();
     }
   });
