@@ -2,8 +2,8 @@
 import { PandoError } from '@pando/common';
 import { contextsOf } from './contexts.ts';
 import type { FleetContext } from './context.ts';
-import { findBackup, holdBackup, holdVm, lookUpVm, vmMissing } from './lookup.ts';
-import { looksLikeId, splitExportName } from './names.ts';
+import { holdBackup, holdVm, lookUpBackup, lookUpVm } from './lookup.ts';
+import { splitExportName } from './names.ts';
 import { readAs, type StoredDisk } from './records.ts';
 import type { Attachment } from './types.ts';
 
@@ -29,12 +29,11 @@ export async function attach(ctx: FleetContext, exportName: string): Promise<Att
     return ctx.attachments.add(id, `${label}/${chosen.name}`, contexts, () => ctx.volumes.open(chosen.disk));
   };
   if (!owner.includes('@')) {
-    if ((await lookUpVm(ctx, owner)) !== undefined || !looksLikeId(owner)) {
-      return holdVm(ctx, owner, 'shared', (vm) => open(vm.id, vm.id, vm.record.name, vm.record.disks));
-    }
-    await findBackup(ctx, owner).catch((error: unknown) => {
-      throw error instanceof PandoError && error.code === 'backup-missing' ? vmMissing(owner) : error;
-    });
+    const vm = await lookUpVm(ctx, owner);
+    // Ids win over names, so a backup wins over a VM that is called like its id.
+    const isVm = vm?.id === owner || (await lookUpBackup(ctx, owner)) === undefined;
+    if (isVm)
+      return holdVm(ctx, owner, 'shared', ({ id, record }) => open(id, id, record.name, record.disks));
   }
   return holdBackup(ctx, owner, 'shared', ({ id, record }) =>
     open(id, record.vmId, `${record.vmName}@${record.name}`, record.disks),

@@ -41,6 +41,20 @@ describe('attach', () => {
     expect((await f.fleet.attach('db/data')).size).toBe(1024);
   });
 
+  test('takes an id of a backup for that backup, whatever VMs are called', async () => {
+    const { id } = await f.fleet.createBackup('web', { name: 'x' });
+    await f.fleet.createVm(oneDisk(id));
+    for (const name of [id, `${id}/disk0`]) {
+      const attachment = await f.fleet.attach(name);
+      expect(attachment).toMatchObject({ exportName: 'web@x/disk0', readOnly: true });
+      await attachment.close();
+    }
+    await f.fleet.deleteBackup(id);
+    const attachment = await f.fleet.attach(id);
+    expect(attachment).toMatchObject({ exportName: `${id}/disk0`, readOnly: false });
+    await attachment.close();
+  });
+
   test.each([
     ['nope', 'vm-missing'],
     ['nope/disk0', 'vm-missing'],

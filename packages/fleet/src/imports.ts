@@ -163,7 +163,10 @@ async function verifySource(
       },
     }),
   );
-  if (rootsEqual(found, stored)) return;
+  if (rootsEqual(found, stored)) {
+    work.onProgress?.({ phase: 'verifying', doneBytes: stored.size, allBytes: stored.size });
+    return;
+  }
   throw new PandoError(
     'verify-failed',
     `the source, read again, has ${found.size} bytes with root ${idToHex(found.id)}; stored are ${stored.size} with ${idToHex(stored.id)}`,

@@ -258,7 +258,12 @@ describe('an import since a backup', () => {
 describe('verification', () => {
   test('of an import passes a source that reads the same twice, with its progress', async () => {
     const bytes = bytesOf(3 * MiB + 512);
-    const result = await f.fleet.importVm({ name: 'web', source: source(bytes), verify: true });
+    const told: ImportProgress[] = [];
+    const onProgress = (progress: ImportProgress): void => void told.push(progress);
+    const request = { name: 'web', source: source(bytes), verify: true };
+    const result = await f.fleet.importVm(request, { onProgress });
+    const allBytes = bytes.byteLength;
+    expect(told.at(-1)).toEqual({ phase: 'verifying', doneBytes: allBytes, allBytes });
     await f.fleet.createBackup('web', { name: 'a' });
     expect(await f.fleet.diskRoot('web@a', 'disk0')).toEqual({
       root: result.root,
