@@ -47,6 +47,7 @@ const FIRST_CHECK = 4;
 const HEAP_SLACK_BYTES = 12 * 2 ** 20;
 const RSS_SLACK_BYTES = 96 * 2 ** 20;
 const CROWD = 150;
+const CLOSE_MS_MAX = 20_000;
 const SHRINK_TRIES_MAX = 250;
 /** A failure that shows only after a long wait is left as large as it is by then. */
 const SHRINK_MS_MAX = 90_000;
@@ -134,11 +135,24 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzSummary> {
     summary.comparedBytes = target.exports.reduce((sum, { model }) => sum + (model?.comparedBytes ?? 0), 0);
     expectNoGrowth(summary, options);
     return summary;
+  } catch (error) {
+    // At once: what comes next may hang for the same reason.
+    report(
+      `failed after ${summary.messages} messages: ${error instanceof Error ? error.message : String(error)}`,
+    );
+    throw error;
   } finally {
     process.off('unhandledRejection', onRejection);
-    await calm.stop();
-    await target.close();
+    await within(CLOSE_MS_MAX, calm.stop());
+    await within(CLOSE_MS_MAX, target.close());
   }
+}
+
+/** Waits so long at most: after a failure a server may not be able to close. */
+async function within(ms: number, work: Promise<void>): Promise<void> {
+  const enough = new AbortController();
+  await Promise.race([work, sleep(ms, undefined, { signal: enough.signal }).catch(() => undefined)]);
+  enough.abort();
 }
 
 function progress(summary: FuzzSummary, messages: number): string {
