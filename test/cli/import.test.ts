@@ -273,6 +273,11 @@ test.each<[string, string, string[]]>([
   ['a second reading of standard input', 'request-invalid', ['-', '--name', 'x', '--verify']],
   ['a format for standard input', 'request-invalid', ['-', '--name', 'x', '--format', 'qcow2']],
   ['a format for an export', 'request-invalid', ['nbd://127.0.0.1:1/', '--name', 'x', '--format', 'qcow2']],
+  [
+    'a folder of this machine for a file of the server',
+    'request-invalid',
+    ['golden.raw', '--path', '--name', 'x', '--backing-dir', '/srv'],
+  ],
   ['a URI that is none', 'uri-invalid', ['nbd:localhost:10809', '--name', 'x']],
   ['a server that is not there', 'connection-lost', ['nbd+unix:///?socket=/nowhere', '--name', 'x']],
   ['a backup that is not there', 'backup-missing', ['golden.raw', '--path', '--since', 'web@never']],

@@ -48,8 +48,14 @@ export async function importVm(what: string, options: ImportOptions): Promise<vo
   print(options.json, result, () => summary(result, (performance.now() - started) / 1000));
 }
 
-function importByPath(path: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
-  const { json, path: _path, backingDir: _ours, ...about } = options;
+async function importByPath(path: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
+  const { json, path: _path, backingDir, ...about } = options;
+  if (backingDir !== undefined) {
+    throw new PandoError(
+      'request-invalid',
+      'with --path, files that the image names are looked for in the import directory of the server, not where --backing-dir says',
+    );
+  }
   return runJob<Result>('/imports', { ...about, path }, { label: 'importing', unit: 'bytes', json, signal });
 }
 
