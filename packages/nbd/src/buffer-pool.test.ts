@@ -67,4 +67,17 @@ describe('buffer pool', () => {
     expect(woken).toEqual([1, 2]);
     expect(pool.contended).toBe(false);
   });
+
+  it('gives those a turn who stood behind one that asked for too much and left', async () => {
+    const pool = new BufferPool(limits);
+    pool.take(500_000);
+    const woken: string[] = [];
+    const large = (): number => woken.push('large');
+    pool.wait(large);
+    expect(pool.admits(100_000)).toBe(false);
+    pool.wait(() => woken.push(pool.admits(100_000) ? 'small' : 'refused'));
+    pool.stopWaiting(large);
+    await nextTurn();
+    expect(woken).toEqual(['small']);
+  });
 });

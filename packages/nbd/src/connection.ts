@@ -125,6 +125,8 @@ export class Connection implements HandshakeHost, TransmissionHost {
 
   readonly #onError = (error: NodeJS.ErrnoException): void => {
     this.logger.debug({ code: error.code, exportName: this.exportName }, 'an NBD client broke off');
+    // A TLS socket reports a broken record and stays open: its client would keep the export for as long as it likes.
+    this.destroy();
   };
 
   get secured(): boolean {

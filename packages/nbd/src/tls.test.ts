@@ -520,3 +520,24 @@ describe('replies over TLS', () => {
     expect((await again.readReply(payload.length)).payload.equals(payload)).toBe(true);
   });
 });
+
+describe('bytes that are no TLS', () => {
+  for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+    for (const attached of [false, true]) {
+      const when = attached ? 'an export is in use' : 'TLS has begun';
+      it(`end the connection when they come after ${when} by ${version}, though the client stays`, async () => {
+        const server = await start(CERTIFICATE, { limits: { handshakeMsMax: 3_600_000 } });
+        const client = server.connect();
+        const below = client.socket;
+        await client.greet();
+        await client.startTls({ ...TRUSTING, minVersion: version, maxVersion: version });
+        if (attached) await client.ask(7, infoRequest('disk'));
+        expect(server.exports.openHandles).toBe(attached ? 1 : 0);
+        client.socket.removeAllListeners('error').on('error', () => undefined);
+        below.write('GET / HTTP/1.0\r\n\r\n');
+        await until(() => server.server.stats().connections === 0, 'the connection gone');
+        expect(server.exports.openHandles).toBe(0);
+      });
+    }
+  }
+});

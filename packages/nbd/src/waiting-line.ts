@@ -25,7 +25,13 @@ export class WaitingLine {
     if (resume !== this.#front) this.#line.add(resume);
   }
 
+  /** Whoever stood behind it may have a turn now: what it was too much for may be enough for them. */
   leave(resume: () => void): void {
+    this.#remove(resume);
+    this.wake();
+  }
+
+  #remove(resume: () => void): void {
     this.#line.delete(resume);
     if (resume === this.#front) this.#front = undefined;
   }
@@ -47,7 +53,7 @@ export class WaitingLine {
     for (;;) {
       const resume = this.#front ?? this.#line.values().next().value;
       if (resume === undefined) return;
-      this.leave(resume);
+      this.#remove(resume);
       this.#inTurn = true;
       const before = this.#taken;
       try {
