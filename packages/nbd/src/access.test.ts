@@ -260,3 +260,41 @@ describe('a server with access rules', () => {
     await until(() => exports.openHandles === 0, 'the export closed');
   });
 });
+
+describe('looking through many names for a list', () => {
+  it('gives others their turns, also when several clients ask', async () => {
+    let sinceTurn = 0;
+    let longest = 0;
+    bench = await TestServer.start({
+      access: {
+        of: (name) => {
+          longest = Math.max(longest, ++sinceTurn);
+          return name === 'name-2999' ? 'read' : 'none';
+        },
+      },
+    });
+    const server = bench;
+    const device = new MemoryBlockDevice({ size: 512 });
+    for (let i = 0; i < 3_000; i++) server.exports.set(`name-${i}`, device);
+    let watching = true;
+    const watch = (): void => {
+      sinceTurn = 0;
+      if (watching) setImmediate(watch);
+    };
+    watch();
+    const clients = [server.connect(), server.connect(), server.connect()];
+    const lists = await Promise.all(
+      clients.map(async (client) => {
+        await client.greet();
+        return client.ask(3);
+      }),
+    );
+    watching = false;
+    for (const list of lists) {
+      expect(list.map(({ type }) => type)).toEqual([2, 1]);
+      expect(list[0]!.data.subarray(4).toString()).toBe('name-2999');
+    }
+    expect(longest).toBeGreaterThan(0);
+    expect(longest).toBeLessThanOrEqual(256);
+  });
+});

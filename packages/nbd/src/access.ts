@@ -5,6 +5,7 @@
  * walked around by another spelling would be none.
  */
 import { PandoError } from '@pando/common';
+import { setImmediate } from 'node:timers/promises';
 import type { OpenExport } from './contexts.ts';
 import { globMatcher } from './glob.ts';
 import type { ClientIdentity, ExportHandle, ExportProvider, StatusSource } from './types.ts';
@@ -23,6 +24,8 @@ export const OPEN_ACCESS: AccessPolicy = { of: () => 'write' };
 const RULES_MAX = 10_000;
 const PATTERNS_MAX = 1_000;
 const PATTERN_CHARACTERS_MAX = 1_000;
+/** Names that are held against the rules in one turn of the event loop. */
+const SCAN_TURN_NAMES = 64;
 
 const ACCESS = new Set<unknown>(['none', 'read', 'write']);
 const PROOFS = new Set<unknown>(['none', 'x509', 'psk']);
@@ -117,6 +120,8 @@ export class GuardedExports implements ExportProvider {
   readonly #policy: () => AccessPolicy;
   readonly #scannedMax: number;
   readonly #isFull: () => boolean;
+  /** One list is looked through at a time: whoever asks often takes no more of the processor, or of memory. */
+  #scanned: Promise<void> = Promise.resolve();
 
   /**
    * `scannedMax`: names looked through for a list when some of them may have to be left out. `isFull`: no client may
@@ -135,10 +140,25 @@ export class GuardedExports implements ExportProvider {
   }
 
   async list(limit: number, client: ClientIdentity): Promise<readonly string[]> {
-    const policy = this.#policy();
-    if (policy === OPEN_ACCESS) return this.#exports.list(limit, client);
+    if (this.#policy() === OPEN_ACCESS) return this.#exports.list(limit, client);
+    const names = this.#scanned.then(() => this.#scan(limit, client));
+    this.#scanned = names.then(
+      () => undefined,
+      () => undefined,
+    );
+    return names;
+  }
+
+  /** Many names against many rules take seconds: in small turns, so that requests of others are served in between. */
+  async #scan(limit: number, client: ClientIdentity): Promise<readonly string[]> {
     const names = await this.#exports.list(Math.max(limit, this.#scannedMax), client);
-    return names.filter((name) => policy.of(name, client) !== 'none').slice(0, limit);
+    const shown: string[] = [];
+    for (const [i, name] of names.entries()) {
+      if (shown.length === limit) break;
+      if (i % SCAN_TURN_NAMES === 0) await setImmediate();
+      if (this.#policy().of(name, client) !== 'none') shown.push(name);
+    }
+    return shown;
   }
 
   async open(name: string, client: ClientIdentity): Promise<ExportHandle> {

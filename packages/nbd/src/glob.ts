@@ -8,7 +8,13 @@ type Token = { readonly kind: 'one' | 'many' | 'any' } | { readonly kind: 'liter
  */
 export function globMatcher(pattern: string, separators: string): (name: string) => boolean {
   const tokens = parse(pattern);
-  return (name) => matches(tokens, Array.from(name), separators);
+  const wild = tokens.findIndex(({ kind }) => kind !== 'literal');
+  const beginning = tokens
+    .slice(0, wild < 0 ? tokens.length : wild)
+    .map((token) => (token.kind === 'literal' ? token.text : ''))
+    .join('');
+  // Here most patterns end for most names, before a list of characters is made.
+  return (name) => name.startsWith(beginning) && matches(tokens, Array.from(name), separators);
 }
 
 function parse(pattern: string): readonly Token[] {
