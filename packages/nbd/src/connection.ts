@@ -161,6 +161,11 @@ export class Connection implements HandshakeHost, TransmissionHost {
     return this.#transmission === undefined && this.refusal === undefined && !this.socket.destroyed;
   }
 
+  /** Whether the client is gone, and an export is still being opened, used or closed for it. */
+  get isOrphaned(): boolean {
+    return this.socket.destroyed;
+  }
+
   get retiring(): boolean {
     return this.#retiring;
   }

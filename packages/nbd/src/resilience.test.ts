@@ -461,3 +461,35 @@ describe('listening', () => {
     await new Promise((resolve) => holder.close(resolve));
   });
 });
+
+describe('clients that go while their export is being opened', () => {
+  it('are waited for in bounded numbers: further connections are closed until some are done', async () => {
+    const server = await start({ limits: { connectionsMax: 5, connectionsInHandshakeMax: 3 } });
+    const { exports } = server;
+    const open = exports.open.bind(exports);
+    let asked = 0;
+    let finish = (): void => undefined;
+    const gate = new Promise<void>((resolve) => (finish = resolve));
+    exports.open = async (name, client) => {
+      asked++;
+      await gate;
+      return open(name, client);
+    };
+    for (let i = 0; i < 20; i++) {
+      const before = asked;
+      const client = server.connect();
+      client.send(Buffer.from('00000003', 'hex'));
+      client.sendOption(7, infoRequest('disk'));
+      let gone = false;
+      void client.closed.then(() => (gone = true));
+      await until(() => asked > before || gone, 'the client waiting or turned away');
+      expect(server.server.stats().connections).toBeLessThanOrEqual(8);
+    }
+    // Five whose clients had to make room, and three that made them.
+    expect(asked).toBe(8);
+    finish();
+    await until(() => server.server.stats().connections === 3, 'those without a client gone');
+    expect(exports.openHandles).toBe(3);
+    await expectAlive(server);
+  });
+});

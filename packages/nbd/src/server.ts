@@ -172,9 +172,12 @@ class Server implements NbdServer {
 
   #accept(socket: net.Socket): void {
     const full = this.#isFull();
-    if (full) this.#logRefusal();
+    // Clients that ask and go, again and again, must not have a slow provider open exports without end.
+    const crowded = this.#count((connection) => connection.isOrphaned) >= this.#limits.connectionsMax;
+    if (full || crowded) this.#logRefusal();
     const refused = this.#count((connection) => connection.refusal !== undefined);
-    if (this.#closing !== undefined || (full && refused >= this.#limits.connectionsRefusedMax)) {
+    const unheard = crowded || (full && refused >= this.#limits.connectionsRefusedMax);
+    if (this.#closing !== undefined || unheard) {
       socket.on('error', () => undefined);
       socket.destroy();
       return;
