@@ -16,7 +16,7 @@ import { DamagedRuns } from './damaged-runs.ts';
 import { FreshChunks } from './fresh-chunks.ts';
 import { GrowingBytes } from './growing-bytes.ts';
 import { CHUNK_STORE_LIMITS, SEGMENT_BYTES_MAX, type ChunkStoreLimits } from './limits.ts';
-import { recover, saveSuspects } from './recovery.ts';
+import { recover } from './recovery.ts';
 import { RunReader } from './run-reader.ts';
 import { STORE_ID_BYTES } from './segment-format.ts';
 import { SegmentLog } from './segment-log.ts';
@@ -125,7 +125,7 @@ class LocalChunkStore implements ChunkStore {
     this.#limits = limits;
     this.#table = table;
     this.#locator = this.#makeLocator();
-    this.#damaged = new DamagedRuns(table, () => this.#saveSuspects());
+    this.#damaged = new DamagedRuns(table);
     const { runCacheBytes, runReadsMax } = limits;
     this.#runs = new RunReader(storage, table, chunkBytes, runCacheBytes, runReadsMax, this.#damaged);
     this.#source = new ChunkSource(
@@ -143,6 +143,7 @@ class LocalChunkStore implements ChunkStore {
       indexQueue: this.#indexQueue,
       table,
       fresh: this.#fresh,
+      damaged: this.#damaged,
       storeId: storeId.slice(),
       chunkBytes,
       limits,
@@ -272,12 +273,6 @@ class LocalChunkStore implements ChunkStore {
   #makeLocator(): ChunkLocator {
     const { storage, index } = this.#options;
     return new ChunkLocator(storage, index, this.#table, this.#fresh, this.#limits.recentPlacesMax);
-  }
-
-  /** Queued before whatever the index is told later. Should it fail, only an aid at the next start is wrong. */
-  #saveSuspects(): void {
-    const { index } = this.#options;
-    this.#indexQueue.run(() => saveSuspects(index, this.#table)).catch(() => undefined);
   }
 
   #failSessions(error: PandoError): void {

@@ -3,26 +3,29 @@
  * theirs heals as soon as the same bytes are written again. Nothing of it is on disk: damage is found again by
  * reading or by verification.
  *
- * A segment with such a run becomes suspect before any chunk of it is stored again: the index then names the new copy,
- * and loading the segment's ids must not bring the old one back.
+ * A segment with such a run is suspect, durably, before the index names a chunk of it that was stored again: from then
+ * on the new copy counts, and loading the segment's ids must not bring the old one back, after a restart neither: a
+ * collection would keep the damaged copy and free the good one.
  */
 import { isPandoError } from '@pando/common';
+import { saveSuspects } from './recovery.ts';
 import { runKey } from './run-cache.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
+import type { ChunkIndex } from './types.ts';
 
 /** Past it all of a segment counts as damaged: memory stays bounded when a whole disk goes bad. */
 const RUNS_MAX = 100_000;
 
 export class DamagedRuns {
   readonly #table: SegmentTable;
-  readonly #saveSuspects: () => void;
   readonly #runs = new Set<number>();
   readonly #segments = new Set<number>();
 
-  /** `saveSuspects` begins to write down which segments are suspect, before any later change of the index. */
-  constructor(table: SegmentTable, saveSuspects: () => void) {
+  /** Whether segments became suspect here and the index does not know it yet. */
+  #unsaved = false;
+
+  constructor(table: SegmentTable) {
     this.#table = table;
-    this.#saveSuspects = saveSuspects;
   }
 
   /** Runs known to be damaged; of segments that count as a whole, one each. */
@@ -51,6 +54,21 @@ export class DamagedRuns {
     this.#suspect(known);
   }
 
+  /**
+   * Writes down which segments are suspect, when that is due: before the index names any other copy of what is in them.
+   * Must run inside the queue of index changes; what fails is due again. @throws as ChunkIndex.setMark
+   */
+  async saveSuspects(index: ChunkIndex): Promise<void> {
+    if (!this.#unsaved) return;
+    this.#unsaved = false;
+    try {
+      await saveSuspects(index, this.#table);
+    } catch (error) {
+      this.#unsaved = true;
+      throw error;
+    }
+  }
+
   /** Forgets a segment that has been removed. */
   forget(segment: number): void {
     this.#segments.delete(segment);
@@ -62,7 +80,7 @@ export class DamagedRuns {
   #suspect(segment: Segment): void {
     if (segment.suspect) return;
     segment.suspect = true;
-    this.#saveSuspects();
+    this.#unsaved = true;
   }
 }
 

@@ -1,5 +1,5 @@
 /** A chunk that is known to be damaged heals when its bytes come again, and nothing counts on the damaged copy meanwhile. */
-import { ID_BYTES, KiB } from '@pando/common';
+import { ID_BYTES, KiB, PandoError } from '@pando/common';
 import { between, runSeed, seededRandom } from '@pando/common/testing';
 import { describe, expect, it } from 'vitest';
 import { rebuildIndex } from './chunk-store.ts';
@@ -103,6 +103,41 @@ describe('a damaged chunk', () => {
       expect((await store.verify()).damaged).toEqual([]);
       await store.close();
     }
+  });
+
+  it('stays healed after a restart, also when the index did not take that its segment is suspect at first', async () => {
+    const numbers = range(1, 12);
+    const [world, ids] = await damagedWorld(numbers, 5);
+    class FullIndex extends MemoryChunkIndex {
+      /** Has no room for so many marks. */
+      refusals = 0;
+      override setMark(name: string, value: Uint8Array): Promise<void> {
+        if (this.refusals === 0) return super.setMark(name, value);
+        this.refusals--;
+        return Promise.reject(new PandoError('store-full', 'no room'));
+      }
+    }
+    const index = new FullIndex();
+    await rebuildIndex(world.storage(), index, { storeId: STORE_ID, chunkBytes: CHUNK });
+    const store = await world.open(index);
+    index.refusals = 1;
+    await expect(store.readChunk(ids, 5 * ID_BYTES)).rejects.toSatisfy(isCode('chunk-corrupt'));
+    // Once it is full, and once there is room.
+    await put(store, [numbers[5]!]).catch(() => undefined);
+    await put(store, [numbers[5]!]);
+    expect(index.refusals).toBe(0);
+    await store.close();
+
+    const reopened = await world.open(index);
+    const collection = reopened.beginCollection(() => undefined);
+    const places = (): [Float64Array, Uint32Array] => [new Float64Array(12), new Uint32Array(12)];
+    // The first time, the ids of the old segment are loaded.
+    await collection.resolve(ids, 12, ...places());
+    const [segments, slots] = places();
+    await collection.resolve(ids, 12, segments, slots);
+    expect([...segments].map((segment, i) => (segment > 1 ? i : -1)).filter((i) => i >= 0)).toEqual([5]);
+    collection.end();
+    await reopened.close();
   });
 
   it('of any segment heals by writing everything again, whatever bits flipped', async () => {

@@ -11,6 +11,7 @@
  */
 import { fromIoError, ID_BYTES, PandoError } from '@pando/common';
 import { NODE_BYTES } from '@pando/tree';
+import type { DamagedRuns } from './damaged-runs.ts';
 import type { FreshChunks } from './fresh-chunks.ts';
 import { INDEX_BATCH_ENTRIES, RUN_RAW_BYTES, type ChunkStoreLimits } from './limits.ts';
 import { idsOfRun, indexBatches, runEntryAt, type SegmentDirectory } from './segment-directory.ts';
@@ -39,6 +40,7 @@ export interface SegmentLogOptions {
   readonly indexQueue: SerialQueue;
   readonly table: SegmentTable;
   readonly fresh: FreshChunks;
+  readonly damaged: DamagedRuns;
   readonly storeId: Uint8Array;
   readonly chunkBytes: number;
   readonly limits: ChunkStoreLimits;
@@ -280,9 +282,10 @@ export class SegmentLog {
 
   /** Writes the entries of runs that are durable to the index; then their chunks are no longer pending. */
   #indexRuns(segment: Segment, contents: SegmentContents, toRun: number): Promise<void> {
-    const { index, indexQueue, fresh } = this.#options;
+    const { index, indexQueue, fresh, damaged } = this.#options;
     return indexQueue.run(async () => {
       if (contents.indexedRuns >= toRun) return;
+      await damaged.saveSuspects(index);
       const directory: SegmentDirectory = { runTable: contents.runTable.bytes, ids: contents.ids.bytes };
       for (const batch of indexBatches(
         segment.number,
