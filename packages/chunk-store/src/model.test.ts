@@ -139,4 +139,11 @@ describe('the store against a model', () => {
       }
     }
   }, 60_000);
+
+  // The footer of a segment had reached the disk, and runs before it had not.
+  for (const seed of [1793544599, 863440583]) {
+    it(`does so for the fixed seed ${seed}`, async () => {
+      for (let next = seed; next < seed + 6; next++) await new Model(next).run(25);
+    }, 60_000);
+  }
 });

@@ -159,6 +159,7 @@ async function sealTorn(
     await storage.truncate(segment.number, end);
     const writer = await storage.reopen(segment.number);
     try {
+      await writer.sync(); // as when sealing: what a killed process wrote may not be on the disk yet
       await writer.append([footer]);
       await writer.sync();
     } finally {

@@ -335,6 +335,8 @@ export class SegmentLog {
         contents.runTable.bytes,
         contents.ids.bytes,
       );
+      // A footer says that the runs before it are whole: after a power failure it may be there without what was not synced.
+      if (contents.indexedRuns < contents.runs) await this.#sync(writer);
       await this.#appendFooter(segment, contents, writer, footer);
       await this.#sync(writer);
       await this.#indexRuns(segment, contents, contents.runs);
