@@ -133,6 +133,23 @@ describe('the witness', () => {
     witness.ended(false);
   });
 
+  it('lets answers get lost when bytes in clear behind STARTTLS have the connection cut', () => {
+    const ends = (tls: World['tls'], behind: Buffer): void => {
+      const witness = new Witness({ ...world, tls });
+      witness.received(GREETING);
+      witness.sent(Buffer.from([0, 0, 0, 3]));
+      for (const option of [Opt.structured, Opt.startTls])
+        witness.sent(optionMessage(option, Buffer.alloc(0)));
+      witness.sent(behind);
+      witness.clientEnded();
+      witness.ended(false);
+    };
+    const list = optionMessage(Opt.list, Buffer.alloc(0));
+    ends('allow', list);
+    expect(() => ends('allow', Buffer.alloc(0))).toThrow(/without answering/);
+    expect(() => ends('off', list)).toThrow(/without answering/);
+  });
+
   it.each([
     [
       'answers twice',

@@ -216,7 +216,7 @@ export class Witness {
   ended(byClient: boolean): void {
     if (byClient || this.#mayShutDown || this.#mayBreak || this.fate === 'cut') return;
     // What comes in clear behind STARTTLS is nobody's: the connection is cut, with or without the answer.
-    if (this.#option?.option === Opt.startTls && this.#out.length > 0) return;
+    if (this.#option !== undefined && this.#clearBehindTls(this.#option)) return;
     if (this.fate === 'open') fail(`the server hung up: ${this.state}`);
     if (this.#phase === 'exportName' || this.#phase === 'greeting' || this.#phase === 'tls') return;
     if (this.#option !== undefined && this.#cutBehind(this.#option)) return;
@@ -286,6 +286,19 @@ export class Witness {
       at += 16 + length;
     }
     return false;
+  }
+
+  /** Whether STARTTLS is among the options without an answer, and something behind it: being cut takes earlier answers too. */
+  #clearBehindTls(pending: PendingOption): boolean {
+    if (this.#world.tls === 'off') return false;
+    const rest = this.#out.peek(this.#out.length)!;
+    let { option } = pending;
+    let at = 0;
+    while (option !== Opt.startTls && at + 16 <= rest.length) {
+      option = rest.readUInt32BE(at + 8);
+      at += 16 + rest.readUInt32BE(at + 12);
+    }
+    return option === Opt.startTls && at < rest.length;
   }
 
   #cutInRequests(rest: Buffer, from: number): boolean {
