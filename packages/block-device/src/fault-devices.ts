@@ -2,66 +2,16 @@
  * Wrappers of a block device for tests, each named for what it does to the device underneath. They
  * compose: `new DelayDevice(new ErrorDevice(device, …), …)`.
  */
+import { ForwardingDevice } from './forwarding-device.ts';
 import type { BlockDevice, Extents } from './types.ts';
 
 export type DeviceOperation = 'read' | 'write' | 'zero' | 'flush' | 'prefetch' | 'allocation';
-
-/** Passes everything on; the others override what they change. */
-class Wrapper implements BlockDevice {
-  protected readonly inner: BlockDevice;
-
-  constructor(inner: BlockDevice) {
-    this.inner = inner;
-  }
-
-  get size(): number {
-    return this.inner.size;
-  }
-
-  get readOnly(): boolean {
-    return this.inner.readOnly;
-  }
-
-  get blockBytes(): number {
-    return this.inner.blockBytes;
-  }
-
-  read(
-    offset: number,
-    length: number,
-    target: Uint8Array,
-    targetOffset: number,
-    holes?: number[],
-  ): Promise<void> | undefined {
-    return this.inner.read(offset, length, target, targetOffset, holes);
-  }
-
-  write(offset: number, data: Uint8Array): Promise<void> | undefined {
-    return this.inner.write(offset, data);
-  }
-
-  zero(offset: number, length: number): Promise<void> | undefined {
-    return this.inner.zero(offset, length);
-  }
-
-  flush(): Promise<void> {
-    return this.inner.flush();
-  }
-
-  prefetch(offset: number, length: number): Promise<void> {
-    return this.inner.prefetch(offset, length);
-  }
-
-  allocation(offset: number, length: number, extentsMax: number): Promise<Extents> {
-    return this.inner.allocation(offset, length, extentsMax);
-  }
-}
 
 /**
  * Makes every operation wait for the promise that `wait` returns (undefined: no wait) before it takes
  * effect. Data of a write is copied before the wait, as the contract asks.
  */
-export class DelayDevice extends Wrapper {
+export class DelayDevice extends ForwardingDevice {
   readonly #wait: (operation: DeviceOperation) => Promise<void> | undefined;
 
   constructor(inner: BlockDevice, wait: (operation: DeviceOperation) => Promise<void> | undefined) {
@@ -111,7 +61,7 @@ export class DelayDevice extends Wrapper {
 }
 
 /** Fails the operations for which `fault` returns an error, with that error and no effect. */
-export class ErrorDevice extends Wrapper {
+export class ErrorDevice extends ForwardingDevice {
   readonly #fault: (operation: DeviceOperation, offset: number, length: number) => Error | undefined;
 
   constructor(

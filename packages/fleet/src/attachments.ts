@@ -4,7 +4,7 @@
  * compares its disk with a backup holds that backup's disk by a reference, which counts as a client of the backup; to take
  * the reference away is to throw out the attachment that has it, because it cannot be answered any more.
  */
-import type { Extents, StatusExtents } from '@pando/block-device';
+import { ForwardingDevice, type StatusExtents } from '@pando/block-device';
 import { PandoError, type Clock } from '@pando/common';
 import type { OpenVolume } from '@pando/volume';
 import type { FleetLimits } from './limits.ts';
@@ -194,12 +194,8 @@ interface ContextsSupport {
 }
 
 /** Hands everything through to the disk, and owns the contexts that are open on it. */
-class OpenAttachment implements Attachment, Holder {
+class OpenAttachment extends ForwardingDevice<OpenVolume> implements Attachment, Holder {
   readonly exportName: string;
-  readonly size: number;
-  readonly readOnly: boolean;
-  readonly blockBytes: number;
-  readonly #volume: OpenVolume;
   readonly #support: ContextsSupport;
   readonly #revoked = new AbortController();
   readonly #closing: Closing;
@@ -208,11 +204,8 @@ class OpenAttachment implements Attachment, Holder {
   readonly #opening = new Set<Promise<DiskContext | undefined>>();
 
   constructor(exportName: string, volume: OpenVolume, onClosed: () => void, support: ContextsSupport) {
+    super(volume);
     this.exportName = exportName;
-    this.size = volume.size;
-    this.readOnly = volume.readOnly;
-    this.blockBytes = volume.blockBytes;
-    this.#volume = volume;
     this.#support = support;
     this.#closing = new Closing(() => this.#closeAll(), onClosed);
   }
@@ -229,38 +222,8 @@ class OpenAttachment implements Attachment, Holder {
     this.#revoked.abort(reason);
   }
 
-  read(
-    offset: number,
-    length: number,
-    target: Uint8Array,
-    targetOffset: number,
-    holes?: number[],
-  ): Promise<void> | undefined {
-    return this.#volume.read(offset, length, target, targetOffset, holes);
-  }
-
-  write(offset: number, data: Uint8Array): Promise<void> | undefined {
-    return this.#volume.write(offset, data);
-  }
-
-  zero(offset: number, length: number): Promise<void> | undefined {
-    return this.#volume.zero(offset, length);
-  }
-
-  flush(): Promise<void> {
-    return this.#volume.flush();
-  }
-
-  prefetch(offset: number, length: number): Promise<void> {
-    return this.#volume.prefetch(offset, length);
-  }
-
-  allocation(offset: number, length: number, extentsMax: number): Promise<Extents> {
-    return this.#volume.allocation(offset, length, extentsMax);
-  }
-
   contextNames(prefix: string, limit: number): Promise<readonly string[]> {
-    return this.#support.contexts.names(prefix, limit, this.#volume);
+    return this.#support.contexts.names(prefix, limit, this.inner);
   }
 
   async openContext(name: string): Promise<DiskContext | undefined> {
@@ -282,7 +245,7 @@ class OpenAttachment implements Attachment, Holder {
 
   async #openContext(name: string): Promise<DiskContext | undefined> {
     const support = this.#support;
-    const context = await support.contexts.open(name, this.#volume, (ownerId, open) =>
+    const context = await support.contexts.open(name, this.inner, (ownerId, open) =>
       support.refer(this, ownerId, open),
     );
     if (context === undefined) return undefined;
@@ -300,7 +263,7 @@ class OpenAttachment implements Attachment, Holder {
   async #closeAll(): Promise<void> {
     await Promise.allSettled(this.#opening);
     const closed = await Promise.allSettled([...this.#contexts].map((context) => context.close()));
-    await this.#volume.close();
+    await this.inner.close();
     for (const result of closed) if (result.status === 'rejected') throw result.reason;
   }
 

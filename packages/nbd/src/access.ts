@@ -4,6 +4,7 @@
  * Decided on the canonical name of an export, after it was opened: names have short forms, and a rule that could be
  * walked around by another spelling would be none.
  */
+import { ForwardingDevice } from '@pando/block-device';
 import { PandoError } from '@pando/common';
 import { setImmediate } from 'node:timers/promises';
 import type { OpenExport } from './contexts.ts';
@@ -192,81 +193,54 @@ export function mayKeep(
 }
 
 /** An export as one client may see it: read-only for who may only read, compared with nothing that is not its own. */
-class GuardedExport implements ExportHandle {
-  readonly #inner: ExportHandle;
+class GuardedExport extends ForwardingDevice<ExportHandle> implements ExportHandle {
   readonly #mayRead: (exportName: string) => boolean;
-  readonly readOnly: boolean;
+  readonly #mayWrite: boolean;
 
   constructor(inner: ExportHandle, mayWrite: boolean, mayRead: (exportName: string) => boolean) {
-    this.#inner = inner;
+    super(inner);
     this.#mayRead = mayRead;
-    this.readOnly = inner.readOnly || !mayWrite;
+    this.#mayWrite = mayWrite;
   }
 
   get exportName(): string {
-    return this.#inner.exportName;
+    return this.inner.exportName;
   }
 
   get revoked(): AbortSignal {
-    return this.#inner.revoked;
+    return this.inner.revoked;
   }
 
-  get size(): number {
-    return this.#inner.size;
+  override get readOnly(): boolean {
+    return this.inner.readOnly || !this.#mayWrite;
   }
 
-  get blockBytes(): number {
-    return this.#inner.blockBytes;
-  }
-
-  read(
-    offset: number,
-    length: number,
-    target: Uint8Array,
-    targetOffset: number,
-    holes?: number[],
-  ): Promise<void> | undefined {
-    return this.#inner.read(offset, length, target, targetOffset, holes);
-  }
-
-  write(offset: number, data: Uint8Array): Promise<void> | undefined {
+  override write(offset: number, data: Uint8Array): Promise<void> | undefined {
     this.#checkWritable();
-    return this.#inner.write(offset, data);
+    return super.write(offset, data);
   }
 
-  zero(offset: number, length: number): Promise<void> | undefined {
+  override zero(offset: number, length: number): Promise<void> | undefined {
     this.#checkWritable();
-    return this.#inner.zero(offset, length);
+    return super.zero(offset, length);
   }
 
   #checkWritable(): void {
     if (this.readOnly) throw new PandoError('read-only', 'this client may only read');
   }
 
-  flush(): Promise<void> {
-    return this.#inner.flush();
-  }
-
-  prefetch(offset: number, length: number): Promise<void> {
-    return this.#inner.prefetch(offset, length);
-  }
-
-  allocation(...range: Parameters<ExportHandle['allocation']>): ReturnType<ExportHandle['allocation']> {
-    return this.#inner.allocation(...range);
-  }
-
   contextNames(prefix: string, limit: number): Promise<readonly string[]> {
-    return this.#inner.contextNames(prefix, limit);
+    return this.inner.contextNames(prefix, limit);
   }
 
   async openContext(name: string): Promise<StatusSource | undefined> {
-    const source = await this.#inner.openContext(name);
+    const source = await this.inner.openContext(name);
     if (source?.comparedWith === undefined || this.#mayRead(source.comparedWith)) return source;
     await source.close();
     return undefined;
   }
 
   close(): Promise<void> {
-    return this.#inner.close();
+    return this.inner.close();
   }
 }

@@ -1,5 +1,6 @@
 /** Exports from a table of devices, for tests: every client of a name gets the same device. */
-import type { BlockDevice, Extents, StatusExtents } from '@pando/block-device';
+import { ForwardingDevice } from '@pando/block-device';
+import type { BlockDevice, StatusExtents } from '@pando/block-device';
 import { PandoError } from '@pando/common';
 import type { ClientIdentity, ExportHandle, ExportProvider, StatusSource } from '../types.ts';
 
@@ -15,10 +16,9 @@ interface DeviceContext {
   readonly comparedWith: string | undefined;
 }
 
-class DeviceHandle implements ExportHandle {
+class DeviceHandle extends ForwardingDevice implements ExportHandle {
   readonly exportName: string;
   readonly revoked: AbortSignal;
-  readonly #device: BlockDevice;
   readonly #contexts: ReadonlyMap<string, DeviceContext>;
   readonly #onClose: () => void;
   #openContexts = 0;
@@ -31,53 +31,11 @@ class DeviceHandle implements ExportHandle {
     contexts: ReadonlyMap<string, DeviceContext>,
     onClose: () => void,
   ) {
+    super(device);
     this.exportName = exportName;
     this.revoked = revoked;
-    this.#device = device;
     this.#contexts = contexts;
     this.#onClose = onClose;
-  }
-
-  get size(): number {
-    return this.#device.size;
-  }
-
-  get readOnly(): boolean {
-    return this.#device.readOnly;
-  }
-
-  get blockBytes(): number {
-    return this.#device.blockBytes;
-  }
-
-  read(
-    offset: number,
-    length: number,
-    target: Uint8Array,
-    targetOffset: number,
-    holes?: number[],
-  ): Promise<void> | undefined {
-    return this.#device.read(offset, length, target, targetOffset, holes);
-  }
-
-  write(offset: number, data: Uint8Array): Promise<void> | undefined {
-    return this.#device.write(offset, data);
-  }
-
-  zero(offset: number, length: number): Promise<void> | undefined {
-    return this.#device.zero(offset, length);
-  }
-
-  flush(): Promise<void> {
-    return this.#device.flush();
-  }
-
-  prefetch(offset: number, length: number): Promise<void> {
-    return this.#device.prefetch(offset, length);
-  }
-
-  allocation(offset: number, length: number, extentsMax: number): Promise<Extents> {
-    return this.#device.allocation(offset, length, extentsMax);
   }
 
   contextNames(prefix: string, limit: number): Promise<readonly string[]> {
