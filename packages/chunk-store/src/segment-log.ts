@@ -71,11 +71,6 @@ export class SegmentLog {
     if (this.#failed !== undefined) throw this.#failed;
   }
 
-  /** Number of the open segment, or the one that the next append will open: never a candidate. */
-  get openNumber(): number {
-    return this.#open?.number ?? this.#options.table.nextNumber;
-  }
-
   /**
    * Appends `runs` runs that stand one after another in `output`, and makes their chunks pending. Neither
    * durable nor in the index when it resolves, but readable. `output` must not change until then.

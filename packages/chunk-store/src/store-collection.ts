@@ -55,20 +55,22 @@ export class StoreCollection implements Collection {
   }
 
   async resolve(ids: Uint8Array, count: number, segments: Float64Array, slots: Uint32Array): Promise<void> {
-    const { locator, log } = this.#parts;
+    const { locator } = this.#parts;
     for (let i = 0; i < count; i++) {
       const at = i * ID_BYTES;
       segments[i] = 0;
       slots[i] = 0;
       if (isHole(ids, at)) continue;
       if (locator.ready() !== undefined) await this.#ready();
-      const found = locator.find(ids, at);
+      let found = locator.find(ids, at);
+      while (found === IN_FLIGHT) {
+        // Should its append fail, an older copy may be the one that counts.
+        await locator.settled;
+        await this.#ready();
+        found = locator.find(ids, at);
+      }
       if (found === MISSING) {
         throw new PandoError('chunk-missing', `chunk ${idToHex(ids, at)} is not in the store`);
-      }
-      if (found === IN_FLIGHT) {
-        segments[i] = log.openNumber; // born live, in a segment that is no candidate
-        continue;
       }
       segments[i] = locator.segment!.number;
       slots[i] = locator.slot;
