@@ -12,7 +12,7 @@ import { TestServer } from '../support/server.ts';
 import { itWithTools, mustRun } from '../support/tools.ts';
 import { pando } from './pando.ts';
 
-const TOOLS = ['qemu-img', 'qemu-nbd', 'python3'];
+const TOOLS = ['qemu-img', 'qemu-nbd', 'bwrap', 'prlimit'];
 const MiB = 2 ** 20;
 const SIZE = 24 * MiB + 512;
 const seed = runSeed();

@@ -9,7 +9,7 @@ import { readExport, sha256 } from '../support/disks.ts';
 import { itWithTools, mustRun } from '../support/tools.ts';
 import { MiB, sha256OfFile, writeSample } from './support.ts';
 
-const TOOLS = ['qemu-img', 'qemu-nbd', 'python3'];
+const TOOLS = ['qemu-img', 'qemu-nbd', 'bwrap', 'prlimit'];
 const seed = runSeed();
 const SAMPLE_BYTES = 9 * MiB + 512;
 let folder: string;

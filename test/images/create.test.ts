@@ -9,9 +9,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { itWithTools, mustRun, runTool } from '../support/tools.ts';
-import { MiB, readImage, readParts, sha256OfFile, writeSample } from './support.ts';
+import { descendant, MiB, readImage, readParts, sha256OfFile, writeSample } from './support.ts';
 
-const TOOLS = ['qemu-img', 'qemu-nbd', 'python3'];
+const TOOLS = ['qemu-img', 'qemu-nbd', 'bwrap', 'prlimit'];
 const NEVER = new AbortController().signal;
 const seed = runSeed();
 const SAMPLE_BYTES = 18 * MiB + 5 * 512;
@@ -244,8 +244,7 @@ itWithTools(TOOLS, 'the helper dies with its parent', async () => {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const [printed] = (await once(child.stdout, 'data')) as [Buffer];
-  const helper = printed.toString().trim();
-  expect(await readFile(`/proc/${helper}/comm`, 'utf8')).toBe('qemu-nbd\n');
+  const helper = await descendant(printed.toString().trim(), 'qemu-nbd');
   child.kill('SIGKILL');
   await once(child, 'exit');
   await expect.poll(() => readlink(`/proc/${helper}/exe`).catch(() => 'gone')).toBe('gone');

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { itWithTools, mustRun } from '../support/tools.ts';
 import { MiB, readImage, readParts, sha256OfFile, writeSample } from './support.ts';
 
-const TOOLS = ['qemu-img', 'qemu-nbd', 'qemu-io', 'python3'];
+const TOOLS = ['qemu-img', 'qemu-nbd', 'qemu-io', 'bwrap', 'prlimit'];
 const seed = runSeed();
 /** Not a whole number of clusters of any size. */
 const SAMPLE_BYTES = 21 * MiB + 3 * 512;

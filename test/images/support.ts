@@ -4,7 +4,7 @@ import { fillRandom, seededRandom } from '@pando/common/testing';
 import { openImage, type DiskSource, type OpenImageOptions } from '@pando/images';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 
 export const MiB = 2 ** 20;
 
@@ -80,4 +80,15 @@ export async function sha256OfFile(path: string): Promise<string> {
   const hash = createHash('sha256');
   for await (const piece of createReadStream(path)) hash.update(piece as Buffer);
   return hash.digest('hex');
+}
+
+/** The process of that name at the end of a line of only children. */
+export async function descendant(pid: string, name: string): Promise<string> {
+  const found: string[] = [];
+  for (let at = pid; at !== ''; at = (await readFile(`/proc/${at}/task/${at}/children`, 'utf8')).trim()) {
+    const command = (await readFile(`/proc/${at}/comm`, 'utf8')).trim();
+    if (command === name) return at;
+    found.push(command);
+  }
+  throw new Error(`no ${name} among ${found.join(', ')}`);
 }

@@ -20,11 +20,11 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { itWithTools, mustRun } from '../support/tools.ts';
-import { MiB, readImage, readParts, sha256OfFile, writeSample } from './support.ts';
+import { descendant, MiB, readImage, readParts, sha256OfFile, writeSample } from './support.ts';
 
-const TOOLS = ['qemu-img', 'qemu-nbd', 'python3'];
+const TOOLS = ['qemu-img', 'qemu-nbd', 'bwrap', 'prlimit'];
 const seed = runSeed();
 /** What must never come out of an image. */
 const SECRET = Buffer.from('the secret of somebody else, repeated. '.repeat(40)).subarray(0, 1024);
@@ -59,7 +59,7 @@ async function children(): Promise<string[]> {
   const names: string[] = [];
   for (const pid of pids.join(' ').split(' ').filter(Boolean)) {
     const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-    if (/qemu|python/.test(name)) names.push(name.trim());
+    if (/qemu|bwrap|prlimit/.test(name)) names.push(name.trim());
   }
   return names;
 }
@@ -363,7 +363,12 @@ itWithTools(
       // Threads of the helper come later than it; ours came before.
       const [, thread, call, rest] = /^(\d+) +(\w+)\((.*)$/.exec(line) ?? [];
       if (thread === undefined || Number(thread) < Number(pid)) continue;
-      expect(call, line).not.toMatch(/connect|socket|bind|execve/);
+      expect(call, line).not.toMatch(/connect|execve/);
+      // It listens on the socket that we connect to.
+      if (call === 'socket' || call === 'bind') {
+        expect(rest, line).toMatch(/^AF_UNIX|^\d+, \{sa_family=AF_UNIX, sun_path="\/socket\/s"\}/);
+        continue;
+      }
       const name = /"([^"]*)"/.exec(rest!)?.[1] ?? '';
       if (!/= -1 /.test(rest!)) opened.push(name);
     }
@@ -502,16 +507,25 @@ describe('the helper', () => {
       cwd: join(import.meta.dirname, '../../apps/cli'),
       stdio: ['ignore', 'pipe', 'inherit'],
     });
+    onTestFinished(() => void child.kill('SIGKILL'));
     const [printed] = (await once(child.stdout, 'data')) as [Buffer];
-    const helper = printed.toString().trim();
-    expect(await readFile(`/proc/${helper}/comm`, 'utf8')).toBe('qemu-nbd\n');
-    // Its own group and session: Ctrl-C in a terminal is not for it.
-    expect((await readFile(`/proc/${helper}/stat`, 'utf8')).split(' ')[4]).toBe(helper);
-    // Without privileges, without capabilities but the two for reading files, with a seccomp filter.
+    const helper = await descendant(printed.toString().trim(), 'qemu-nbd');
+    // A session of its own: Ctrl-C in a terminal is not for it.
+    const session = async (pid: string): Promise<string> =>
+      (await readFile(`/proc/${pid}/stat`, 'utf8')).split(' ')[5]!;
+    expect(await session(helper)).not.toBe(await session(String(child.pid)));
+    for (const kind of ['mnt', 'pid', 'net', 'ipc', 'uts'])
+      expect(await readlink(`/proc/${helper}/ns/${kind}`), kind).not.toBe(
+        await readlink(`/proc/self/ns/${kind}`),
+      );
+    // Without privileges, without capabilities but the one by which root reads the files of others.
     const status = await readFile(`/proc/${helper}/status`, 'utf8');
     expect(status).toMatch(/^NoNewPrivs:\s+1$/m);
-    expect(Number.parseInt(/^CapEff:\s+(\w+)$/m.exec(status)![1]!, 16) & ~0b110).toBe(0);
-    if (['x64', 'arm64'].includes(process.arch)) expect(status).toMatch(/^Seccomp:\s+2$/m);
+    const CAP_DAC_OVERRIDE = 1n << 1n;
+    for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapAmb']) {
+      const mask = BigInt(`0x${new RegExp(`^${set}:\\s+(\\w+)$`, 'm').exec(status)![1]!}`);
+      expect(mask & ~(process.geteuid!() === 0 ? CAP_DAC_OVERRIDE : 0n), set).toBe(0n);
+    }
     child.kill('SIGKILL');
     await once(child, 'exit');
     await expect

@@ -30,6 +30,8 @@ export interface ImportOptions {
   readonly format?: ImageFormat;
   /** Where the files may lie that an image names. Absent: in the directory of the image. */
   readonly backingDir?: string;
+  /** The programs that read the image need no sandbox. */
+  readonly trustImage?: boolean;
   /** The file is one of the server's import directory. */
   readonly path?: boolean;
   readonly since?: string;
@@ -49,7 +51,10 @@ export async function importVm(what: string, options: ImportOptions): Promise<vo
 }
 
 async function importByPath(path: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
-  const { json, path: _path, backingDir, ...about } = options;
+  const { json, path: _path, backingDir, trustImage, ...about } = options;
+  if (trustImage === true) {
+    throw new PandoError('request-invalid', 'with --path the server reads the image: it has --trust-images');
+  }
   if (backingDir !== undefined) {
     throw new PandoError(
       'request-invalid',
@@ -79,11 +84,12 @@ async function importStandardInput(options: ImportOptions, signal: AbortSignal):
 }
 
 async function importSource(what: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
-  const { format, backingDir } = options;
+  const { format, backingDir, trustImage } = options;
   const source = await openSource(what, {
     signal,
     backingWithin: backingDir ?? dirname(await realpath(what).catch(() => what)),
     ...(format === undefined ? {} : { format }),
+    ...(trustImage === true ? { confinement: 'none' } : {}),
   });
   if (source.remark !== undefined && options.json !== true) process.stderr.write(`pando: ${source.remark}\n`);
   try {

@@ -20,6 +20,7 @@ export interface ServeOptions {
   readonly insecureNbd?: boolean;
   /** Where `POST /imports` may read files. Absent: nowhere. */
   readonly importDirectory?: string;
+  readonly trustImages?: boolean;
   /** Names besides localhost and IP addresses that requests may carry as their host. */
   readonly hostNames?: readonly string[];
   /** Bytes of a chunk, when a new store is made. */
@@ -76,6 +77,10 @@ export const SERVE_FLAGS: readonly Flag[] = [
   { name: 'nbd-access', value: 'FILE', help: 'rules which client may use which export, JSON' },
   { name: 'insecure-nbd', help: 'let NBD listen beyond this machine without requiring TLS' },
   { name: 'import-dir', value: 'DIR', help: 'directory whose files can be imported by path' },
+  {
+    name: 'trust-images',
+    help: 'read the images there without a sandbox: only where nobody hostile made them',
+  },
   {
     name: 'host-name',
     value: 'NAME',
@@ -138,6 +143,7 @@ export function runOptions(
     ...given('nbdAccessFile', text('nbd-access')),
     insecureNbd: values['insecure-nbd'] === true,
     ...(importDirectory === undefined ? {} : { importDirectory }),
+    trustImages: values['trust-images'] === true,
     ...(Array.isArray(hostNames) ? { hostNames: hostNames as string[] } : {}),
     ...(chunkBytes === undefined ? {} : { chunkBytes: parseSize(chunkBytes) }),
     gcEveryMs: minutes * 60_000,

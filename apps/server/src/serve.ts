@@ -131,6 +131,7 @@ export async function serve(
       logger,
       hostNames: [options.http.host, ...(options.hostNames ?? [])],
       ...(options.importDirectory === undefined ? {} : { importDirectory: options.importDirectory }),
+      trustImages: options.trustImages === true,
     });
     closers.push(() => closeHttp(app, open, jobs));
 

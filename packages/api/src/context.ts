@@ -66,6 +66,8 @@ export interface ApiOptions {
   readonly logger?: FastifyBaseLogger;
   /** Where `POST /imports` may read files. Absent: nowhere. */
   readonly importDirectory?: string;
+  /** Whether images there are read without a sandbox. Default: no. */
+  readonly trustImages?: boolean;
   /** Names besides localhost and IP addresses that requests may carry as their host. */
   readonly hostNames?: readonly string[];
   readonly limits?: Partial<ApiLimits>;

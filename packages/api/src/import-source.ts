@@ -82,6 +82,13 @@ async function* bodyPieces(
   }
 }
 
+export interface ImportFileOptions {
+  /** Absent: recognised. */
+  readonly format: ImageFormat | undefined;
+  /** Read without a sandbox. */
+  readonly trustImages: boolean | undefined;
+}
+
 /**
  * Opens a file of the import directory, an image of any format. Links may lead around inside the directory, not out of it,
  * and so may the names of backing files that an image holds.
@@ -90,7 +97,7 @@ async function* bodyPieces(
 export async function openImportFile(
   directory: string | undefined,
   path: string,
-  format?: ImageFormat,
+  { format, trustImages }: ImportFileOptions,
 ): Promise<DiskSource> {
   if (directory === undefined) {
     throw new PandoError('import-path-refused', 'this server was started without an import directory');
@@ -108,7 +115,12 @@ export async function openImportFile(
   }
   if (!isInside(root, real)) throw refused(path);
   // Checked again on the open file, if someone moved folders in between.
-  return openImage(real, { within: root, backingWithin: root, ...(format === undefined ? {} : { format }) });
+  return openImage(real, {
+    within: root,
+    backingWithin: root,
+    ...(format === undefined ? {} : { format }),
+    ...(trustImages === true ? { confinement: 'none' } : {}),
+  });
 }
 
 function isInside(root: string, path: string): boolean {

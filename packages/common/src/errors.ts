@@ -209,6 +209,11 @@ export const ERROR_CODES = {
     kind: 'unavailable',
     remedy: 'Install the package that the message names; raw images need no other program.',
   },
+  'confinement-unavailable': {
+    kind: 'unavailable',
+    remedy:
+      'Allow bubblewrap (`bwrap`) to make namespaces, in the kernel, AppArmor or the container; or, for images from somebody you trust, go without: `pando vm import --trust-image`, `pando serve --trust-images`.',
+  },
   'chunk-missing': {
     kind: 'data',
     remedy: 'A chunk that a disk needs is not in the store; run `pando verify`.',

@@ -6,9 +6,10 @@ import { nodeFileSystem, PandoError } from '@pando/common';
 import { randomBytes } from 'node:crypto';
 import { lstat, open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, extname, join, resolve } from 'node:path';
-import { FIRST_IMAGE_FD, reason, startConfined } from './confine.ts';
+import { reason, startConfined } from './confine.ts';
 import { runImageTool } from './image-tool.ts';
 import { openImage } from './open-image.ts';
+import { FIRST_IMAGE_FD } from './sandbox.ts';
 import { SlotWriter } from './slot-writer.ts';
 import type { CreateImageOptions, DiskTarget, ImageFormat } from './types.ts';
 
@@ -20,6 +21,9 @@ const EXTENSIONS: Readonly<Record<string, ImageFormat>> = {
   '.vhd': 'vpc',
   '.vpc': 'vpc',
 };
+
+/** No stranger made these images: where there is no sandbox, they are written all the same. */
+const OURS = 'preferred';
 
 /** Of the qcow2 images that we make; QEMU's default. */
 const CLUSTER_BYTES = 64 * 1024;
@@ -107,7 +111,11 @@ async function readBack(
   verify: NonNullable<Parameters<DiskTarget['finish']>[0]>,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const source = await openImage(partial, { format, ...(signal === undefined ? {} : { signal }) });
+  const source = await openImage(partial, {
+    format,
+    confinement: OURS,
+    ...(signal === undefined ? {} : { signal }),
+  });
   try {
     await verify(source);
   } finally {
@@ -149,8 +157,9 @@ async function qemuBody(file: FileHandle, partial: string, options: CreateImageO
   const image = { driver: format, file: { driver: 'file', filename: `/dev/fd/${FIRST_IMAGE_FD}` } };
   const nbd = await startConfined({
     graph: compress === true ? { driver: 'compress', file: image } : image,
-    images: [file.fd],
+    images: [{ fd: file.fd, path: partial }],
     writable: true,
+    confinement: OURS,
     ...(signal === undefined ? {} : { signal }),
   });
   const kill = (): void => void nbd.kill();

@@ -9,10 +9,10 @@
  */
 import { PandoError, SECTOR_BYTES } from '@pando/common';
 import { dirname, extname, isAbsolute, join } from 'node:path';
-import { FIRST_IMAGE_FD } from './confine.ts';
 import { openImageFile, readAt, unnamedFile, type ImageFile } from './image-file.ts';
 import { readQcow2Header } from './qcow2.ts';
 import { hasVhdFooter, recogniseFile, VHD_FOOTER_BYTES } from './recognise.ts';
+import { FIRST_IMAGE_FD } from './sandbox.ts';
 import { IMAGE_FORMATS, type ImageFormat } from './types.ts';
 import { checkSparseExtent, descriptorText, readVmdkLayout, type VmdkExtent } from './vmdk.ts';
 

@@ -12,6 +12,8 @@ export interface ImageFile {
   /** Where it really is, links resolved. */
   readonly path: string;
   readonly bytes: number;
+  /** Made by us, and without a name by now: `path` is where it was. */
+  readonly isUnnamed?: true;
 }
 
 /**
@@ -78,7 +80,7 @@ export async function unnamedFile(text: string): Promise<ImageFile> {
   const handle = await open(path, 'wx+', 0o600);
   try {
     await handle.writeFile(text);
-    return { handle, path, bytes: Buffer.byteLength(text) };
+    return { handle, path, bytes: Buffer.byteLength(text), isUnnamed: true };
   } catch (error) {
     await handle.close();
     throw error;

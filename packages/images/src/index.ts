@@ -6,4 +6,11 @@ export { openSource, type OpenSourceOptions } from './open-source.ts';
 export { recognise } from './recognise.ts';
 export type { Recognised } from './recognise.ts';
 export { IMAGE_FORMATS } from './types.ts';
-export type { CreateImageOptions, DiskSource, DiskTarget, ImageFormat, OpenImageOptions } from './types.ts';
+export type {
+  Confinement,
+  CreateImageOptions,
+  DiskSource,
+  DiskTarget,
+  ImageFormat,
+  OpenImageOptions,
+} from './types.ts';

@@ -5,12 +5,13 @@ import { buildGraph, closeAll, formatOf, type StatedFormat } from './graph.ts';
 import { openImageFile, type ImageFile } from './image-file.ts';
 import { joinHoles } from './join-holes.ts';
 import { readParts } from './nbd-source.ts';
-import type { DiskSource, OpenImageOptions } from './types.ts';
+import type { HandedImage } from './sandbox.ts';
+import type { Confinement, DiskSource, OpenImageOptions } from './types.ts';
 
 /**
  * Opens an image for reading. The file may be a link; what it leads to is a regular file.
  * @throws `import-not-a-file`, `image-format-mismatch`, `image-unsupported`, `image-refused`, `image-damaged`, `size-invalid`,
- *   `disk-in-use` when another program has it open for writing, `tool-missing`, `too-busy`
+ *   `disk-in-use` when another program has it open for writing, `tool-missing`, `confinement-unavailable`, `too-busy`
  */
 export async function openImage(path: string, options: OpenImageOptions = {}): Promise<DiskSource> {
   options.signal?.throwIfAborted();
@@ -47,19 +48,21 @@ async function openRaw(image: ImageFile, remark: string | undefined): Promise<Di
 async function openWithQemu(
   image: ImageFile,
   how: StatedFormat,
-  { backingWithin, signal }: OpenImageOptions,
+  { backingWithin, signal, confinement = 'required' }: OpenImageOptions,
 ): Promise<DiskSource> {
   const { node, files, qcow2 } = await buildGraph(image, how, backingWithin);
   let nbd: ConfinedNbd;
   try {
-    const images = files.map(({ handle }) => handle.fd);
-    for (const part of qcow2) await checkWhole(part, images, signal);
-    nbd = await startConfined({
-      graph: node,
-      images,
-      writable: false,
+    const handed = {
+      images: files.map(({ handle, path, isUnnamed }) => ({
+        fd: handle.fd,
+        ...(isUnnamed === true ? {} : { path }),
+      })),
+      confinement,
       ...(signal === undefined ? {} : { signal }),
-    });
+    };
+    for (const part of qcow2) await checkWhole(part, handed);
+    nbd = await startConfined({ graph: node, writable: false, ...handed });
   } finally {
     await closeAll(files);
   }
@@ -79,11 +82,13 @@ async function openWithQemu(
 /** QEMU reads what lies past the end of a file as zeros: a qcow2 image that was cut would come in with holes in its data. */
 async function checkWhole(
   { path, node }: { readonly path: string; readonly node: object },
-  images: readonly number[],
-  signal: AbortSignal | undefined,
+  handed: {
+    readonly images: readonly HandedImage[];
+    readonly confinement: Confinement;
+    readonly signal?: AbortSignal;
+  },
 ): Promise<void> {
-  const graph = { graph: node, images, writable: false, ...(signal === undefined ? {} : { signal }) };
-  const said = await checkConfined(graph);
+  const said = await checkConfined({ graph: node, writable: false, ...handed });
   if (said.includes('exceeding the end of the file')) {
     throw new PandoError('image-damaged', `${path} is cut off: its tables lead past its end`);
   }

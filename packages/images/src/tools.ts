@@ -7,14 +7,14 @@ import { delimiter, isAbsolute, join } from 'node:path';
 const PACKAGES = {
   'qemu-nbd': ['qemu-utils', 'qemu-img'],
   'qemu-img': ['qemu-utils', 'qemu-img'],
-  'python3': ['python3', 'python3'],
+  'bwrap': ['bubblewrap', 'bubblewrap'],
+  'prlimit': ['util-linux', 'util-linux'],
+  'setpriv': ['util-linux', 'util-linux'],
 } as const;
 
 /** The absolute path of a program. @throws `tool-missing` naming its package */
 export async function findTool(name: keyof typeof PACKAGES): Promise<string> {
   const folders = (process.env['PATH'] ?? '').split(delimiter);
-  // The system's own before what version managers put in front of it: shell scripts that cost more than the work.
-  if (name === 'python3') folders.unshift('/usr/bin');
   for (const folder of folders) {
     // An empty or relative entry means the current directory, where images may lie.
     if (!isAbsolute(folder)) continue;

@@ -9,6 +9,12 @@ import type { DiskPart } from '@pando/common';
 export const IMAGE_FORMATS = ['raw', 'qcow2', 'vmdk', 'vdi', 'vhdx', 'vpc'] as const;
 export type ImageFormat = (typeof IMAGE_FORMATS)[number];
 
+/**
+ * Whether the programs that read and write images run in a sandbox: or they do not run (`required`); or without it
+ * where there can be none (`preferred`); or without it (`none`), for images from somebody who is trusted.
+ */
+export type Confinement = 'required' | 'preferred' | 'none';
+
 export interface OpenImageOptions {
   /**
    * What the user said. Absent: recognised by the content. An image that is something else is refused; `raw` takes the
@@ -22,6 +28,8 @@ export interface OpenImageOptions {
   readonly backingWithin?: string;
   /** The image itself lies in this directory or below, with all links resolved. Absent: anywhere. */
   readonly within?: string;
+  /** Default: `required`. */
+  readonly confinement?: Confinement;
   readonly signal?: AbortSignal;
 }
 

@@ -28,6 +28,7 @@ export function addVmCommands(program: Command): void {
       new Option('--format <format>', 'of the file (recognised by its content)').choices(IMAGE_FORMATS),
     )
     .option('--backing-dir <dir>', 'where files that the image names may lie (the directory of the file)')
+    .option('--trust-image', 'read the image without a sandbox: only where nobody hostile made it')
     .option('--since <backup>', 'a backup, by id or vm@name, that the disk has changed since')
     .option('--verify', 'read the source again afterwards and compare')
     .option('--path', 'the file is one of the server, inside its --import-dir')

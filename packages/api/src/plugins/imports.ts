@@ -91,7 +91,7 @@ interface Wanted {
 }
 
 export function imports(app: App, context: ApiContext): void {
-  const { fleet, jobs, limits, importDirectory } = context;
+  const { fleet, jobs, limits, importDirectory, trustImages } = context;
 
   // The body stays on the socket: the import pulls it.
   app.addContentTypeParser([RAW_MEDIA_TYPE, SPARSE_MEDIA_TYPE], (_request, payload, done) =>
@@ -142,7 +142,7 @@ export function imports(app: App, context: ApiContext): void {
   async function importPath(request: Type.Static<typeof PathImport>, reply: FastifyReply) {
     const { path, format, verify, ...about } = request;
     checkNamed(about);
-    const file = await openImportFile(importDirectory, path, format);
+    const file = await openImportFile(importDirectory, path, { format, trustImages });
     try {
       const source = { sizeBytes: file.sizeBytes, parts: (signal: AbortSignal) => file.parts(signal) };
       const { job, ended } = start({ ...about, source, ...(verify === undefined ? {} : { verify }) });
