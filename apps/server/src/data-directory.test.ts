@@ -135,6 +135,7 @@ test('flags become options, and wrong values are refused', () => {
     nbd: { host: '127.0.0.1', port: 10_809 },
     nbdSocketMode: 0o600,
     nbdTlsFiles: {},
+    trustImages: false,
     insecureNbd: false,
     gcEveryMs: 3_600_000,
     logLevel: 'info',
