@@ -46,6 +46,11 @@ export function sha256(bytes: Uint8Array): string {
 
 /** The job `POST /verify` reads every chunk. @throws Error with what is damaged */
 export async function mustVerify(server: TestServer): Promise<void> {
-  const report = (await server.rest.job('/verify')) as { damaged: readonly unknown[] };
-  if (report.damaged.length > 0) throw new Error(`verify found damage: ${JSON.stringify(report.damaged)}`);
+  const { damaged, disks, isComplete } = (await server.rest.job('/verify')) as {
+    damaged: readonly unknown[];
+    disks: readonly unknown[];
+    isComplete: boolean;
+  };
+  if (damaged.length > 0 || disks.length > 0 || !isComplete)
+    throw new Error(`verify found damage: ${JSON.stringify({ damaged, disks, isComplete })}`);
 }

@@ -42,7 +42,7 @@ export function fields(pairs: readonly (readonly [string, string])[]): string {
 }
 
 /** Names hold no control characters, but what they were given by may be older or wiser: a terminal must not obey them. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g, '\ufffd');
 }
 

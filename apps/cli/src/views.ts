@@ -63,14 +63,27 @@ export interface GcReport {
   readonly freedBytes: number;
 }
 
+export interface DamagedDisk {
+  readonly kind: 'vm' | 'backup';
+  readonly name: string;
+  readonly disk: string;
+  readonly damagedBytes: number;
+  readonly ranges: readonly { readonly offset: number; readonly bytes: number }[];
+  readonly moreRanges: number;
+}
+
 export interface VerifyReport {
+  readonly quick: boolean;
   readonly chunks: number;
   readonly bytes: number;
-  readonly damaged: readonly {
-    readonly segment: number;
-    readonly offset: number;
-    readonly problem: string;
-  }[];
+  readonly nodes: number;
+  readonly checkedDisks: number;
+  readonly missingChunks: number;
+  readonly damaged: readonly { readonly file: string; readonly offset: number; readonly problem: string }[];
+  readonly moreDamaged: number;
+  readonly disks: readonly DamagedDisk[];
+  readonly moreDisks: number;
+  readonly isComplete: boolean;
 }
 
 export interface Job {

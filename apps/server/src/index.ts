@@ -7,7 +7,8 @@ export {
   type RunOptions,
   type ServeOptions,
 } from './options.ts';
-export { rebuildIndex, verifyOffline, type OfflineWork } from './rebuild-index.ts';
+export { rebuildIndex, verifyOffline } from './rebuild-index.ts';
 export { run } from './run.ts';
 export { serve, type Addresses, type Serving } from './serve.ts';
+export { type VerifyWork } from './verify.ts';
 export { VERSION } from './version.ts';

@@ -1,20 +1,16 @@
 /** `pando verify --rebuild-index --data DIR`: the index of a store that nobody serves, made anew from its segments. */
 import { rm } from 'node:fs/promises';
-import type { VerifyReport } from '@pando/chunk-store';
+import type { VerifyReport } from '@pando/api';
 import { nodeFileSystem, systemClock } from '@pando/common';
 import { openDataDirectory, type DataDirectory } from './data-directory.ts';
 import { openChunks } from './store.ts';
-
-export interface OfflineWork {
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (doneBytes: number, allBytes: number) => void;
-}
+import { verifyAll, type VerifyWork } from './verify.ts';
 
 /**
  * Removes the index, makes it anew, and checks every chunk. Cut short, the next start makes it anew as well.
  * @throws `store-locked` while a server runs, `store-missing`, `store-foreign`, `store-newer`
  */
-export async function rebuildIndex(path: string, work: OfflineWork = {}): Promise<VerifyReport> {
+export async function rebuildIndex(path: string, work: VerifyWork = {}): Promise<VerifyReport> {
   return offline(path, async (directory) => {
     await rm(directory.index, { recursive: true, force: true });
     await nodeFileSystem.makeDirectory(directory.index);
@@ -22,8 +18,8 @@ export async function rebuildIndex(path: string, work: OfflineWork = {}): Promis
   });
 }
 
-/** Checks every chunk of a store that nobody serves. */
-export async function verifyOffline(path: string, work: OfflineWork = {}): Promise<VerifyReport> {
+/** Verifies a store that nobody serves. */
+export async function verifyOffline(path: string, work: VerifyWork = {}): Promise<VerifyReport> {
   return offline(path, (directory) => verifyChunks(directory, work));
 }
 
@@ -36,10 +32,10 @@ async function offline<T>(path: string, action: (directory: DataDirectory) => Pr
   }
 }
 
-async function verifyChunks(directory: DataDirectory, work: OfflineWork): Promise<VerifyReport> {
+async function verifyChunks(directory: DataDirectory, work: VerifyWork): Promise<VerifyReport> {
   const store = await openChunks(directory);
   try {
-    return await store.verify(work.onProgress, work.signal);
+    return await verifyAll({ catalog: directory.catalog, store }, work);
   } finally {
     await store.close();
   }

@@ -17,6 +17,7 @@ import {
 import type { ServeOptions } from './options.ts';
 import { isRotational } from './rotational.ts';
 import { collectGarbage, openStore, type OpenStore } from './store.ts';
+import { verifyAll } from './verify.ts';
 import { VERSION } from './version.ts';
 
 /** How long requests that are under way may take when the server stops. */
@@ -117,13 +118,7 @@ export async function serve(
       jobs,
       engine: {
         gc: (work, options) => collectGarbage(open, work, options),
-        verify: async ({ signal, onProgress }) => {
-          const { damaged, ...report } = await open.store.verify(
-            (done, all) => onProgress?.({ done, all }),
-            signal,
-          );
-          return { ...report, damaged: damaged.map((each) => ({ ...each })) };
-        },
+        verify: (work, options) => verifyAll(open, { ...work, ...options }),
         store: () => storeState(open),
       },
       clock,

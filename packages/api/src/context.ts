@@ -19,7 +19,8 @@ export type App = FastifyInstance<
 export interface Engine {
   /** `thorough`: compact all segments with anything dead in them, and not only where it is a good part. */
   gc(work: Work<Progress>, options: { readonly thorough: boolean }): Promise<GcReport>;
-  verify(work: Work<Progress>): Promise<VerifyReport>;
+  /** `quick`: structure only, see VerifyReport. */
+  verify(work: Work<Progress>, options: { readonly quick: boolean }): Promise<VerifyReport>;
   store(): 'ready' | 'full' | 'failed';
 }
 

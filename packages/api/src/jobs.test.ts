@@ -4,7 +4,7 @@ import { PandoError, systemClock } from '@pando/common';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Jobs, type JobWork } from './jobs.ts';
 import type { GcReport, Job } from './schemas/index.ts';
-import { GC_REPORT, harness, until, type Harness } from './testing/harness.ts';
+import { GC_REPORT, VERIFY_REPORT, harness, until, type Harness } from './testing/harness.ts';
 
 let at: Harness;
 beforeEach(async () => {
@@ -45,7 +45,7 @@ function held(): {
 describe('gc and verify', () => {
   test.each([
     ['/gc', 'gc', GC_REPORT],
-    ['/verify', 'verify', { chunks: 5, bytes: 20_480, damaged: [] }],
+    ['/verify', 'verify', VERIFY_REPORT],
   ])('%s is a job', async (path, kind, result) => {
     const answer = await post(path);
     expect(answer.statusCode).toBe(202);
@@ -66,11 +66,14 @@ describe('gc and verify', () => {
   });
 
   test('that find damage are done and say where', async () => {
-    const damaged = [{ segment: 2, offset: 4096, problem: 'CRC' }];
-    at.engine.verify = () => Promise.resolve({ chunks: 5, bytes: 1, damaged });
+    const damaged = [{ segment: 2, file: 'segments/000000000002.seg', offset: 4096, problem: 'CRC' }];
+    const of = { id: 'x', disk: 'disk0', sizeBytes: 8192, damagedBytes: 4096, moreRanges: 3 };
+    const ranges = [{ offset: 4096, bytes: 4096 }];
+    const disks = [{ kind: 'backup', name: 'web@monday', ranges, ...of }] as const;
+    at.engine.verify = () => Promise.resolve({ ...VERIFY_REPORT, damaged, disks });
     const { id } = (await post('/verify')).json<Job>();
     await until(async () => (await get(`/jobs/${id}`)).json<Job>().state === 'done');
-    expect((await get(`/jobs/${id}`)).json()).toMatchObject({ result: { damaged } });
+    expect((await get(`/jobs/${id}`)).json()).toMatchObject({ result: { damaged, disks } });
   });
 
   test('that fail say why; what was a bug goes to the log only', async () => {
@@ -94,6 +97,19 @@ describe('gc and verify', () => {
     expect((await post('/gc', { now: true })).json()).toMatchObject({ code: 'request-invalid' });
     expect((await post('/gc', { thorough: 'yes' })).json()).toMatchObject({ code: 'request-invalid' });
     expect((await post('/verify', { thorough: true })).json()).toMatchObject({ code: 'request-invalid' });
+  });
+
+  test('of verify say whether it shall be quick', async () => {
+    const asked: boolean[] = [];
+    at.engine.verify = (_work, { quick }) => {
+      asked.push(quick);
+      return Promise.resolve({ ...VERIFY_REPORT, quick });
+    };
+    for (const body of [{}, { quick: false }, { quick: true }]) {
+      const { id } = (await post('/verify', body)).json<Job>();
+      await until(() => at.jobs.get(id).state === 'done');
+    }
+    expect(asked).toEqual([false, false, true]);
   });
 
   test('of gc say how thorough it shall be', async () => {

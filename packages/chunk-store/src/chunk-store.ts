@@ -16,6 +16,7 @@ import { DamagedRuns } from './damaged-runs.ts';
 import { FreshChunks } from './fresh-chunks.ts';
 import { GrowingBytes } from './growing-bytes.ts';
 import { CHUNK_STORE_LIMITS, SEGMENT_BYTES_MAX, type ChunkStoreLimits } from './limits.ts';
+import { LostPlaces, VerifiedFinder } from './lost-places.ts';
 import { recover } from './recovery.ts';
 import { RunReader } from './run-reader.ts';
 import { STORE_ID_BYTES } from './segment-format.ts';
@@ -32,6 +33,7 @@ import type {
   Collection,
   SegmentStorage,
   StoreStats,
+  VerifyOptions,
   VerifyReport,
   WriteSession,
 } from './types.ts';
@@ -232,11 +234,14 @@ class LocalChunkStore implements ChunkStore {
     return collection;
   }
 
-  verify(
-    onProgress?: (doneBytes: number, allBytes: number) => void,
-    signal?: AbortSignal,
-  ): Promise<VerifyReport> {
-    return verifyStore({ ...this.#options, table: this.#table, damaged: this.#damaged }, onProgress, signal);
+  async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
+    const lost = new LostPlaces();
+    const { quick = false } = options;
+    const context = { ...this.#options, table: this.#table, damaged: this.#damaged, lost };
+    const found = await verifyStore(context, options);
+    // Ids loaded from footers hide what the index lacks: only a full verification has compared the two before.
+    const locator = this.#makeLocator(quick ? 0 : this.#limits.recentPlacesMax);
+    return { ...found, finder: new VerifiedFinder(locator, lost) };
   }
 
   async stats(): Promise<StoreStats> {
@@ -270,9 +275,9 @@ class LocalChunkStore implements ChunkStore {
     }
   }
 
-  #makeLocator(): ChunkLocator {
+  #makeLocator(recentPlacesMax = this.#limits.recentPlacesMax): ChunkLocator {
     const { storage, index } = this.#options;
-    return new ChunkLocator(storage, index, this.#table, this.#fresh, this.#limits.recentPlacesMax);
+    return new ChunkLocator(storage, index, this.#table, this.#fresh, recentPlacesMax);
   }
 
   #failSessions(error: PandoError): void {

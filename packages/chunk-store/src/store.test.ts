@@ -353,14 +353,17 @@ describe('a chunk store', () => {
     await put(store, range(0, 200));
     const stop = new AbortController();
     const progress: number[] = [];
-    const verifying = store.verify((done) => {
-      progress.push(done);
-      stop.abort(new Error('enough'));
-    }, stop.signal);
+    const verifying = store.verify({
+      onProgress: (done) => {
+        progress.push(done);
+        stop.abort(new Error('enough'));
+      },
+      signal: stop.signal,
+    });
     await expect(verifying).rejects.toThrow('enough');
     expect(progress.length).toBeLessThanOrEqual(2); // the piece, and the segment that it ended
     const whole: [number, number][] = [];
-    await store.verify((done, all) => whole.push([done, all]));
+    await store.verify({ onProgress: (done, all) => whole.push([done, all]) });
     expect(whole.at(-1)![0]).toBe(whole.at(-1)![1]);
     await store.close();
   });

@@ -199,10 +199,38 @@ export interface StoreStats {
   readonly damagedRuns: number;
 }
 
+export interface VerifyOptions {
+  /** Read headers and footers only: no chunk is read or hashed. */
+  readonly quick?: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (doneBytes: number, allBytes: number) => void;
+  /** Awaited after so many bytes were read: whoever wants verification to go slowly takes its time here. */
+  readonly pace?: (bytes: number, signal?: AbortSignal) => Promise<void>;
+}
+
 export interface VerifyReport {
+  /** Chunks that were hashed. */
   readonly chunks: number;
+  /** Bytes of the segments that were verified. */
   readonly bytes: number;
   readonly damaged: readonly { segment: number; offset: number; problem: string }[];
+  /** Damaged places that are not named. */
+  readonly moreDamaged: number;
+  /** Looks chunks up and knows which of them were found damaged. Valid until the next collection frees something. */
+  readonly finder: ChunkFinder;
+}
+
+/** Stands for the segment of a chunk that is in no segment. */
+export const CHUNK_MISSING = -2;
+/** Stands for the segment of a chunk whose stored bytes are damaged. */
+export const CHUNK_DAMAGED = -1;
+
+export interface ChunkFinder {
+  /**
+   * Finds the segment and slot of each of `count` ids. The segment is 0 for a hole, CHUNK_MISSING or CHUNK_DAMAGED for a
+   * chunk that is lost. Reads no chunk.
+   */
+  find(ids: Uint8Array, count: number, segments: Float64Array, slots: Uint32Array): Promise<void>;
 }
 
 export interface ChunkStore extends ChunkReader {
@@ -238,10 +266,7 @@ export interface ChunkStore extends ChunkReader {
    * Hashes every chunk of every segment and checks footers and index; reports, mends nothing. Damage to a run none of
    * whose chunks count any more (all have been stored again) is no damage. What it finds, dedupe no longer counts on.
    */
-  verify(
-    onProgress?: (doneBytes: number, allBytes: number) => void,
-    signal?: AbortSignal,
-  ): Promise<VerifyReport>;
+  verify(options?: VerifyOptions): Promise<VerifyReport>;
 
   stats(): Promise<StoreStats>;
 

@@ -6,6 +6,7 @@ import { ID_BYTES, idsEqual, idToHex, isHole, isPandoError, PandoError } from '@
 import { expandRun } from './codec.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
 import { hashChunk } from './hashing.ts';
+import type { LostPlaces } from './lost-places.ts';
 import { readPlace } from './place.ts';
 import { scanDirectory } from './recovery.ts';
 import { readDirectory, runEntryAt, type RunEntry, type SegmentDirectory } from './segment-directory.ts';
@@ -20,10 +21,10 @@ import {
 } from './segment-format.ts';
 import { SCAN_BYTES } from './limits.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
-import type { ChunkIndex, SegmentStorage, VerifyReport } from './types.ts';
+import type { ChunkIndex, SegmentStorage, VerifyOptions, VerifyReport } from './types.ts';
 
-/** Problems that a report names; a store with more is damaged enough to be told so. */
-const DAMAGED_MAX = 10_000;
+/** Problems that a report names; the others are counted. */
+const DAMAGED_MAX = 1000;
 
 export interface VerifyContext {
   readonly storage: SegmentStorage;
@@ -31,8 +32,10 @@ export interface VerifyContext {
   readonly table: SegmentTable;
   readonly storeId: Uint8Array;
   readonly chunkBytes: number;
-  /** Told of what is found. */
+  /** Told of what is found, so that dedupe does not count on it. */
   readonly damaged: DamagedRuns;
+  /** Told of what is found, exactly. */
+  readonly lost: LostPlaces;
 }
 
 interface Damage {
@@ -44,51 +47,56 @@ interface Damage {
 /** Verifies all segments that exist when it begins. @throws the signal's reason */
 export async function verifyStore(
   context: VerifyContext,
-  onProgress?: (doneBytes: number, allBytes: number) => void,
-  signal?: AbortSignal,
-): Promise<VerifyReport> {
+  options: VerifyOptions,
+): Promise<Omit<VerifyReport, 'finder'>> {
+  const { signal, onProgress } = options;
   const segments = context.table.all();
   const allBytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
   const damaged: Damage[] = [];
+  let moreDamaged = 0;
   let chunks = 0;
   let bytes = 0;
   for (const segment of segments) {
     signal?.throwIfAborted();
-    const check = new SegmentCheck(context, segment, signal, (done) => onProgress?.(bytes + done, allBytes));
+    const check = new SegmentCheck(context, segment, options, (done) => onProgress?.(bytes + done, allBytes));
     try {
       await check.run();
     } catch (error) {
       signal?.throwIfAborted();
       const problem = error instanceof Error ? error.message : String(error);
       check.damaged.push({ segment: segment.number, offset: 0, problem });
+      context.lost.addSegment(segment.number);
     }
     bytes += segment.bytes;
     onProgress?.(bytes, allBytes);
     // A collection may have removed it while it was read: then nothing that was found means anything.
     if (segment.condemned || context.table.get(segment.number) !== segment) continue;
     chunks += check.chunks;
-    damaged.push(...check.damaged.slice(0, DAMAGED_MAX - damaged.length));
+    const room = DAMAGED_MAX - damaged.length;
+    damaged.push(...check.damaged.slice(0, room));
+    moreDamaged += check.moreDamaged + Math.max(0, check.damaged.length - room);
   }
-  return { chunks, bytes, damaged };
+  return { chunks, bytes, damaged, moreDamaged };
 }
 
 class SegmentCheck {
   readonly damaged: Damage[] = [];
+  moreDamaged = 0;
   chunks = 0;
   readonly #context: VerifyContext;
   readonly #segment: Segment;
-  readonly #signal: AbortSignal | undefined;
+  readonly #options: VerifyOptions;
   readonly #onProgress: (doneBytes: number) => void;
 
   constructor(
     context: VerifyContext,
     segment: Segment,
-    signal: AbortSignal | undefined,
+    options: VerifyOptions,
     onProgress: (doneBytes: number) => void,
   ) {
     this.#context = context;
     this.#segment = segment;
-    this.#signal = signal;
+    this.#options = options;
     this.#onProgress = onProgress;
   }
 
@@ -101,6 +109,10 @@ class SegmentCheck {
       contents === undefined
         ? await this.#directory()
         : { runTable: contents.runTable.bytes.slice(), ids: contents.ids.bytes.slice() };
+    if (this.#options.quick === true) {
+      await this.#pause(directory.runTable.byteLength + directory.ids.byteLength);
+      return;
+    }
     const runs = indexedRuns ?? directory.runTable.byteLength / RUN_ENTRY_BYTES;
     for (let run = 0; run < runs;) run = await this.#checkPiece(directory, run, runs);
   }
@@ -115,7 +127,9 @@ class SegmentCheck {
       if (!isPandoError(error, 'segment-corrupt')) throw error;
       this.#report(bytes, error.message);
       damaged.addSegment(number);
-      return (await scanDirectory(this.#context, this.#segment, bytes)).directory;
+      const { directory } = await scanDirectory(this.#context, this.#segment, bytes);
+      this.#context.lost.setGaps(number, gapsOf(directory));
+      return directory;
     }
   }
 
@@ -134,7 +148,7 @@ class SegmentCheck {
 
   /** Reads as many runs as fit into one piece and checks them; returns the number of the next run. */
   async #checkPiece(directory: SegmentDirectory, firstRun: number, runs: number): Promise<number> {
-    this.#signal?.throwIfAborted();
+    this.#options.signal?.throwIfAborted();
     const start = runEntryAt(directory.runTable, firstRun).offset;
     let end = start;
     let next = firstRun;
@@ -144,15 +158,37 @@ class SegmentCheck {
       end = entry.offset + entry.bytes;
     }
     const bytes = new Uint8Array(end - start);
-    const length = await this.#context.storage.read(this.#segment.number, bytes, start);
+    const { storage } = this.#context;
+    const { number } = this.#segment;
+    const length = await storage.read(number, bytes, start).catch(() => undefined);
     await this.#context.index.ready?.();
     for (let run = firstRun; run < next; run++) {
-      this.#checkRun(directory, run, bytes.subarray(0, length), start);
+      if (length === undefined) await this.#checkRunAlone(directory, run);
+      else this.#checkRun(directory, run, bytes.subarray(0, length), start);
     }
     this.#onProgress(end);
+    await this.#pause(end - start);
+    return next;
+  }
+
+  async #pause(bytes: number): Promise<void> {
+    await this.#options.pace?.(bytes, this.#options.signal);
     // Reading yields already where there is a disk; in memory a promise alone would hold the event loop.
     await new Promise((resolve) => setImmediate(resolve));
-    return next;
+  }
+
+  /** Of a piece that cannot be read, each run is read by itself: a bad sector is not to take its neighbours along. */
+  async #checkRunAlone(directory: SegmentDirectory, run: number): Promise<void> {
+    const entry = runEntryAt(directory.runTable, run);
+    const bytes = new Uint8Array(entry.bytes);
+    try {
+      const length = await this.#context.storage.read(this.#segment.number, bytes, entry.offset);
+      await this.#context.index.ready?.();
+      this.#checkRun(directory, run, bytes.subarray(0, length), entry.offset);
+    } catch (error) {
+      if (!(error instanceof PandoError)) throw error;
+      this.#reportRun(directory, entry, error.message);
+    }
   }
 
   #checkRun(directory: SegmentDirectory, run: number, bytes: Uint8Array, start: number): void {
@@ -197,7 +233,7 @@ class SegmentCheck {
       const id = hashChunk(raw.subarray(k * chunkBytes, (k + 1) * chunkBytes));
       const hex = idToHex(bytes, idAt);
       if (!idsEqual(id, 0, bytes, idAt)) {
-        this.#reportRun(directory, entry, `chunk ${hex} does not match its id`);
+        this.#reportRun(directory, entry, `chunk ${hex} does not match its id`, firstSlot + k);
       } else if (!idsEqual(id, 0, directory.ids, (firstSlot + k) * ID_BYTES)) {
         this.#report(entry.offset, `chunk ${hex} is not what the footer lists in slot ${firstSlot + k}`);
       } else this.#checkIndex(id, entry.offset, firstSlot + k, hex);
@@ -218,9 +254,14 @@ class SegmentCheck {
     this.#report(runOffset, `the index has another place for chunk ${hex}`);
   }
 
-  #reportRun(directory: SegmentDirectory, entry: RunEntry, problem: string): void {
+  /** `slot`: only the chunk there is damaged. */
+  #reportRun(directory: SegmentDirectory, entry: RunEntry, problem: string, slot?: number): void {
     if (!this.#counts(directory, entry)) return;
-    this.#context.damaged.add(this.#segment.number, entry.offset);
+    const { damaged, lost } = this.#context;
+    const { number } = this.#segment;
+    damaged.add(number, entry.offset);
+    if (slot === undefined) lost.addRun(number, entry.offset);
+    else lost.addSlot(number, slot);
     this.#report(entry.offset, problem);
   }
 
@@ -239,5 +280,19 @@ class SegmentCheck {
   #report(offset: number, problem: string): void {
     if (this.damaged.length < DAMAGED_MAX)
       this.damaged.push({ segment: this.#segment.number, offset, problem });
+    else this.moreDamaged++;
   }
+}
+
+/** What lies between and behind the runs of a directory that a scan found; the file may have been longer once. */
+function gapsOf({ runTable }: SegmentDirectory): { start: number; end: number }[] {
+  const gaps: { start: number; end: number }[] = [];
+  let start = FILE_HEADER_BYTES;
+  for (let run = 0; run < runTable.byteLength / RUN_ENTRY_BYTES; run++) {
+    const entry = runEntryAt(runTable, run);
+    if (entry.offset > start) gaps.push({ start, end: entry.offset });
+    start = entry.offset + entry.bytes;
+  }
+  gaps.push({ start, end: Infinity });
+  return gaps;
 }

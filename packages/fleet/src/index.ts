@@ -1,3 +1,4 @@
+export { listOwnedDisks, type OwnedDisk } from './disk-roots.ts';
 export { openFleet, type FleetOptions, type OpenFleet } from './fleet.ts';
 export { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 export { checkName } from './names.ts';

@@ -73,3 +73,34 @@ export interface Accounts {
   /** Stored bytes that freeing this set of owners would free is asked separately: see `reclaimable`. */
   readonly liveChunks: number;
 }
+
+/** What a walk for damage takes. */
+export interface DamageWork {
+  readonly signal?: AbortSignal;
+  /** Called now and then with the nodes visited so far. */
+  readonly onProgress?: (progress: { done: number }) => void;
+}
+
+/** What is damaged of one disk, `disk` being what the caller listed it as. */
+export interface DiskDamage<D> {
+  readonly disk: D;
+  /** Bytes of the disk that are lost. */
+  readonly bytes: number;
+  /** In order, none touching the next; a damaged node loses all that lies below it, holes included. */
+  readonly ranges: readonly { readonly offset: number; readonly bytes: number }[];
+  /** Ranges that are not named. */
+  readonly moreRanges: number;
+}
+
+export interface DamageReport<D> {
+  readonly disks: readonly DiskDamage<D>[];
+  /** Damaged disks that are not named. */
+  readonly moreDisks: number;
+  readonly checkedDisks: number;
+  /** Nodes that were visited: each once, however many disks share it. */
+  readonly nodes: number;
+  /** References to chunks that are in no segment. */
+  readonly missingChunks: number;
+  /** False when there was so much damage that the walk ended before it had seen everything. */
+  readonly isComplete: boolean;
+}

@@ -1,13 +1,14 @@
 /** `pando gc run`, `pando verify`, `pando report space`: the store underneath. */
 import { formatSize } from '@pando/common';
+import type { VerifyWork } from '@pando/server';
 import type { Command } from 'commander';
 import { CommandFailure } from '../failures.ts';
 import { interruptible } from '../interrupt.ts';
 import { runJob } from '../job-work.ts';
-import { formatRatio, plural, print, table } from '../output.ts';
+import { formatRatio, plural, print, printable, table } from '../output.ts';
 import { startProgress } from '../progress.ts';
 import { Rest } from '../rest.ts';
-import type { GcReport, OwnerSpace, SpaceReport, VerifyReport } from '../views.ts';
+import type { DamagedDisk, GcReport, OwnerSpace, SpaceReport, VerifyReport } from '../views.ts';
 import type { JsonOption } from './arguments.ts';
 
 export function addStoreCommands(program: Command): void {
@@ -34,11 +35,12 @@ export function addStoreCommands(program: Command): void {
 
   program
     .command('verify')
-    .description('read and check every chunk of the store')
+    .description('check the store: read every chunk, and name the disks that damage affects')
+    .option('--quick', 'structure only: read headers, footers and nodes, hash no data')
     .option('--data <dir>', 'a data directory that no server has open')
     .option('--rebuild-index', 'make the index anew first; needs --data')
     .option('--json', 'print JSON')
-    .action(async function (this: Command, options: { data?: string; rebuildIndex?: boolean } & JsonOption) {
+    .action(async function (this: Command, options: VerifyFlags) {
       if (options.rebuildIndex === true && options.data === undefined) {
         this.error('error: --rebuild-index needs --data DIR and no server that has it open');
       }
@@ -64,39 +66,76 @@ export function addStoreCommands(program: Command): void {
     });
 }
 
-async function verify({
-  data,
-  rebuildIndex: rebuild,
-  json,
-}: { data?: string; rebuildIndex?: boolean } & JsonOption): Promise<void> {
+interface VerifyFlags extends JsonOption {
+  readonly data?: string;
+  readonly rebuildIndex?: boolean;
+  readonly quick?: boolean;
+}
+
+async function verify({ data, rebuildIndex, quick = false, json }: VerifyFlags): Promise<void> {
   const report = await interruptible((signal) =>
     data === undefined
-      ? runJob<VerifyReport>('/verify', {}, { label: 'verifying', unit: 'bytes', json, signal })
-      : verifyDirectory(data, rebuild === true, json, signal),
+      ? runJob<VerifyReport>('/verify', { quick }, { label: 'verifying', unit: 'bytes', json, signal })
+      : verifyDirectory(data, { rebuild: rebuildIndex === true, quick, json, signal }),
   );
-  const { chunks, bytes, damaged } = report;
-  print(json, report, () => {
-    const read = `${plural(chunks, 'chunk')}, ${formatSize(bytes)}`;
-    if (damaged.length === 0) return `${read}: all good.`;
-    const places = damaged.map(
-      ({ segment, offset, problem }) => `  segment ${segment} at byte ${offset}: ${problem}`,
-    );
-    return [`${read}: ${plural(damaged.length, 'damaged place')}.`, ...places].join('\n');
-  });
-  if (damaged.length > 0) throw new CommandFailure(1);
+  print(json, report, () => verifyText(report));
+  if (hasDamage(report)) throw new CommandFailure(1);
+}
+
+function hasDamage({ damaged, disks, isComplete }: VerifyReport): boolean {
+  return damaged.length > 0 || disks.length > 0 || !isComplete;
+}
+
+/** Ranges of a disk that are named on a line. */
+const RANGES_A_LINE = 8;
+
+function verifyText(report: VerifyReport): string {
+  const { quick, chunks, bytes, nodes, checkedDisks, damaged, moreDamaged, disks, moreDisks } = report;
+  const read = quick
+    ? `structure of ${formatSize(bytes)}, ${plural(nodes, 'node')} of ${plural(checkedDisks, 'disk')}`
+    : `${plural(chunks, 'chunk')}, ${formatSize(bytes)}, ${plural(checkedDisks, 'disk')}`;
+  if (!hasDamage(report)) return `${read}: all good.`;
+  const lines = [`${read}: ${plural(damaged.length + moreDamaged, 'damaged place')}.`];
+  for (const { file, offset, problem } of damaged) lines.push(`  ${file} at byte ${offset}: ${problem}`);
+  if (moreDamaged > 0) lines.push(`  and ${moreDamaged} more`);
+  if (report.missingChunks > 0)
+    lines.push(`Missing from the segments: ${plural(report.missingChunks, 'chunk')}.`);
+  if (disks.length === 0 && report.isComplete) lines.push('No disk is affected.');
+  else lines.push(`Affected: ${plural(disks.length + moreDisks, 'disk')}.`);
+  for (const disk of disks) lines.push(`  ${damagedDiskText(disk)}`);
+  if (moreDisks > 0) lines.push(`  and ${moreDisks} more`);
+  if (!report.isComplete) lines.push('There is too much damage to find all disks that are affected.');
+  return lines.join('\n');
+}
+
+function damagedDiskText({ kind, name, disk, damagedBytes, ranges, moreRanges }: DamagedDisk): string {
+  const named = ranges
+    .slice(0, RANGES_A_LINE)
+    .map(({ offset, bytes }) => `${offset} to ${offset + bytes - 1}`)
+    .join(', ');
+  const more = moreRanges + Math.max(0, ranges.length - RANGES_A_LINE);
+  const rest = more === 0 ? '' : `, and ${more} more`;
+  const owner = kind === 'vm' ? 'VM' : 'backup';
+  return printable(`${owner} ${name}, ${disk}: ${formatSize(damagedBytes)}, bytes ${named}${rest}`);
 }
 
 async function verifyDirectory(
   path: string,
-  rebuild: boolean,
-  json: boolean | undefined,
-  signal: AbortSignal,
+  how: { rebuild: boolean; quick: boolean; json: boolean | undefined; signal: AbortSignal },
 ): Promise<VerifyReport> {
   // Only here: the other commands start faster without the engine.
   const { rebuildIndex, verifyOffline } = await import('@pando/server');
+  const { rebuild, quick, json, signal } = how;
   const progress = startProgress('verifying', { json, unit: 'bytes' });
   try {
-    const work = { signal, onProgress: (done: number, all: number) => progress.update(done, all) };
+    const work: VerifyWork = {
+      quick,
+      signal,
+      onProgress: ({ phase, done, all }) => {
+        // Nodes of disks are no bytes; the bytes stand still at their end.
+        if (phase === 'segments') progress.update(done, all);
+      },
+    };
     return await (rebuild ? rebuildIndex(path, work) : verifyOffline(path, work));
   } finally {
     progress.stop();

@@ -1,15 +1,20 @@
 /** Work on the store as a whole: gc and verify, as jobs. */
 import type { FastifyReply } from 'fastify';
-import { Type } from '@fastify/type-provider-typebox';
 import type { ImportProgress, Work } from '@pando/fleet';
 import type { ApiContext, App } from '../context.ts';
 import type { JobWork } from '../jobs.ts';
-import { GcRequest, Job, problems, ref, withLocation, type Job as JobType } from '../schemas/index.ts';
+import {
+  GcRequest,
+  Job,
+  problems,
+  ref,
+  VerifyRequest,
+  withLocation,
+  type Job as JobType,
+} from '../schemas/index.ts';
 
 /** The lane of jobs that walk the whole store: one at a time, the next one waits. */
 export const STORE_LANE = 'store';
-
-const Empty = Type.Object({}, { additionalProperties: false });
 
 export function work(app: App, { engine, jobs }: ApiContext): void {
   app.post(
@@ -39,15 +44,21 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
       config: { idempotent: true },
       schema: {
         operationId: 'verify',
-        summary: 'Read and check every chunk in the store',
-        description: 'The job ends as `done` also when damage was found; its result lists it.',
+        summary: 'Check the store: every chunk, or its structure only',
+        description:
+          'The job ends as `done` also when damage was found; its result lists where it is and which ranges of which disks it affects.',
         tags: ['store'],
-        body: Empty,
+        body: VerifyRequest,
         response: { 202: withLocation('The job', ref(Job)), ...problems },
       },
     },
-    async (_request, reply) =>
-      accepted(reply, jobs.start({ kind: 'verify', lane: STORE_LANE }, (given) => engine.verify(given)).job),
+    async ({ body }, reply) => {
+      const options = { quick: body.quick ?? false };
+      return accepted(
+        reply,
+        jobs.start({ kind: 'verify', lane: STORE_LANE }, (given) => engine.verify(given, options)).job,
+      );
+    },
   );
 }
 

@@ -13,7 +13,18 @@ import {
   Vms,
 } from './fleet.ts';
 import { OwnerSpace, OwnerSpacePage, SpaceRatios, SpaceReport } from './report.ts';
-import { GcReport, GcRequest, Health, Job, JobError, JobPage, Progress, VerifyReport } from './work.ts';
+import {
+  DamagedDisk,
+  GcReport,
+  GcRequest,
+  Health,
+  Job,
+  JobError,
+  JobPage,
+  Progress,
+  VerifyReport,
+  VerifyRequest,
+} from './work.ts';
 
 export * from './common.ts';
 export * from './fleet.ts';
@@ -38,6 +49,8 @@ export const namedSchemas = [
   OwnerSpacePage,
   GcReport,
   GcRequest,
+  VerifyRequest,
+  DamagedDisk,
   VerifyReport,
   Progress,
   JobError,

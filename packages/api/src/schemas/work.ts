@@ -33,16 +33,63 @@ export const GcReport = Type.Object(
 );
 export type GcReport = Static<typeof GcReport>;
 
+export const VerifyRequest = Type.Object(
+  {
+    quick: Type.Optional(
+      Type.Boolean({
+        description:
+          'structure only: headers and footers of segments, and that everything that disks refer to is in the index and in a segment; no chunk is hashed',
+      }),
+    ),
+  },
+  { $id: 'VerifyRequest', additionalProperties: false },
+);
+
+export const DamagedDisk = Type.Object(
+  {
+    kind: Type.Union([Type.Literal('vm'), Type.Literal('backup')]),
+    id: Type.String({ description: 'of the VM or backup' }),
+    name: Type.String({ description: '`web`, or `web@monday`' }),
+    disk: Type.String(),
+    sizeBytes: Bytes,
+    damagedBytes: Bytes,
+    ranges: list(Type.Object({ offset: Bytes, bytes: Bytes }, { additionalProperties: false }), {
+      description: 'in order; what lies below a damaged node is damaged as a whole',
+    }),
+    moreRanges: Type.Integer({ minimum: 0, description: 'ranges that are not listed' }),
+  },
+  { $id: 'DamagedDisk', additionalProperties: false },
+);
+
 export const VerifyReport = Type.Object(
   {
-    chunks: Bytes,
-    bytes: Bytes,
+    quick: Type.Boolean(),
+    chunks: Type.Integer({ minimum: 0, description: 'chunks that were hashed; none when quick' }),
+    bytes: Type.Integer({ minimum: 0, description: 'of all segments' }),
+    nodes: Type.Integer({ minimum: 0, description: 'nodes of the trees of disks; a shared one counts once' }),
+    checkedDisks: Bytes,
+    missingChunks: Type.Integer({
+      minimum: 0,
+      description: 'references from nodes or disks to what is in no segment',
+    }),
     damaged: list(
       Type.Object(
-        { segment: Type.Integer(), offset: Type.Integer(), problem: Type.String() },
+        {
+          segment: Type.Integer(),
+          file: Type.String({ description: 'path inside the data directory' }),
+          offset: Bytes,
+          problem: Type.String(),
+        },
         { additionalProperties: false },
       ),
     ),
+    moreDamaged: Type.Integer({ minimum: 0, description: 'damaged places that are not listed' }),
+    disks: list(ref(DamagedDisk), {
+      description:
+        'disks with damage, clones and backups included; what has not been destaged is not looked at',
+    }),
+    moreDisks: Type.Integer({ minimum: 0, description: 'damaged disks that are not listed' }),
+    isComplete: Type.Boolean({ description: 'false: too much is damaged to find all disks with damage' }),
   },
   { $id: 'VerifyReport', additionalProperties: false },
 );

@@ -1,7 +1,7 @@
 /** An api over a fake fleet, for tests. */
 import { systemClock } from '@pando/common';
 import { buildApi, Jobs, type ApiOptions, type App, type Engine } from '../index.ts';
-import type { GcReport } from '../schemas/index.ts';
+import type { GcReport, VerifyReport } from '../schemas/index.ts';
 import { FakeFleet } from './fake-fleet.ts';
 
 export const GC_REPORT: GcReport = {
@@ -13,6 +13,20 @@ export const GC_REPORT: GcReport = {
   compactedSegments: 0,
   damagedSegments: 0,
   freedBytes: 8192,
+};
+
+export const VERIFY_REPORT: VerifyReport = {
+  quick: false,
+  chunks: 5,
+  bytes: 20_480,
+  nodes: 1,
+  checkedDisks: 2,
+  missingChunks: 0,
+  damaged: [],
+  moreDamaged: 0,
+  disks: [],
+  moreDisks: 0,
+  isComplete: true,
 };
 
 export interface Harness {
@@ -30,7 +44,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
   const jobs = new Jobs({ clock: systemClock, onInternalError: (_job, error) => internalErrors.push(error) });
   const engine: Harness['engine'] = {
     gc: () => Promise.resolve(GC_REPORT),
-    verify: () => Promise.resolve({ chunks: 5, bytes: 20_480, damaged: [] }),
+    verify: () => Promise.resolve(VERIFY_REPORT),
     store: () => 'ready',
   };
   const app = await buildApi({
@@ -38,7 +52,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     jobs,
     engine: {
       gc: (work, given) => engine.gc(work, given),
-      verify: (work) => engine.verify(work),
+      verify: (work, given) => engine.verify(work, given),
       store: () => engine.store(),
     },
     clock: systemClock,

@@ -1,0 +1,62 @@
+/** Verification of a whole store: its segments first, then which disks the damage is in. */
+import type { VerifyReport } from '@pando/api';
+import type { Catalog } from '@pando/catalog';
+import { segmentFileName, type ChunkStore, type VerifyOptions } from '@pando/chunk-store';
+import { listOwnedDisks } from '@pando/fleet';
+import { findDamage } from '@pando/gc';
+
+export interface VerifyWork {
+  /** Structure only: headers, footers, and that everything that disks refer to is there. */
+  readonly quick?: boolean;
+  readonly signal?: AbortSignal;
+  /** Bytes of segments in phase `segments`; nodes, and no end that is known, in phase `disks`. */
+  readonly onProgress?: (progress: { phase: string; done: number; all?: number }) => void;
+  readonly pace?: VerifyOptions['pace'];
+}
+
+/**
+ * Verifies segments, footers and index, and walks the trees of all disks as the catalog has them; what is in overlays and
+ * the log has not become part of them yet. No collection may run meanwhile.
+ * @throws `cancelled`, `catalog-corrupt`, `store-failed`
+ */
+export async function verifyAll(
+  { catalog, store }: { readonly catalog: Catalog; readonly store: ChunkStore },
+  work: VerifyWork = {},
+): Promise<VerifyReport> {
+  const { quick = false, signal, onProgress, pace } = work;
+  const given = signal === undefined ? {} : { signal };
+  const segments = await store.verify({
+    quick,
+    ...given,
+    ...(pace === undefined ? {} : { pace }),
+    onProgress: (done, all) => onProgress?.({ phase: 'segments', done, all }),
+  });
+  const found = await findDamage(store, listOwnedDisks(catalog), segments.finder, {
+    ...given,
+    onProgress: ({ done }) => onProgress?.({ phase: 'disks', done }),
+  });
+  return {
+    quick,
+    chunks: segments.chunks,
+    bytes: segments.bytes,
+    nodes: found.nodes,
+    checkedDisks: found.checkedDisks,
+    missingChunks: found.missingChunks,
+    damaged: segments.damaged.map(({ segment, offset, problem }) => ({
+      segment,
+      file: `segments/${segmentFileName(segment)}`,
+      offset,
+      problem,
+    })),
+    moreDamaged: segments.moreDamaged,
+    disks: found.disks.map(({ disk: { kind, id, name, disk, root }, bytes, ranges, moreRanges }) => ({
+      ...{ kind, id, name, disk },
+      sizeBytes: root.size,
+      damagedBytes: bytes,
+      ranges,
+      moreRanges,
+    })),
+    moreDisks: found.moreDisks,
+    isComplete: found.isComplete,
+  };
+}
