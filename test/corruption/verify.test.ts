@@ -36,6 +36,13 @@ interface Report {
   }[];
 }
 
+interface Last {
+  readonly startedAt: string;
+  readonly endedAt: string;
+  readonly scheduled: boolean;
+  readonly report: Report;
+}
+
 const seed = runSeed();
 
 describe(`verify, over damage (seed ${seed})`, () => {
@@ -196,6 +203,61 @@ describe(`verify, over damage (seed ${seed})`, () => {
       if (!isGone) expect(report.damaged.map(({ file }) => file)).toContain(`segments/${name}`);
       await expectExact(report);
     }
+  });
+
+  it('the server verifies by itself when it is time, slowly, and what was found outlives it', async () => {
+    const last = async (): Promise<{ full?: Last; quick?: Last }> =>
+      (await server.rest.must('GET', '/verify/last')) as { full?: Last; quick?: Last };
+    await server.restart();
+    expect(await last()).toEqual({});
+    expect((await pando(['verify', '--last'], { url: server.url })).stdout).toBe(
+      'Nothing has been verified yet.\n',
+    );
+    const quick = await verify({ quick: true });
+    expect(await last()).toMatchObject({ quick: { scheduled: false, report: quick } });
+    await server.stop();
+
+    const { path, at } = await findStored(rewritten.subarray(3 * CHUNK, 4 * CHUNK));
+    await flip(path, at);
+    const args = ['--gc-every', '0', '--verify-every', '0.0003', '--verify-rate', '2'];
+    const own = await TestServer.start({ dataDirectory: server.dataDirectory, args });
+    let found: Last | undefined;
+    try {
+      const rest = own.rest;
+      while (found === undefined) {
+        found = ((await rest.must('GET', '/verify/last')) as { full?: Last }).full;
+      }
+      // A verification is asked for while one may be under way: they run one after another.
+      expect(await rest.job('/verify')).toEqual(found.report);
+      const { items } = (await rest.must('GET', '/jobs')) as {
+        items: { kind: string; startedAt?: string; endedAt?: string }[];
+      };
+      const runs = items
+        .filter(({ startedAt, endedAt }) => startedAt !== undefined && endedAt !== undefined)
+        .reverse();
+      expect(runs.length).toBeGreaterThan(1);
+      for (const [i, run] of runs.entries()) {
+        expect(run.kind).toBe('verify');
+        if (i > 0) expect(run.startedAt! >= runs[i - 1]!.endedAt!).toBe(true);
+      }
+      // One that is under way does not hold up the end.
+      expect(await own.stop()).toBe(0);
+    } finally {
+      await own.close();
+    }
+    expect(found.scheduled).toBe(true);
+    expect(namesOf(found.report)).toEqual(['clone/disk0', 'clone@settled/disk0']);
+
+    await server.restart();
+    const kept = await last();
+    expect(kept.full).toMatchObject({ report: found.report });
+    expect(kept.quick).toMatchObject({ report: quick });
+    const text = await pando(['verify', '--last'], { url: server.url });
+    expect(text.status).toBe(1);
+    expect(text.stdout).toMatch(
+      /^Full verification, ended .+ s(, by itself)?:\n[^]+VM clone, disk0: [^]+Quick verification, /,
+    );
+    await expectExact(found.report);
   });
 
   it('quick does not read data, and says so by finding nothing wrong with it', async () => {

@@ -86,6 +86,19 @@ export interface VerifyReport {
   readonly isComplete: boolean;
 }
 
+export interface LastVerification {
+  readonly startedAt: string;
+  readonly endedAt: string;
+  readonly seconds: number;
+  readonly scheduled: boolean;
+  readonly report: VerifyReport;
+}
+
+export interface LastVerifications {
+  readonly full?: LastVerification;
+  readonly quick?: LastVerification;
+}
+
 export interface Job {
   readonly id: string;
   readonly kind: string;

@@ -138,21 +138,35 @@ test('flags become options, and wrong values are refused', () => {
     trustImages: false,
     insecureNbd: false,
     gcEveryMs: 3_600_000,
+    verifyEveryMs: 7 * 24 * 3_600_000,
+    verifyBytesPerSecond: 100 * 2 ** 20,
     logLevel: 'info',
     json: false,
   });
   expect(
-    runOptions({ 'chunk-bytes': '16K', 'host-name': ['a', 'b'], 'gc-every': '0', 'json': true }),
+    runOptions({
+      'chunk-bytes': '16K',
+      'host-name': ['a', 'b'],
+      'gc-every': '0',
+      'verify-every': '0',
+      'verify-rate': '8',
+      'json': true,
+    }),
   ).toMatchObject({
     chunkBytes: 16_384,
     hostNames: ['a', 'b'],
     gcEveryMs: 0,
+    verifyEveryMs: 0,
+    verifyBytesPerSecond: 8 * 2 ** 20,
     json: true,
   });
   for (const wrong of [
     { 'log-level': 'loud' },
     { 'gc-every': '-1' },
     { 'gc-every': 'x' },
+    { 'verify-every': '-1' },
+    { 'verify-every': 'weekly' },
+    { 'verify-rate': '0' },
     { 'chunk-bytes': 'x' },
     { http: 'x' },
   ]) {

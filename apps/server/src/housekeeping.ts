@@ -1,5 +1,6 @@
 /**
- * What a server does by itself: garbage collection when there may be garbage, and a line in the log that says how it is.
+ * What a server does by itself: garbage collection when there may be garbage, verification when the last one is long ago,
+ * and a line in the log that says how it is.
  *
  * Garbage comes from deletions, from restores in place, and from guests that write: so it is collected when one
  * of these happened since the last time, once in `gcEveryMs`.
@@ -9,11 +10,33 @@ import type { Clock } from '@pando/common';
 import type { OpenFleet } from '@pando/fleet';
 import type { Logger } from 'pino';
 import { collectGarbage, type OpenStore } from './store.ts';
+import { isDue, paceOf, verifyAndKeep, type VerificationParts } from './verification.ts';
 
 /** The line with numbers comes at most so often, and only when something was written. */
 const STATS_MS = 60_000;
 
 export const GC_EVERY_MS_DEFAULT = 60 * 60_000;
+export const VERIFY_EVERY_MS_DEFAULT = 7 * 24 * 60 * 60_000;
+export const VERIFY_BYTES_PER_SECOND_DEFAULT = 100 * 2 ** 20;
+
+/** How often it is looked whether verification is due, at most. */
+const VERIFY_LOOK_MS = 60_000;
+/** After one that failed or was cancelled. */
+const VERIFY_AGAIN_MS = 60 * 60_000;
+
+export interface HousekeepingOptions {
+  readonly clock: Clock;
+  readonly jobs: Jobs;
+  readonly logger: Logger;
+  readonly verification: VerificationParts;
+  /** 0: never. */
+  readonly gcEveryMs: number;
+  /** 0: never. */
+  readonly verifyEveryMs: number;
+  readonly verifyBytesPerSecond: number;
+  /** When the store was made, in milliseconds since 1970. */
+  readonly createdAt: number;
+}
 
 export class Housekeeping {
   readonly #stop = new AbortController();
@@ -38,7 +61,7 @@ export class Housekeeping {
     };
   }
 
-  start(open: OpenStore, options: { clock: Clock; jobs: Jobs; logger: Logger; gcEveryMs: number }): void {
+  start(open: OpenStore, options: HousekeepingOptions): void {
     const { clock, jobs, logger, gcEveryMs } = options;
     const { volumes } = open;
     let destaged = volumes.stats.destagedBytes;
@@ -50,17 +73,19 @@ export class Housekeeping {
       this.#garbage = false;
       destaged = now;
       const { ended } = jobs.start({ kind: 'gc', lane: STORE_LANE }, (work) => collectGarbage(open, work));
-      const report = await ended;
+      const report = await this.#unlessStopped(ended);
       logger.info({ ...report }, 'collected garbage');
     };
     if (gcEveryMs > 0) {
       this.#every(clock, gcEveryMs, () =>
         collectNow().catch((error: unknown) => {
+          if (this.#stop.signal.aborted) return;
           this.#garbage = true;
           logger.warn({ err: error }, 'collecting garbage failed; it is tried again');
         }),
       );
     }
+    if (options.verifyEveryMs > 0) this.#verifyNowAndThen(options);
     this.#every(clock, STATS_MS, () => {
       const stats = volumes.stats;
       if (stats.writtenBytes === written) return;
@@ -70,9 +95,58 @@ export class Housekeeping {
     });
   }
 
+  #verifyNowAndThen(options: HousekeepingOptions): void {
+    const { clock, jobs, logger, verification, verifyEveryMs, verifyBytesPerSecond, createdAt } = options;
+    let notBefore = -Infinity;
+    const verifyNow = async (): Promise<void> => {
+      if (clock.monotonic() < notBefore) return;
+      if (!(await isDue(verification.catalog, clock, verifyEveryMs, createdAt))) return;
+      const slowly = paceOf(clock, verifyBytesPerSecond);
+      const { ended } = jobs.start({ kind: 'verify', lane: STORE_LANE }, (work) =>
+        verifyAndKeep(
+          verification,
+          {
+            ...work,
+            // Who waits for it to end, such as a collection that is to make room, is not to wait all that long.
+            pace: async (bytes, signal) => {
+              if (!jobs.isWaitedFor(STORE_LANE)) await slowly(bytes, signal);
+            },
+          },
+          { scheduled: true },
+        ),
+      );
+      const { damaged, disks, ...report } = await this.#unlessStopped(ended);
+      const counts = { ...report, damaged: damaged.length, disks: disks.length };
+      if (damaged.length + disks.length > 0)
+        logger.error(counts, 'verification found damage: see GET /verify/last');
+      else logger.info(counts, 'verified');
+    };
+    this.#every(clock, Math.min(VERIFY_LOOK_MS, verifyEveryMs), () =>
+      verifyNow().catch((error: unknown) => {
+        if (this.#stop.signal.aborted) return;
+        notBefore = clock.monotonic() + VERIFY_AGAIN_MS;
+        logger.warn({ err: error }, 'verification did not end; it is tried again');
+      }),
+    );
+  }
+
   async close(): Promise<void> {
     this.#stop.abort();
     await Promise.all(this.#loops);
+  }
+
+  /** What a job ends with; when the server stops, whoever closes the jobs waits for it, however long its lane is. */
+  async #unlessStopped<T>(ended: Promise<T>): Promise<T> {
+    const { signal } = this.#stop;
+    const stopped = Promise.withResolvers<never>();
+    const stop = (): void => stopped.reject(signal.reason as Error);
+    signal.addEventListener('abort', stop);
+    if (signal.aborted) stop();
+    try {
+      return await Promise.race([ended, stopped.promise]);
+    } finally {
+      signal.removeEventListener('abort', stop);
+    }
   }
 
   #every(clock: Clock, ms: number, action: () => void | Promise<void>): void {

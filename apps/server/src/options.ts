@@ -27,6 +27,10 @@ export interface ServeOptions {
   readonly chunkBytes?: number;
   /** How often garbage is collected when there may be some; 0: never by itself. */
   readonly gcEveryMs?: number;
+  /** How long after a full verification the next one begins by itself; 0: never. Default: a week. */
+  readonly verifyEveryMs?: number;
+  /** How fast that one reads. */
+  readonly verifyBytesPerSecond?: number;
 }
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
@@ -94,6 +98,18 @@ export const SERVE_FLAGS: readonly Flag[] = [
     fallback: '60',
     help: 'collect garbage so often when there may be some; 0: never',
   },
+  {
+    name: 'verify-every',
+    value: 'HOURS',
+    fallback: '168',
+    help: 'verify the whole store so long after the last time; 0: never',
+  },
+  {
+    name: 'verify-rate',
+    value: 'MIB',
+    fallback: '100',
+    help: 'MiB a second that this verification reads at most',
+  },
   { name: 'log-level', value: 'LEVEL', fallback: 'info', help: LOG_LEVELS.join(', ') },
   { name: 'json', help: 'print where it listens as one line of JSON' },
 ];
@@ -112,6 +128,14 @@ export function runOptions(
   const minutes = Number(text('gc-every'));
   if (!(minutes >= 0 && minutes <= 10_000)) {
     throw new PandoError('request-invalid', '--gc-every is a number of minutes, up to 10000');
+  }
+  const hours = Number(text('verify-every'));
+  if (!(hours >= 0 && hours <= 100_000)) {
+    throw new PandoError('request-invalid', '--verify-every is a number of hours, up to 100000');
+  }
+  const rate = Number(text('verify-rate'));
+  if (!(rate >= 1 && rate <= 1_000_000)) {
+    throw new PandoError('request-invalid', '--verify-rate is a number of MiB a second from 1 to 1000000');
   }
   const nbdTls = TLS_MODES.find((mode) => mode === text('nbd-tls'));
   if (nbdTls === undefined && text('nbd-tls') !== undefined) {
@@ -147,6 +171,8 @@ export function runOptions(
     ...(Array.isArray(hostNames) ? { hostNames: hostNames as string[] } : {}),
     ...(chunkBytes === undefined ? {} : { chunkBytes: parseSize(chunkBytes) }),
     gcEveryMs: minutes * 60_000,
+    verifyEveryMs: hours * 3_600_000,
+    verifyBytesPerSecond: rate * 2 ** 20,
     logLevel,
     json: values['json'] === true,
   };

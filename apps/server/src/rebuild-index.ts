@@ -4,7 +4,8 @@ import type { VerifyReport } from '@pando/api';
 import { nodeFileSystem, systemClock } from '@pando/common';
 import { openDataDirectory, type DataDirectory } from './data-directory.ts';
 import { openChunks } from './store.ts';
-import { verifyAll, type VerifyWork } from './verify.ts';
+import { verifyAndKeep } from './verification.ts';
+import type { VerifyWork } from './verify.ts';
 
 /**
  * Removes the index, makes it anew, and checks every chunk. Cut short, the next start makes it anew as well.
@@ -35,7 +36,7 @@ async function offline<T>(path: string, action: (directory: DataDirectory) => Pr
 async function verifyChunks(directory: DataDirectory, work: VerifyWork): Promise<VerifyReport> {
   const store = await openChunks(directory);
   try {
-    return await verifyAll({ catalog: directory.catalog, store }, work);
+    return await verifyAndKeep({ catalog: directory.catalog, store, clock: systemClock }, work);
   } finally {
     await store.close();
   }

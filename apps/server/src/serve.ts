@@ -6,7 +6,12 @@ import { createNbdServer, type NbdServer, type TlsMode } from '@pando/nbd';
 import { pino, type Logger } from 'pino';
 import { formatAddress, isLoopback, listenError } from './addresses.ts';
 import { openDataDirectory } from './data-directory.ts';
-import { GC_EVERY_MS_DEFAULT, Housekeeping } from './housekeeping.ts';
+import {
+  GC_EVERY_MS_DEFAULT,
+  Housekeeping,
+  VERIFY_BYTES_PER_SECOND_DEFAULT,
+  VERIFY_EVERY_MS_DEFAULT,
+} from './housekeeping.ts';
 import {
   checkExposure,
   readNbdSecurity,
@@ -17,7 +22,7 @@ import {
 import type { ServeOptions } from './options.ts';
 import { isRotational } from './rotational.ts';
 import { collectGarbage, openStore, type OpenStore } from './store.ts';
-import { verifyAll } from './verify.ts';
+import { lastVerifications, verifyAndKeep, type VerificationParts } from './verification.ts';
 import { VERSION } from './version.ts';
 
 /** How long requests that are under way may take when the server stops. */
@@ -113,12 +118,19 @@ export async function serve(
       ...(options.nbdSocketMode === undefined ? {} : { socketMode: options.nbdSocketMode }),
     });
     closers.push(() => nbd.close({ drainMsMax: NBD_DRAIN_MS }));
+    const verification: VerificationParts = {
+      catalog: open.catalog,
+      store: open.store,
+      clock,
+      onNotKept: (error) => logger.warn({ err: error }, 'the result of a verification could not be kept'),
+    };
     const app = await buildApi({
       fleet,
       jobs,
       engine: {
         gc: (work, options) => collectGarbage(open, work, options),
-        verify: (work, options) => verifyAll(open, { ...work, ...options }),
+        verify: (work, options) => verifyAndKeep(verification, { ...work, ...options }),
+        lastVerifications: () => lastVerifications(open.catalog),
         store: () => storeState(open),
       },
       clock,
@@ -138,7 +150,13 @@ export async function serve(
       );
     }
     warnOfExposure(options, security, logger);
-    housekeeping.start(open, { clock, jobs, logger, gcEveryMs: options.gcEveryMs ?? GC_EVERY_MS_DEFAULT });
+    housekeeping.start(open, {
+      ...{ clock, jobs, logger, verification },
+      gcEveryMs: options.gcEveryMs ?? GC_EVERY_MS_DEFAULT,
+      verifyEveryMs: options.verifyEveryMs ?? VERIFY_EVERY_MS_DEFAULT,
+      verifyBytesPerSecond: options.verifyBytesPerSecond ?? VERIFY_BYTES_PER_SECOND_DEFAULT,
+      createdAt: Date.parse(directory.store.createdAt),
+    });
     closers.push(() => housekeeping.close());
 
     let closing: Promise<void> | undefined;

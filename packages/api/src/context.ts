@@ -5,7 +5,7 @@ import type { Fleet, Work } from '@pando/fleet';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Jobs } from './jobs.ts';
-import type { GcReport, Progress, VerifyReport } from './schemas/index.ts';
+import type { GcReport, LastVerifications, Progress, VerifyReport } from './schemas/index.ts';
 
 export type App = FastifyInstance<
   RawServerDefault,
@@ -21,6 +21,8 @@ export interface Engine {
   gc(work: Work<Progress>, options: { readonly thorough: boolean }): Promise<GcReport>;
   /** `quick`: structure only, see VerifyReport. */
   verify(work: Work<Progress>, options: { readonly quick: boolean }): Promise<VerifyReport>;
+  /** What the last verifications found; kept over restarts. */
+  lastVerifications(): Promise<LastVerifications>;
   store(): 'ready' | 'full' | 'failed';
 }
 

@@ -5,4 +5,12 @@ export { problemOf, statusOf } from './plugins/errors.ts';
 export { STORE_LANE } from './plugins/work.ts';
 export type { Problem } from './schemas/common.ts';
 export type { Backup, ImportResult, Vm } from './schemas/fleet.ts';
-export type { GcReport, Job, JobKind, JobState, Progress, VerifyReport } from './schemas/work.ts';
+export type {
+  GcReport,
+  Job,
+  JobKind,
+  JobState,
+  LastVerifications,
+  Progress,
+  VerifyReport,
+} from './schemas/work.ts';

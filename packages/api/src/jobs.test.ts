@@ -61,6 +61,8 @@ describe('gc and verify', () => {
     await post('/gc');
     const second = (await post('/verify')).json<Job>();
     expect((await get(`/jobs/${second.id}`)).json()).toMatchObject({ state: 'queued' });
+    expect(at.jobs.isWaitedFor('store')).toBe(true);
+    expect(at.jobs.isWaitedFor('other')).toBe(false);
     first.finish();
     await until(async () => (await get(`/jobs/${second.id}`)).json<Job>().state === 'done');
   });
@@ -91,6 +93,15 @@ describe('gc and verify', () => {
     expect(shown.json()).toMatchObject({ error: { code: 'internal' } });
     expect(shown.body).not.toContain('secret');
     expect(at.internalErrors).toEqual([secret]);
+  });
+
+  test('of verify are told of by the last one of each kind', async () => {
+    expect((await get('/verify/last')).json()).toEqual({});
+    const startedAt = '2026-11-20T10:00:00.000Z';
+    const endedAt = '2026-11-20T10:00:01.500Z';
+    const full = { startedAt, endedAt, seconds: 1.5, scheduled: true, report: VERIFY_REPORT };
+    at.engine.lastVerifications = () => Promise.resolve({ full });
+    expect((await get('/verify/last')).json()).toEqual({ full });
   });
 
   test('take no fields that they do not know', async () => {

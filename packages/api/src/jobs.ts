@@ -21,6 +21,7 @@ export interface JobWork {
 
 interface Entry {
   job: Job;
+  readonly lane: string | undefined;
   readonly abort: AbortController;
   readonly watchers: Set<() => void>;
 }
@@ -62,7 +63,7 @@ export class Jobs {
       state: 'queued',
       createdAt: this.#now(),
     };
-    const entry: Entry = { job, abort: new AbortController(), watchers: new Set() };
+    const entry: Entry = { job, lane: request.lane, abort: new AbortController(), watchers: new Set() };
     this.#entries.set(job.id, entry);
     this.#forgetOld();
 
@@ -77,6 +78,14 @@ export class Jobs {
     this.#active.add(settled);
     if (request.lane !== undefined) this.#lanes.set(request.lane, settled);
     return { job: entry.job, ended };
+  }
+
+  /** Whether a job waits for the lane to be free. */
+  isWaitedFor(lane: string): boolean {
+    for (const entry of this.#entries.values()) {
+      if (entry.lane === lane && entry.job.state === 'queued') return true;
+    }
+    return false;
   }
 
   /** @throws `job-missing` */

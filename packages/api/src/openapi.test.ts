@@ -40,6 +40,7 @@ const ROUTES = [
   'get /api/v1/report/space',
   'get /api/v1/report/space/owners',
   'post /api/v1/verify',
+  'get /api/v1/verify/last',
   'get /api/v1/vms',
   'post /api/v1/vms',
   'get /api/v1/vms/{vm}',

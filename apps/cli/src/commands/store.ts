@@ -5,10 +5,18 @@ import type { Command } from 'commander';
 import { CommandFailure } from '../failures.ts';
 import { interruptible } from '../interrupt.ts';
 import { runJob } from '../job-work.ts';
-import { formatRatio, plural, print, printable, table } from '../output.ts';
+import { formatRatio, formatTime, plural, print, printable, table } from '../output.ts';
 import { startProgress } from '../progress.ts';
 import { Rest } from '../rest.ts';
-import type { DamagedDisk, GcReport, OwnerSpace, SpaceReport, VerifyReport } from '../views.ts';
+import type {
+  DamagedDisk,
+  GcReport,
+  LastVerification,
+  LastVerifications,
+  OwnerSpace,
+  SpaceReport,
+  VerifyReport,
+} from '../views.ts';
 import type { JsonOption } from './arguments.ts';
 
 export function addStoreCommands(program: Command): void {
@@ -39,12 +47,16 @@ export function addStoreCommands(program: Command): void {
     .option('--quick', 'structure only: read headers, footers and nodes, hash no data')
     .option('--data <dir>', 'a data directory that no server has open')
     .option('--rebuild-index', 'make the index anew first; needs --data')
+    .option('--last', 'do nothing but tell what the last ones found')
     .option('--json', 'print JSON')
     .action(async function (this: Command, options: VerifyFlags) {
       if (options.rebuildIndex === true && options.data === undefined) {
         this.error('error: --rebuild-index needs --data DIR and no server that has it open');
       }
-      await verify(options);
+      if (options.last === true && (options.data !== undefined || options.quick === true)) {
+        this.error('error: --last asks the server, and goes with nothing but --json');
+      }
+      await (options.last === true ? showLast(options.json) : verify(options));
     });
 
   program
@@ -70,6 +82,7 @@ interface VerifyFlags extends JsonOption {
   readonly data?: string;
   readonly rebuildIndex?: boolean;
   readonly quick?: boolean;
+  readonly last?: boolean;
 }
 
 async function verify({ data, rebuildIndex, quick = false, json }: VerifyFlags): Promise<void> {
@@ -80,6 +93,21 @@ async function verify({ data, rebuildIndex, quick = false, json }: VerifyFlags):
   );
   print(json, report, () => verifyText(report));
   if (hasDamage(report)) throw new CommandFailure(1);
+}
+
+async function showLast(json: boolean | undefined): Promise<void> {
+  const last = await new Rest().get<LastVerifications>('/verify/last');
+  const all = [last.full, last.quick].filter((each) => each !== undefined);
+  print(json, last, () =>
+    all.length === 0 ? 'Nothing has been verified yet.' : all.map(lastText).join('\n'),
+  );
+  if (all.some(({ report }) => hasDamage(report))) throw new CommandFailure(1);
+}
+
+function lastText({ endedAt, seconds, scheduled, report }: LastVerification): string {
+  const kind = report.quick ? 'Quick' : 'Full';
+  const by = scheduled ? ', by itself' : '';
+  return `${kind} verification, ended ${formatTime(endedAt)}, ${seconds.toFixed(1)} s${by}:\n${verifyText(report)}`;
 }
 
 function hasDamage({ damaged, disks, isComplete }: VerifyReport): boolean {

@@ -6,6 +6,7 @@ import type { JobWork } from '../jobs.ts';
 import {
   GcRequest,
   Job,
+  LastVerifications,
   problems,
   ref,
   VerifyRequest,
@@ -59,6 +60,21 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
         jobs.start({ kind: 'verify', lane: STORE_LANE }, (given) => engine.verify(given, options)).job,
       );
     },
+  );
+
+  app.get(
+    '/verify/last',
+    {
+      schema: {
+        operationId: 'lastVerifications',
+        summary: 'What the last verifications found',
+        description:
+          'The last full one and the last quick one that ran to their end, also before the server was started; absent when there was none.',
+        tags: ['store'],
+        response: { 200: ref(LastVerifications), ...problems },
+      },
+    },
+    async () => engine.lastVerifications(),
   );
 }
 

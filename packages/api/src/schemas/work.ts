@@ -95,6 +95,23 @@ export const VerifyReport = Type.Object(
 );
 export type VerifyReport = Static<typeof VerifyReport>;
 
+export const LastVerification = Type.Object(
+  {
+    startedAt: Instant,
+    endedAt: Instant,
+    seconds: Type.Number({ minimum: 0, description: 'how long it took' }),
+    scheduled: Type.Boolean({ description: 'the server began it by itself' }),
+    report: ref(VerifyReport),
+  },
+  { $id: 'LastVerification', additionalProperties: false },
+);
+
+export const LastVerifications = Type.Object(
+  { full: Type.Optional(ref(LastVerification)), quick: Type.Optional(ref(LastVerification)) },
+  { $id: 'LastVerifications', additionalProperties: false, description: 'those that ran to their end' },
+);
+export type LastVerifications = Static<typeof LastVerifications>;
+
 export const JobKind = Type.Union([
   Type.Literal('import'),
   Type.Literal('restore'),

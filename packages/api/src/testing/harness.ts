@@ -45,6 +45,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
   const engine: Harness['engine'] = {
     gc: () => Promise.resolve(GC_REPORT),
     verify: () => Promise.resolve(VERIFY_REPORT),
+    lastVerifications: () => Promise.resolve({}),
     store: () => 'ready',
   };
   const app = await buildApi({
@@ -53,6 +54,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     engine: {
       gc: (work, given) => engine.gc(work, given),
       verify: (work, given) => engine.verify(work, given),
+      lastVerifications: () => engine.lastVerifications(),
       store: () => engine.store(),
     },
     clock: systemClock,
