@@ -136,7 +136,14 @@ class SegmentCheck {
   async #checkFileHeader(): Promise<void> {
     const { storage, storeId, chunkBytes } = this.#context;
     const bytes = new Uint8Array(FILE_HEADER_BYTES);
-    await storage.read(this.#segment.number, bytes, 0);
+    try {
+      await storage.read(this.#segment.number, bytes, 0);
+    } catch (error) {
+      // Nobody needs it to read chunks.
+      if (!isPandoError(error, 'store-failed')) throw error;
+      this.#report(0, error.message);
+      return;
+    }
     const header = decodeFileHeader(bytes);
     const whole =
       header !== undefined &&

@@ -173,12 +173,13 @@ class DamageWalk {
     await nextTurn();
   }
 
-  /** The node, or undefined when its bytes are not there or wrong. */
+  /** The node, or undefined when its bytes are not there, wrong, or cannot be read: nobody gets at what is below it then. */
   async #read(ids: Uint8Array, offset: number): Promise<TreeNode | undefined> {
     try {
       return this.#store.peekNode(ids, offset) ?? (await this.#store.readNode(ids, offset));
     } catch (error) {
-      if (error instanceof PandoError && error.kind === 'data') return undefined;
+      if (error instanceof PandoError && (error.kind === 'data' || error.code === 'store-failed'))
+        return undefined;
       throw error;
     }
   }
