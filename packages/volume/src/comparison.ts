@@ -9,7 +9,7 @@
 import { hashChunk } from '@pando/chunk-store';
 import { emptyRoot, type Root } from '@pando/tree';
 import { bottomOf, findChunk, type Layer } from './layer.ts';
-import { ABSENT, ZERO } from './overlay.ts';
+import { ABSENT, ZERO, isBaseless } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
 
 /** At most so many chunks are hashed in one turn: 2.5 ms for those of 4 KiB. Finding the stretches among 30,000 entries takes 3 to 6 ms. */
@@ -96,7 +96,10 @@ export function compareLayers(
     const treeA = inA === ABSENT ? rootA : hole;
     const treeB = inB === ABSENT ? rootB : hole;
     const stretch = { from, to: points[i + 1]!, a: treeA, b: treeB };
-    if (inA < 0 && inB < 0) stretches.push({ ...stretch, verdict: treeA === treeB ? SAME : IN_TREES });
+    // What a baseless chunk holds is not known: it is the same as itself only.
+    if (isBaseless(inA) || isBaseless(inB))
+      stretches.push({ ...stretch, verdict: inA === inB ? SAME : DIFFERENT });
+    else if (inA < 0 && inB < 0) stretches.push({ ...stretch, verdict: treeA === treeB ? SAME : IN_TREES });
     else if (inA === ABSENT)
       stretches.push({ ...stretch, verdict: ID_IN_A, id: hashChunk(bytesOf(inB, pool)) });
     else if (inB === ABSENT)

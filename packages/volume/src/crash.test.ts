@@ -1,5 +1,5 @@
 /** The crash model over a chunk store that is only a Map: fast, and exact about pins and collections. */
-import { it } from 'vitest';
+import { expect, it } from 'vitest';
 import { runSeed } from '@pando/common/testing';
 import { runCrashModel } from './testing/crash-model.ts';
 import { testWorld } from './testing/test-world.ts';
@@ -25,4 +25,17 @@ for (const seed of [6, 7, 8, 1001]) {
     () => runCrashModel(seed, 12, testWorld, { fillsUp: true }),
     60_000,
   );
+}
+
+it('opens on damage below writes that are in the log, and holds every one of them once it has healed', async () => {
+  const seed = runSeed();
+  const { unreadable } = await runCrashModel(seed, 25, testWorld, { damages: true });
+  expect(unreadable).toBeGreaterThan(0);
+}, 60_000);
+
+for (const seed of [21, 22, 23, 24, 25]) {
+  it(`does so for the fixed seed ${seed}`, async () => {
+    const { unreadable } = await runCrashModel(seed, 12, testWorld, { damages: true });
+    expect(unreadable).toBeGreaterThan(0);
+  }, 60_000);
 }

@@ -6,13 +6,19 @@
  * between any two leaves the log with everything and at most garbage in the segments.
  *
  * One layer at a time, oldest overlay first, whoever it belongs to: that is what frees the log.
+ *
+ * A layer with baseless chunks (overlay.ts) waits until their bases can be read, or until nobody reads those chunks any
+ * more, because they were written anew on all disks. Then it goes together with the layers above it up to one that
+ * covers them, in one commit: a root without what is known of those chunks must never be in a record, because the
+ * write that covers them may be lost in a power cut.
  */
 import { PandoError, isPandoError } from '@pando/common';
 import type { WriteSession } from '@pando/chunk-store';
 import { resizeTree, updateTree, type Root } from '@pando/tree';
 import type { Engine } from './engine.ts';
-import { unresolvedOf, type Layer } from './layer.ts';
-import { ZERO } from './overlay.ts';
+import { findChunk, unresolvedOf, type Layer } from './layer.ts';
+import { makeWhole } from './layer-read.ts';
+import { ZERO, isBaseless } from './overlay.ts';
 
 /** Chunks handed to the store at once, and how many such batches are under way. */
 const BATCH_CHUNKS = 256;
@@ -47,6 +53,10 @@ export class Destager {
   settle(layer: Layer): Promise<void> {
     if (!this.#engine.pending.includes(layer)) return Promise.resolve();
     if (this.#engine.failure !== undefined) return Promise.reject(this.#engine.failure);
+    // Somebody wants to know now: perhaps what was damaged has healed.
+    for (const below of unresolvedOf(layer)) {
+      if (below.trouble?.error.kind === 'data') below.trouble = { ...below.trouble, retryAt: 0 };
+    }
     return new Promise((resolve, reject) => {
       this.#waiters.push({ layer, resolve, reject });
       this.#engine.wake();
@@ -113,26 +123,35 @@ export class Destager {
     if (error !== undefined) room.refuse(error);
   }
 
-  async #destage(layer: Layer): Promise<void> {
+  async #destage(first: Layer): Promise<void> {
     const engine = this.#engine;
+    if (!first.frozen) for (const disk of first.disks) disk.freeze();
+    const layers = await readableFrom(engine, first);
+    const layer = layers.at(-1)!;
     if (!layer.frozen) for (const disk of layer.disks) disk.freeze();
-    const bytes = layer.overlay!.slots * engine.chunkBytes;
+    const bytes = layers.reduce((sum, { overlay }) => sum + overlay!.slots, 0) * engine.chunkBytes;
     // Guests are refused already when room gets short; what they were promised has to leave the log all the same.
     const session = engine.store.openSession({ usesReserve: true });
-    let root: Root | undefined;
-    layer.destaging = true;
+    let inUse = false;
+    for (const one of layers) one.destaging = true;
     try {
-      root = await buildRoot(engine, layer, session);
+      const root = await buildRoot(engine, layers, session);
       await session.flush();
-    } finally {
-      layer.destaging = false;
-      if (layer.disks.size === 0) layer.overlay?.dispose();
-      if (root === undefined || layer.disks.size === 0) session.release();
-    }
-    if (layer.disks.size > 0) {
       // Durable, and pinned by the session: from here on it may be read, forked and recorded. The session
       // ends when it is recorded, and not before.
-      layer.resolve(root);
+      if (layers.length > 1) inUse = await engine.exclusively(async () => absorb(engine, layers, root));
+      else if (layer.disks.size > 0) {
+        layer.resolve(root);
+        inUse = true;
+      }
+    } finally {
+      for (const one of layers) {
+        one.destaging = false;
+        if (one.disks.size === 0) one.overlay?.dispose();
+      }
+      if (!inUse) session.release();
+    }
+    if (inUse) {
       await this.#record(layer);
       session.release();
     }
@@ -227,11 +246,85 @@ function isDamage(refusal: PandoError | undefined): boolean {
   return refusal !== undefined && refusal.code !== 'store-full';
 }
 
-/** Writes what the overlay holds through `session` and returns the root on top of the parent's. */
-async function buildRoot(engine: Engine, layer: Layer, session: WriteSession): Promise<Root> {
+/**
+ * The layers that can go into the tree in one commit, beginning with `first`: itself when it can be read, else all up to
+ * one that covers its baseless chunks. @throws why it cannot be read
+ */
+async function readableFrom(engine: Engine, first: Layer): Promise<readonly Layer[]> {
+  let failed: { error: unknown } | undefined;
+  for (const chunk of first.overlay!.baseless) {
+    try {
+      await makeWhole(first, chunk, engine.pool, engine.store);
+    } catch (error) {
+      failed = { error };
+    }
+  }
+  if (failed === undefined) return [first];
+  const covering = coveringFrom(first);
+  if (covering === undefined) throw failed.error as Error;
+  return covering;
+}
+
+/** Layers from `first` on that every disk holds which holds `first`, up to one from where no baseless chunk of theirs is seen. */
+function coveringFrom(first: Layer): readonly Layer[] | undefined {
+  const [disk] = first.disks;
+  if (disk === undefined) return undefined;
+  const layers: Layer[] = [];
+  const baseless = new Set<number>();
+  for (const layer of unresolvedOf(disk.top)) {
+    if (layer.disks.size !== first.disks.size) return undefined;
+    layers.push(layer);
+    for (const chunk of layer.overlay!.baseless) baseless.add(chunk);
+    if (![...baseless].some((chunk) => isBaseless(findChunk(layer, chunk)))) return layers;
+  }
+  return undefined;
+}
+
+/**
+ * Makes all of the layers one, the newest, with the root that they were built into. Inside `exclusively`, in one turn:
+ * nobody may be about to record one of the older ones. Returns whether the root is in use.
+ * @throws `chunk-corrupt` when somebody has begun to hold an older one alone
+ */
+function absorb(engine: Engine, layers: readonly Layer[], root: Root): boolean {
+  const top = layers.at(-1)!;
+  const older = layers.slice(0, -1);
+  if (older.some((layer) => layer.disks.size !== top.disks.size)) {
+    throw new PandoError('chunk-corrupt', 'what a fork was made of lies on damaged chunks');
+  }
+  if (top.disks.size === 0) return false;
+  // What the log is kept for, and when its turn is, goes over to the newest.
+  top.firstPosition = Math.min(...layers.map((layer) => layer.firstPosition));
+  engine.pending[engine.pending.indexOf(layers[0]!)] = top;
+  for (let i = engine.pending.length - 1; i >= 0; i--) {
+    const layer = engine.pending[i]!;
+    if (older.includes(layer) || (layer === top && engine.pending.indexOf(top) < i))
+      engine.pending.splice(i, 1);
+  }
+  for (const disk of top.disks) {
+    // What it was at that fork is in no tree.
+    if (disk.forked !== undefined && older.includes(disk.forked)) disk.forked = undefined;
+  }
+  for (const layer of older) {
+    layer.absorbed = true;
+    layer.trouble = undefined;
+    layer.disks.clear();
+    layer.resolve(root);
+  }
+  top.resolve(root);
+  return true;
+}
+
+/** Writes what the overlays hold, oldest first, through `session` and returns the root on top of the first one's parent. */
+async function buildRoot(engine: Engine, layers: readonly Layer[], session: WriteSession): Promise<Root> {
+  let root = layers[0]!.parent!.root!;
+  for (const layer of layers) root = await putLayer(engine, layer, root, session);
+  return root;
+}
+
+async function putLayer(engine: Engine, layer: Layer, below: Root, session: WriteSession): Promise<Root> {
   const { store, pool, chunkBytes } = engine;
   const overlay = layer.overlay!;
-  const base = await resizeTree(store, session, layer.parent!.root!, layer.size);
+  const base = await resizeTree(store, session, below, layer.size);
   const indexes = overlay.sortedChunks();
   const ids = new Uint8Array(indexes.length * 32);
   const inFlight = new Set<Promise<void>>();

@@ -2,7 +2,7 @@
 import { isPandoError } from '@pando/common';
 import { readTree, type ChunkReader, type Root } from '@pando/tree';
 import { bottomOf, findChunk, type Layer } from './layer.ts';
-import { ABSENT, ZERO } from './overlay.ts';
+import { ABSENT, ZERO, isBaseless } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
 
 /**
@@ -45,6 +45,11 @@ export function readLayers(
         if (pending === undefined) throw error;
         return afterAll(pending).then(() => Promise.reject(error as Error));
       }
+    } else if (isBaseless(slot)) {
+      const list: number[] | undefined = holes === undefined ? undefined : [];
+      if (list !== undefined) (lists ??= []).push(list);
+      const place = at + from - offset;
+      (pending ??= []).push(readBaseless(top, from, to - from, target, place, pool, reader, list));
     } else if (slot === ZERO) {
       target.fill(0, at + from - offset, at + to - offset);
       if (holes !== undefined) own.push(from, to - from);
@@ -63,11 +68,53 @@ export function readLayers(
   });
 }
 
+/** Reads from one chunk, which is baseless. */
+async function readBaseless(
+  top: Layer,
+  offset: number,
+  length: number,
+  target: Buffer,
+  at: number,
+  pool: SlotPool,
+  reader: ChunkReader,
+  holes: number[] | undefined,
+): Promise<void> {
+  await makeWhole(top, Math.floor(offset / pool.chunkBytes), pool, reader);
+  await readLayers(top, offset, length, target, at, pool, reader, holes);
+}
+
+/**
+ * Tries to read the base of a chunk that is baseless on the way down from `top`, and fills it in. Resolves when it is
+ * whole, or there is nothing to fill in any more. @throws what the base cannot be read for
+ */
+export async function makeWhole(
+  top: Layer,
+  chunk: number,
+  pool: SlotPool,
+  reader: ChunkReader,
+): Promise<void> {
+  if (!isBaseless(findChunk(top, chunk))) return;
+  let layer = top;
+  while (layer.overlay!.find(chunk) === ABSENT) layer = layer.parent!;
+  const overlay = layer.overlay!;
+  const parent = layer.parent!;
+  const base = Buffer.alloc(pool.chunkBytes);
+  const offset = chunk * pool.chunkBytes;
+  const length = Math.min(pool.chunkBytes, parent.size - offset);
+  // What lies below may be baseless itself: then its base is read first.
+  await retryOnNewRoot(
+    () => [parent],
+    async () => readLayers(parent, offset, length, base, 0, pool, reader, undefined),
+  );
+  // Once it is in the tree, or let go, its slots belong to others.
+  if (layer.overlay === overlay) overlay.fillIn(chunk, base);
+}
+
 /**
  * Waits until the last has ended, also when one has failed: nothing may write to the target of a read that has
  * ended, because its caller uses that memory for something else by then.
  */
-async function afterAll(pending: readonly Promise<void>[]): Promise<void> {
+export async function afterAll(pending: readonly Promise<void>[]): Promise<void> {
   for (const result of await Promise.allSettled(pending)) {
     if (result.status === 'rejected') throw result.reason;
   }

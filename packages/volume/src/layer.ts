@@ -6,7 +6,8 @@
  * everyone who reads through it does so from then on, and its parent and its memory are let go.
  *
  * Life: active (written to, by one disk) → frozen → resolved (has a root; chunks durable) → committed (the
- * records of all disks that hold it say so; its log records may go).
+ * records of all disks that hold it say so; its log records may go). One with baseless chunks that nobody reads any
+ * more may go into the tree together with the layers that cover them: it is *absorbed* by the newest of those.
  */
 import type { PandoError } from '@pando/common';
 import type { Root } from '@pando/tree';
@@ -37,6 +38,8 @@ export class Layer {
   readonly disks = new Set<Disk>();
   /** Whether destage is reading the overlay just now. */
   destaging = false;
+  /** Its root is that of a newer layer, which is not what the disk was when this one was the newest. */
+  absorbed = false;
   /** Why it could not be destaged, and when that may be tried again. */
   trouble: { readonly error: PandoError; readonly retryAt: number } | undefined;
 
@@ -76,8 +79,8 @@ export class Layer {
 }
 
 /**
- * Looks a chunk up from `top` down: its slot in the newest overlay that has one, ZERO, or ABSENT when the
- * root at the bottom has to be read. On the path of every read and write: numbers only.
+ * Looks a chunk up from `top` down: its slot in the newest overlay that has one, ZERO, ABSENT when the
+ * root at the bottom has to be read, or something that `isBaseless`. On the path of every read and write: numbers only.
  */
 export function findChunk(top: Layer, chunk: number): number {
   let layer = top;

@@ -75,7 +75,7 @@ export class DiskHandle implements OpenVolume {
     const bytes = asBuffer(data);
     const waiting = engine.congested
       ? null
-      : readEdges(this.#disk.top, offset, bytes.byteLength, engine.store, engine.edges);
+      : readEdges(this.#disk.top, offset, bytes.byteLength, engine.pool, engine.store, engine.edges);
     if (waiting === undefined) return this.#write(offset, bytes, engine.edges);
     waiting?.catch(() => undefined);
     const copy = Buffer.from(bytes);
@@ -88,7 +88,7 @@ export class DiskHandle implements OpenVolume {
     const engine = this.#engine;
     const waiting = engine.congested
       ? null
-      : readEdges(this.#disk.top, offset, length, engine.store, engine.edges);
+      : readEdges(this.#disk.top, offset, length, engine.pool, engine.store, engine.edges);
     if (waiting === undefined) return this.#zero(offset, length, engine.edges);
     waiting?.catch(() => undefined);
     return this.#later(offset, length, (bases) => this.#zero(offset, length, bases));
@@ -203,7 +203,7 @@ export class DiskHandle implements OpenVolume {
         async ([top]) => {
           root = bottomOf(top!).root;
           size = top!.size;
-          await readEdges(top!, offset, length, engine.store, bases);
+          await readEdges(top!, offset, length, engine.pool, engine.store, bases);
         },
       );
       // What was read from the tree holds while the tree below is the same one: what has come into overlays

@@ -4,6 +4,10 @@
  * A chunk that was written holds a slot of the pool. A chunk that was zeroed is an entry of its own when
  * few were, and part of a range when many were: trimming 64 TiB is one range. An entry counts before a
  * range. Once frozen, an overlay never changes, so it may be shared.
+ *
+ * A *baseless* chunk is one of which replay knows a part only: it was written in part, and what lies below it is
+ * damaged. Its slot holds the bytes that are known, until the base can be read again and is filled in around them. That
+ * changes nothing that anybody could have read, so it may happen to a frozen overlay.
  */
 import { Ranges } from './ranges.ts';
 import type { SlotPool } from './slot-pool.ts';
@@ -11,6 +15,13 @@ import type { SlotPool } from './slot-pool.ts';
 /** What `find` answers besides a slot. */
 export const ZERO = -1;
 export const ABSENT = -2;
+/** A baseless chunk with slot s is BASELESS − s. */
+const BASELESS = -3;
+
+/** Whether what `find` answered is a chunk that cannot be read before its base can. */
+export function isBaseless(found: number): boolean {
+  return found <= BASELESS;
+}
 
 /** Zeroed runs shorter than this become entries, longer ones ranges. */
 const RANGE_CHUNKS_MIN = 64;
@@ -21,6 +32,8 @@ export class Overlay {
   readonly #pool: SlotPool;
   readonly #entries = new Map<number, number>();
   readonly #zeros = new Ranges();
+  /** The baseless chunks, and which of their bytes are known. */
+  readonly #known = new Map<number, Ranges>();
   #slots = 0;
 
   constructor(pool: SlotPool) {
@@ -36,7 +49,12 @@ export class Overlay {
     return this.#entries.size === 0 && this.#zeros.count === 0;
   }
 
-  /** The slot of a chunk, ZERO or ABSENT. */
+  /** Numbers of the baseless chunks. */
+  get baseless(): readonly number[] {
+    return [...this.#known.keys()];
+  }
+
+  /** The slot of a chunk, ZERO or ABSENT; or something that `isBaseless`. */
   find(chunk: number): number {
     const entry = this.#entries.get(chunk);
     if (entry !== undefined) return entry;
@@ -46,12 +64,44 @@ export class Overlay {
   /** The slot of a chunk, a new one with undefined contents when it had none. */
   slotFor(chunk: number): number {
     const entry = this.#entries.get(chunk);
-    if (entry !== undefined && entry !== ZERO) return entry;
+    if (entry !== undefined && entry !== ZERO) return isBaseless(entry) ? this.#whole(chunk, entry) : entry;
     const slot = this.#pool.take();
     if (entry === ZERO) this.#pool.charge(-ZERO_ENTRY_BYTES);
     this.#entries.set(chunk, slot);
     this.#slots++;
     return slot;
+  }
+
+  /**
+   * The slot of a chunk that is absent or baseless, for bytes `from` … `to` − 1 of it, which are known from now on. The
+   * chunk stays baseless until all of its bytes are.
+   */
+  slotForPart(chunk: number, from: number, to: number): number {
+    let known = this.#known.get(chunk);
+    if (known === undefined) {
+      const slot = this.slotFor(chunk);
+      this.#entries.set(chunk, BASELESS - slot);
+      this.#known.set(chunk, (known = new Ranges()));
+    }
+    known.add(from, to);
+    const entry = this.#entries.get(chunk)!;
+    const isWhole = known.startOf(0) === 0 && known.endOf(0) === this.#pool.chunkBytes;
+    return isWhole ? this.#whole(chunk, entry) : BASELESS - entry;
+  }
+
+  /** Fills what the base of a chunk holds in around what is known. Nothing when the chunk is not baseless any more. */
+  fillIn(chunk: number, base: Buffer): void {
+    const known = this.#known.get(chunk);
+    if (known === undefined) return;
+    const slot = this.#whole(chunk, this.#entries.get(chunk)!);
+    const slab = this.#pool.slabOf(slot);
+    const at = this.#pool.offsetOf(slot);
+    let from = 0;
+    for (let i = 0; i <= known.count; i++) {
+      const to = i < known.count ? known.startOf(i) : this.#pool.chunkBytes;
+      base.copy(slab, at + from, from, to);
+      if (i < known.count) from = known.endOf(i);
+    }
   }
 
   /** Makes chunks start … end − 1 zero. */
@@ -75,9 +125,10 @@ export class Overlay {
     this.#pool.settle();
   }
 
-  /** Numbers of all chunks that have an entry, ascending. */
+  /** Numbers of all chunks that have an entry, ascending, without the baseless ones. */
   sortedChunks(): Float64Array {
-    return Float64Array.from(this.#entries.keys()).sort();
+    const chunks = Float64Array.from(this.#entries.keys()).sort();
+    return this.#known.size === 0 ? chunks : chunks.filter((chunk) => !this.#known.has(chunk));
   }
 
   /** Start, end pairs of the zeroed ranges; entries count before them. */
@@ -109,9 +160,12 @@ export class Overlay {
 
   /** Gives all slots back. The overlay must not be used any more. */
   dispose(): void {
-    for (const slot of this.#entries.values()) if (slot !== ZERO) this.#pool.give(slot);
+    for (const entry of this.#entries.values()) {
+      if (entry !== ZERO) this.#pool.give(isBaseless(entry) ? BASELESS - entry : entry);
+    }
     this.#pool.charge(-(this.#entries.size - this.#slots + this.#zeros.count) * ZERO_ENTRY_BYTES);
     this.#entries.clear();
+    this.#known.clear();
     this.#zeros.clear();
     this.#slots = 0;
     this.#pool.settle();
@@ -125,7 +179,16 @@ export class Overlay {
       this.#pool.charge(-ZERO_ENTRY_BYTES);
       return;
     }
-    this.#pool.give(entry);
+    this.#known.delete(chunk);
+    this.#pool.give(isBaseless(entry) ? BASELESS - entry : entry);
     this.#slots--;
+  }
+
+  /** All of a baseless chunk is known from now on. */
+  #whole(chunk: number, entry: number): number {
+    const slot = BASELESS - entry;
+    this.#known.delete(chunk);
+    this.#entries.set(chunk, slot);
+    return slot;
   }
 }

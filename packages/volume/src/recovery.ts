@@ -4,6 +4,9 @@
  * Only disks whose records list overlays, and those that the log names, are loaded: start-up does not
  * depend on how many disks there are. An overlay that a record lists must be in the log: forks are
  * recorded only after the log was synced.
+ *
+ * Damage below a write that is in the log keeps nothing from opening: the chunk is baseless (overlay.ts) and reads as an
+ * error, its layer waits in the log, and destage tries again.
  */
 import { PandoError, idToHex } from '@pando/common';
 import type { LogRecord } from '@pando/write-log';
@@ -20,7 +23,7 @@ import {
   type NumbersRecord,
 } from './disk.ts';
 import type { Engine } from './engine.ts';
-import { EdgeBases, readEdges, writeToLayer, zeroInLayer } from './layer-write.ts';
+import { EdgeBases, readEdgesForReplay, writeToLayer, zeroInLayer } from './layer-write.ts';
 import { Layer } from './layer.ts';
 import { Overlay } from './overlay.ts';
 import type { DiskRecord } from './types.ts';
@@ -31,6 +34,7 @@ export class Recovery {
   readonly #engine: Engine;
   readonly #layers = new Map<number, Layer>();
   readonly #opened = new Set<number>();
+  readonly #damaged = new Map<Layer, PandoError>();
   readonly #bases: EdgeBases;
 
   constructor(engine: Engine) {
@@ -65,7 +69,9 @@ export class Recovery {
       engine: this.#engine,
       length: record.type === 'zero' ? record.length : record.data.byteLength,
     };
-    await readEdges(layer, record.offset, length, engine.store, this.#bases);
+    const { pool, store } = engine;
+    const damage = await readEdgesForReplay(layer, record.offset, length, pool, store, this.#bases);
+    if (damage !== undefined) this.#damaged.set(layer, damage);
     if (record.type === 'zero') zeroInLayer(layer, record.offset, length, engine.pool, this.#bases);
     else {
       const data = Buffer.from(record.data.buffer, record.data.byteOffset, length);
@@ -85,6 +91,9 @@ export class Recovery {
         );
       }
       layer.openedAt = engine.clock.monotonic();
+      const damage = this.#damaged.get(layer);
+      if (damage !== undefined && layer.overlay!.baseless.length > 0)
+        layer.trouble = { error: damage, retryAt: 0 };
       engine.pending.push(layer);
     }
     for (const disk of [...engine.disks.values()]) {

@@ -442,11 +442,13 @@ function isSame(a: Layer | undefined, b: Layer): boolean {
 
 /**
  * Whether the catalog, or the destage of `disk`, still keeps all that is read through `top`, which was the disk's newest
- * layer at some instant. When the disk was replaced since, or destaged and written to and destaged again, a
+ * layer at some instant. When the disk was replaced since, the layer absorbed, or destaged and written to and destaged again, a
  * collection may have taken it.
  */
 function isHeld(top: Layer, disk: Disk): boolean {
   return (
-    bottomOf(top).root === bottomOf(disk.top).root && unresolvedOf(top).every((layer) => layer.disks.size > 0)
+    !top.absorbed &&
+    bottomOf(top).root === bottomOf(disk.top).root &&
+    unresolvedOf(top).every((layer) => layer.disks.size > 0)
   );
 }

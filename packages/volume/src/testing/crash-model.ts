@@ -6,7 +6,7 @@
  */
 import type { Catalog } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
-import { isPandoError } from '@pando/common';
+import { isPandoError, systemClock, type Clock } from '@pando/common';
 import { between, fillRandom, seededRandom, type CrashFileSystem } from '@pando/common/testing';
 import { openVolumes, type DiskNumber, type Volumes } from '../index.ts';
 
@@ -14,6 +14,13 @@ const CHUNK = 4096;
 const SECTOR = 512;
 const storeId = new Uint8Array(16).fill(9);
 const none = (): [] => [];
+
+/** What waits before it tries again does so in a run that takes seconds. */
+const quick: Clock = {
+  ...systemClock,
+  monotonic: () => systemClock.monotonic() * 1000,
+  sleep: (ms, signal) => systemClock.sleep(ms / 1000, signal),
+};
 
 /** What a disk must hold: for each sector the values that are allowed after a crash, newest last. */
 class ModelDisk {
@@ -87,6 +94,9 @@ export interface World {
   openStore(): Promise<ChunkStore>;
   /** Collects garbage while everything goes on. */
   collect(store: ChunkStore): Promise<unknown>;
+  /** Damages about this share of all chunks that are stored; `repair` makes all of them whole again. */
+  damage?(share: number): void;
+  repair?(): void;
   /** Power loss; returns the world of the next boot. What still runs of the old process must not reach it. */
   crash(): World;
 }
@@ -96,13 +106,26 @@ export async function runCrashModel(
   seed: number,
   rounds: number,
   makeWorld: (random: () => number) => World,
-  options: { readonly fillsUp?: boolean } = {},
-): Promise<void> {
+  options: { readonly fillsUp?: boolean; readonly damages?: boolean } = {},
+): Promise<{ readonly unreadable: number }> {
+  /** Chunks found unreadable after a restart. */
+  let unreadable = 0;
   const random = seededRandom(seed);
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)]!;
   let world = makeWorld(random);
   let store: ChunkStore;
   const model = new Map<DiskNumber, ModelDisk>();
+
+  /** Runs what a full or damaged disk may refuse, whole; false when it did. */
+  const allowed = async (run: () => Promise<unknown>): Promise<boolean> => {
+    try {
+      await run();
+      return true;
+    } catch (error) {
+      if (isPandoError(error, options.damages === true ? 'chunk-corrupt' : 'store-full')) return false;
+      throw error;
+    }
+  };
 
   const start = async (): Promise<Volumes> => {
     store = await world.openStore();
@@ -115,6 +138,7 @@ export async function runCrashModel(
       destageAfterMs: random() < 0.5 ? 0 : 1e9,
       overlayBytesMax: 24 * CHUNK,
       logFileBytes: 30_000,
+      ...(options.damages === true ? { clock: quick } : {}),
     });
   };
 
@@ -125,9 +149,22 @@ export async function runCrashModel(
         throw new Error(`${when}: disk ${number} has ${handle.size} bytes, not ${disk.size}`);
       const bytes = Buffer.alloc(disk.size, 0xee);
       const holes: number[] = [];
-      await handle.read(0, disk.size, bytes, 0, holes);
+      const damaged = new Set<number>();
+      if (options.damages === true) {
+        for (let at = 0; at < disk.size; at += CHUNK) {
+          const length = Math.min(CHUNK, disk.size - at);
+          if (!(await allowed(async () => handle.read(at, length, bytes, at)))) damaged.add(at / CHUNK);
+        }
+        unreadable += damaged.size;
+      } else await handle.read(0, disk.size, bytes, 0, holes);
       await handle.close();
       for (const [sector, history] of disk.sectors.entries()) {
+        if (damaged.has(Math.floor((sector * SECTOR) / CHUNK))) {
+          // Which of the versions it will be once it heals is not known.
+          if (history.length > 1) disk.doubtful.add(sector);
+          continue;
+        }
+        disk.doubtful.delete(sector);
         const found = bytes.subarray(sector * SECTOR, (sector + 1) * SECTOR);
         const allowed = history.some((version) => version.equals(found));
         if (!allowed)
@@ -137,7 +174,6 @@ export async function runCrashModel(
         // What is there now is what counts from here on.
         disk.sectors[sector] = [Buffer.from(found)];
       }
-      disk.doubtful.clear();
       for (let i = 0; i < holes.length; i += 2) {
         const hole = bytes.subarray(holes[i], holes[i]! + holes[i + 1]!);
         if (hole.some((byte) => byte !== 0)) throw new Error(`${when}: a hole of disk ${number} holds data`);
@@ -151,6 +187,13 @@ export async function runCrashModel(
     try {
       volumes = await start();
       await compare(volumes, when);
+      if (options.damages === true && random() < 0.6) {
+        world.repair!();
+        const before = unreadable;
+        await compare(volumes, `${when}, repaired`);
+        if (unreadable > before) throw new Error('what was repaired cannot be read');
+        if (random() < 0.5) await volumes.settleAll();
+      }
     } catch (error) {
       throw new Error(when, { cause: error });
     }
@@ -158,18 +201,10 @@ export async function runCrashModel(
     const busy = new Set<DiskNumber>();
     let resizing = 0;
     const isFull = (): boolean => world.fs.faults.freeBytes !== Infinity;
-    /** Runs what a full disk may refuse, whole; false when it did. */
-    const allowed = async (run: () => Promise<unknown>): Promise<boolean> => {
-      try {
-        await run();
-        return true;
-      } catch (error) {
-        if (isPandoError(error, 'store-full')) return false;
-        throw error;
-      }
-    };
     const step = async (): Promise<void> => {
       const dice = random();
+      if (options.damages === true && random() < 0.05) world.damage!(random() * 0.3);
+      if (options.damages === true && random() < 0.03) world.repair!();
       if (options.fillsUp === true && resizing === 0 && random() < (isFull() ? 0.1 : 0.2)) {
         world.fs.faults.freeBytes = isFull() ? Infinity : pick([0, 0, 100, 3000]);
       }
@@ -215,8 +250,9 @@ export async function runCrashModel(
             );
           }
           const bytes = Buffer.alloc(disk.size);
-          await handle.read(0, disk.size, bytes, 0);
-          if (!disk.holds(bytes)) throw new Error(`${when}: disk ${number} does not hold what was written`);
+          const read = await allowed(async () => handle.read(0, disk.size, bytes, 0));
+          if (read && !disk.holds(bytes))
+            throw new Error(`${when}: disk ${number} does not hold what was written`);
           await handle.close();
         } else if (dice < 0.75 && model.size < 14) {
           const readOnly = random() < 0.5;
@@ -244,7 +280,10 @@ export async function runCrashModel(
           const sectors = between(random, 1, 200);
           const before = disk.sectors.length;
           resizing++;
-          await volumes.resize(number, sectors * SECTOR, none).finally(() => resizing--);
+          const done = await allowed(() => volumes.resize(number, sectors * SECTOR, none)).finally(
+            () => resizing--,
+          );
+          if (!done) return;
           if (sectors > before)
             while (disk.sectors.length < sectors) disk.sectors.push([Buffer.alloc(SECTOR)]);
           else disk.sectors.length = sectors;
@@ -255,8 +294,7 @@ export async function runCrashModel(
           await volumes.remove([number], none);
           model.delete(number);
         } else if (dice < 0.95) {
-          await volumes.settle(number);
-          disk.flush();
+          if (await allowed(() => volumes.settle(number))) disk.flush();
         } else await world.collect(store);
       } finally {
         busy.delete(number);
@@ -276,11 +314,12 @@ export async function runCrashModel(
       const handle = await volumes.open(number);
       const data = Buffer.from(fillRandom(random, new Uint8Array(Math.min(disk.size, 700))));
       disk.write(0, data);
-      void Promise.resolve(handle.write(0, data)).catch(() => undefined);
+      void (async () => handle.write(0, data))().catch(() => undefined);
     }
     for (let turns = between(random, 0, 12); turns > 0; turns--)
       await new Promise((resolve) => setImmediate(resolve));
     world = world.crash();
     void volumes.close().catch(() => undefined);
   }
+  return { unreadable };
 }

@@ -4,7 +4,7 @@
  * everything that neither a disk record in the catalog reaches nor an open session has handed out.
  */
 import type { Catalog } from '@pando/catalog';
-import type { ChunkStore, WriteSession } from '@pando/chunk-store';
+import { hashChunk, type ChunkStore, type WriteSession } from '@pando/chunk-store';
 import { ID_BYTES, PandoError, idToHex, isHole } from '@pando/common';
 import { MemoryChunks } from '@pando/tree/testing';
 import { DISK_TABLE } from '../disk.ts';
@@ -60,6 +60,7 @@ class Session {
       if (isHole(ids, i * ID_BYTES)) continue;
       const id = idToHex(ids, i * ID_BYTES);
       const stored = this.#store.memory.chunks;
+      this.#store.damaged.delete(id);
       if (!stored.has(id)) stored.set(id, chunks.slice(i * bytes, (i + 1) * bytes));
       this.ids.add(id);
       for (const barrier of this.#store.barriers) barrier.add(id);
@@ -71,6 +72,8 @@ class Session {
 export class TestStore {
   readonly memory: MemoryChunks;
   readonly durable = new Set<string>();
+  /** Ids of chunks whose stored bytes are wrong; stored again, they heal. */
+  readonly damaged = new Set<string>();
   readonly sessions = new Set<Session>();
   /** One for each collection under way: what was written or found since it began. */
   readonly barriers = new Set<Set<string>>();
@@ -101,7 +104,17 @@ export class TestStore {
         if (this.readFault?.() === true) throw new PandoError('chunk-corrupt', 'as the test wanted');
         return memory.readNode(ids, offset);
       },
-      readChunks: (leaf, first, count, target, at) => memory.readChunks(leaf, first, count, target, at),
+      readChunks: (leaf, first, count, target, at) => {
+        for (let i = first; i < first + count; i++) {
+          const id = idToHex(leaf.bytes, i * ID_BYTES);
+          if (!this.damaged.has(id)) continue;
+          const error = new PandoError('chunk-corrupt', `chunk ${id} is damaged`);
+          // As a real one: at once, or after a wait.
+          if (this.#warm()) throw error;
+          return new Promise((_, reject) => setImmediate(() => reject(error)));
+        }
+        return memory.readChunks(leaf, first, count, target, at);
+      },
       openSession: () => {
         const session = new Session(this);
         this.sessions.add(session);
@@ -115,12 +128,18 @@ export class TestStore {
   crash(): TestStore {
     this.dead = true;
     const next = new TestStore(this.chunkBytes, this.#warm);
+    for (const id of this.damaged) next.damaged.add(id);
     for (const id of this.durable) {
       const bytes = this.memory.chunks.get(id);
       if (bytes !== undefined) next.memory.chunks.set(id, bytes);
       next.durable.add(id);
     }
     return next;
+  }
+
+  /** Damages the stored chunk with these bytes. */
+  damage(bytes: Uint8Array): void {
+    this.damaged.add(idToHex(hashChunk(bytes)));
   }
 
   /** Removes what nothing reaches. Takes its roots and pins in one turn, as a real collection does. */

@@ -14,6 +14,11 @@ export function testWorld(random: () => number): World {
       catalog,
       openStore: () => Promise.resolve(store.asChunkStore()),
       collect: () => store.collect(catalog),
+      damage: (share) => {
+        // That of a node is not noticed: this is about what writes are put on top of.
+        for (const id of store.memory.chunks.keys()) if (random() < share) store.damaged.add(id);
+      },
+      repair: () => store.damaged.clear(),
       crash: () => {
         kill();
         return boot(fs.crash(random), store.crash());
