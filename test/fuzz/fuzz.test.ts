@@ -64,6 +64,7 @@ const world: World = {
   ]),
   tls: 'off',
   optionsMax: 64,
+  optionsPerListedExportMax: 8,
   optionBytesMax: 65_536,
   optionSkipBytesMax: 2 ** 25,
   contextQueriesMax: 256,

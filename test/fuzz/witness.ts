@@ -46,6 +46,7 @@ export interface World {
   readonly exports: ReadonlyMap<string, ExportFacts>;
   readonly tls: 'off' | 'allow' | 'require';
   readonly optionsMax: number;
+  readonly optionsPerListedExportMax: number;
   readonly optionBytesMax: number;
   readonly optionSkipBytesMax: number;
   readonly contextQueriesMax: number;
@@ -115,6 +116,9 @@ export class Witness {
   #phase: 'greeting' | 'flags' | 'options' | 'exportName' | 'tls' | 'transmission' = 'greeting';
   #clientFlags = 0;
   #options = 0;
+  /** It grows with what LIST names. */
+  #optionsMax: number;
+  #listed = 0;
   #option: PendingOption | undefined;
   #structured = false;
   #extended = false;
@@ -138,6 +142,7 @@ export class Witness {
 
   constructor(world: World) {
     this.#world = world;
+    this.#optionsMax = world.optionsMax;
   }
 
   /** The export that transmission goes to, once it has begun. */
@@ -277,7 +282,7 @@ export class Witness {
       const length = rest.readUInt32BE(at + 12);
       if (
         rest.readBigUInt64BE(at) !== OPTION_MAGIC ||
-        ++options > this.#world.optionsMax ||
+        ++options > this.#optionsMax ||
         length > this.#world.optionSkipBytesMax
       )
         return !begins;
@@ -390,7 +395,7 @@ export class Witness {
     const length = header.readUInt32BE(12);
     if (
       header.readBigUInt64BE(0) !== OPTION_MAGIC ||
-      this.#options >= this.#world.optionsMax ||
+      this.#options >= this.#optionsMax ||
       length > this.#world.optionSkipBytesMax
     ) {
       this.fate = 'cut';
@@ -517,6 +522,9 @@ export class Witness {
     if (!pending.allowed.has(Rep.ack)) fail(this.#wrongAnswer(pending, type, data));
     if (type === Rep.ack) {
       if (length > 0) fail('ACK with data');
+      const { optionsMax, optionsPerListedExportMax } = this.#world;
+      this.#optionsMax = Math.max(this.#optionsMax, optionsMax + this.#listed * optionsPerListedExportMax);
+      this.#listed = 0;
       this.#acknowledged(pending);
       return true;
     }
@@ -534,6 +542,7 @@ export class Witness {
     if (type === Rep.server && option === Opt.list) {
       if (data.length < 4 || data.readUInt32BE(0) > data.length - 4)
         fail('a SERVER reply with a wrong length');
+      this.#listed++;
       return;
     }
     if (type === Rep.info && (option === Opt.info || option === Opt.go)) {

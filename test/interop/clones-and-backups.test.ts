@@ -110,4 +110,24 @@ describe('real clients on clones and backups', () => {
       expect(sha256(clone)).not.toBe(sha256(image));
     },
   );
+
+  itWithTools(
+    ['nbdinfo'],
+    'nbdinfo lists three hundred clones, each looked at, on one connection',
+    async () => {
+      await server.rest.must('POST', '/vms', { name: 'many', disks: [{ name: 'disk0', sizeBytes: MiB }] });
+      await server.rest.must('POST', '/vms/many/clone', { name: 'one-of-many', count: 300 });
+      const printed = await mustRun('nbdinfo', [
+        '--list',
+        '--json',
+        '--no-content',
+        server.nbdUri('', 'unix'),
+      ]);
+      const { exports } = JSON.parse(printed) as {
+        exports: { 'export-name': string; 'export-size': number }[];
+      };
+      const sizes = new Map(exports.map((each) => [each['export-name'], each['export-size']]));
+      for (let i = 1; i <= 300; i++) expect(sizes.get(`one-of-many-${i}/disk0`), `clone ${i}`).toBe(MiB);
+    },
+  );
 });

@@ -70,6 +70,8 @@ export class Connection implements HandshakeHost, TransmissionHost {
   /** What TLS was agreed on; undefined in clear. */
   #secured: string | undefined;
   #activeAt: number;
+  /** How long the handshake may take, from its start. */
+  #handshakeMs = 0;
 
   /** `refusal`: the client is not served, and is told why when it asks for something. */
   constructor(socket: Socket, services: ConnectionServices, refusal?: string) {
@@ -200,13 +202,21 @@ export class Connection implements HandshakeHost, TransmissionHost {
   start(): void {
     this.#handshake.greet();
     const { handshakeMsMax, refusalMsMax } = this.limits;
-    const ms = this.refusal === undefined ? handshakeMsMax : refusalMsMax;
-    this.#clock.sleep(ms, this.#deadline.signal).then(
-      () => {
-        if (this.#transmission === undefined) this.violation('a handshake that took too long');
-      },
-      () => undefined,
-    );
+    this.#handshakeMs = this.refusal === undefined ? handshakeMsMax : refusalMsMax;
+    this.#watchHandshake().catch(() => undefined);
+  }
+
+  async #watchHandshake(): Promise<void> {
+    for (let waited = 0; waited < this.#handshakeMs;) {
+      const ms = this.#handshakeMs - waited;
+      await this.#clock.sleep(ms, this.#deadline.signal);
+      waited += ms;
+    }
+    if (this.#transmission === undefined) this.violation('a handshake that took too long');
+  }
+
+  allowHandshake(ms: number): void {
+    this.#handshakeMs = Math.max(this.#handshakeMs, ms);
   }
 
   /** Takes as much of the input as the phase admits; pauses reading while it does not. */

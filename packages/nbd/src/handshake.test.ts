@@ -328,6 +328,29 @@ describe('handshake', () => {
     expect(await client.endsNow()).toBe(true);
   });
 
+  it('lets a client that was shown many exports ask about each of them, and no more', async () => {
+    const server = await start({ limits: { optionsMax: 5, optionsPerListedExportMax: 2 } });
+    for (let i = 0; i < 9; i++) server.exports.set(`more-${i}`, new MemoryBlockDevice({ size: 512 }));
+    const client = server.connect();
+    await client.greet();
+    const listed = (await client.ask(LIST)).length - 1;
+    expect(listed).toBeGreaterThanOrEqual(10);
+    for (let i = 1; i < 5 + 2 * listed; i++) await client.ask(99);
+    client.sendOption(99);
+    expect(await client.endsNow()).toBe(true);
+  });
+
+  it('gives a client that was shown exports more time to ask about them', async () => {
+    const limits = { handshakeMsMax: 200, handshakeMsPerListedExportMax: 60_000 };
+    const server = await start({ limits });
+    const [asker, idler] = [server.connect(), server.connect()];
+    await asker.greet();
+    await idler.greet();
+    await asker.ask(LIST);
+    expect(await idler.endsNow()).toBe(true);
+    expect((await asker.ask(99))[0]!.type).toBe(OptionReply.unsupported);
+  });
+
   it('understands a handshake that comes byte by byte, and several options in one piece', async () => {
     const server = await start();
     const slow = server.connect();

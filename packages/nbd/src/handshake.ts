@@ -39,6 +39,8 @@ export interface HandshakeHost extends OptionsHost {
   readonly hasUnreadInput: boolean;
   /** Speaks TLS from here on: `socket` and `client` are others afterwards. Rejects when that fails; the socket is gone then. */
   startTls(): Promise<void>;
+  /** Lets the handshake take so long, from its start, unless it may take longer already. */
+  allowHandshake(ms: number): void;
   /** Looks for more input: an option has been answered. */
   pump(): void;
   /** Starts transmission; the opened export is the connection's from now on. */
@@ -62,11 +64,13 @@ export class Handshake {
   #optionBytes = 0;
   #skipBytes = 0;
   #optionCount = 0;
+  #optionsMax: number;
   #busy = false;
   #answered: Promise<void> = Promise.resolve();
 
   constructor(host: HandshakeHost) {
     this.#host = host;
+    this.#optionsMax = host.limits.optionsMax;
     this.#options = new ExportOptions(host);
   }
 
@@ -150,8 +154,8 @@ export class Handshake {
         this.#end('an option without its magic number');
         return;
       }
-      if (++this.#optionCount > limits.optionsMax) {
-        this.#end(`more than ${limits.optionsMax} options`);
+      if (++this.#optionCount > this.#optionsMax) {
+        this.#end(`more than ${this.#optionsMax} options`);
         return;
       }
       this.#option = data.readUInt32BE(8);
@@ -260,10 +264,21 @@ export class Handshake {
       this.#end();
     } else {
       this.#send(outcome.replies);
-      if (outcome.next === 'option') return;
+      if (outcome.next === 'option') {
+        this.#allowOptionsFor(outcome.listed ?? 0);
+        return;
+      }
       this.#state = 'ended';
       this.#host.startTransmission(outcome.session);
     }
+  }
+
+  /** Whoever was shown many exports may ask about each of them, as `nbdinfo --list` does on one connection. */
+  #allowOptionsFor(exports: number): void {
+    const { optionsMax, optionsPerListedExportMax, handshakeMsMax, handshakeMsPerListedExportMax } =
+      this.#host.limits;
+    this.#optionsMax = Math.max(this.#optionsMax, optionsMax + exports * optionsPerListedExportMax);
+    this.#host.allowHandshake(handshakeMsMax + exports * handshakeMsPerListedExportMax);
   }
 
   get #needsTls(): boolean {

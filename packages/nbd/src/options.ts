@@ -31,7 +31,8 @@ export interface OptionsHost {
 
 /** What becomes of the handshake after an option. */
 export type OptionOutcome =
-  | { readonly next: 'option'; readonly replies: Buffer }
+  /** `listed`: how many exports the client was told of, and may now ask about one by one. */
+  | { readonly next: 'option'; readonly replies: Buffer; readonly listed?: number }
   | { readonly next: 'transmission'; readonly replies: Buffer; readonly session: Session }
   /** Closes without a reply: EXPORT_NAME has no errors. */
   | { readonly next: 'close' }
@@ -126,7 +127,8 @@ export class ExportOptions {
     if (data.length > 0) throw new OptionDataError('LIST has no data');
     const { exports, limits, client } = this.#host;
     const names = await exports.list(limits.listedExportsMax, client);
-    return proceed(listReplies(Option.list, names.slice(0, limits.listedExportsMax)));
+    const listed = names.slice(0, limits.listedExportsMax);
+    return { next: 'option', replies: listReplies(Option.list, listed), listed: listed.length };
   }
 
   async #exportName(data: Buffer, zeros: boolean): Promise<OptionOutcome> {
