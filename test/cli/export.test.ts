@@ -173,7 +173,7 @@ for (const name of ['disk.raw', 'disk.qcow2']) {
   });
 
   itWithTools(TOOLS, `Ctrl-C leaves no ${name}`, async () => {
-    for (const delay of [150, 400, 700]) {
+    for (const delay of [150, 200, 250, 300, 350, 400, 550, 700]) {
       const ran = await pando(['vm', 'export', 'golden', join(out, name)], {
         url: server.url,
         onStart: (child) => setTimeout(() => child.kill('SIGINT'), delay),

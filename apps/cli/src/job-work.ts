@@ -15,9 +15,12 @@ export interface JobOptions {
 /** Resolves to the result of the job. Interrupted, it cancels the job. @throws ServerRefusal with the error of the job */
 export async function runJob<R>(path: string, body: object, options: JobOptions): Promise<R> {
   const { signal } = options;
-  const { id } = await new Rest({ signal }).post<Job>(path, body);
+  signal.throwIfAborted();
+  // Without the signal: a request that is given up may have been carried out, and nobody could cancel the job.
+  const { id } = await new Rest().post<Job>(path, body);
   const progress = startProgress(options.label, options);
   try {
+    signal.throwIfAborted();
     let last: Job | undefined;
     for await (const job of new Rest({ signal }).follow(id)) {
       last = job;

@@ -60,8 +60,10 @@ export async function exportDisk(reference: string, file: string, options: Expor
     const vm = await rest.get<Vm>(`/vms/${encodeURIComponent(reference)}`);
     chooseDisk(vm.disks, options.disk, vm.name);
     const name = `export ${randomBytes(6).toString('hex')}`;
-    const { id } = await rest.post<Backup>(`/vms/${encodeURIComponent(vm.id)}/backups`, { name });
+    // Without the signal: a request that is given up may have been carried out, and nobody would know what to delete.
+    const { id } = await new Rest().post<Backup>(`/vms/${encodeURIComponent(vm.id)}/backups`, { name });
     try {
+      signal.throwIfAborted();
       return await exportBackup(id, target, options, signal);
     } finally {
       // Not with the signal: this has to happen also when interrupted.
