@@ -5,12 +5,13 @@
  *
  * The first line of defence, the explicit block graph (graph.ts), does not depend on any of this.
  */
-import { isPandoError, PandoError, systemClock } from '@pando/common';
+import { isPandoError, PandoError } from '@pando/common';
 import { NbdClient } from '@pando/nbd/client';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { deadline } from './deadline.ts';
 import { sandboxed, sandboxFailure, unconfined, type HandedImage, type SandboxOptions } from './sandbox.ts';
 import { findTool } from './tools.ts';
@@ -94,7 +95,7 @@ async function check(options: ConfinedOptions, isConfined: boolean): Promise<str
   child.stderr!.setEncoding('utf8').on('data', (text: string) => {
     if (said.length < STDERR_BYTES_MAX) said += text.slice(0, STDERR_BYTES_MAX - said.length);
   });
-  const stop = (): void => void child.kill('SIGKILL');
+  const stop = (): void => killGroup(child);
   const inTime = deadline(CHECK_MS_MAX, stop);
   options.signal?.addEventListener('abort', stop);
   if (options.signal?.aborted === true) stop();
@@ -102,7 +103,7 @@ async function check(options: ConfinedOptions, isConfined: boolean): Promise<str
   try {
     await new Promise<void>((resolve, reject) => {
       child.once('error', reject);
-      child.once('close', () => resolve());
+      onceEnded(child, () => resolve());
     });
   } finally {
     helpers--;
@@ -152,6 +153,31 @@ async function launch(
 
 let helpers = 0;
 
+/**
+ * Ends the sandbox and all that is in it. The group, because what the sandbox has just begun does not die with it yet;
+ * from then on it does.
+ */
+function killGroup({ pid }: ChildProcess): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** Calls back with the exit code when the program has ended and all that it said is here, or will not come any more. */
+function onceEnded(child: ChildProcess, callback: (code: number | undefined) => void): void {
+  let inTime = (): void => undefined;
+  child.once('exit', (code) => {
+    inTime = deadline(GRACE_MS_MAX, () => callback(code ?? undefined));
+  });
+  child.once('close', (code) => {
+    inTime();
+    callback(code ?? undefined);
+  });
+}
+
 async function connectTo(
   child: ChildProcess,
   socket: string,
@@ -164,7 +190,7 @@ async function connectTo(
   child.stdout!.resume();
   let failure: Error | undefined;
   const ended = new Promise<number | undefined>((resolve) => {
-    child.once('close', (code) => resolve(code ?? undefined));
+    onceEnded(child, resolve);
     child.once('error', (error) => {
       failure = error;
       resolve(undefined);
@@ -177,7 +203,7 @@ async function connectTo(
     helpers--;
   });
   const kill = async (): Promise<void> => {
-    if (running && child.pid !== undefined) child.kill('SIGKILL');
+    if (running) killGroup(child);
     await ended;
   };
   const stop = (): void => void kill();
@@ -194,7 +220,8 @@ async function connectTo(
       } catch (error) {
         const { code } = ((error as Error).cause ?? {}) as NodeJS.ErrnoException;
         if (!running || (code !== 'ENOENT' && code !== 'ECONNREFUSED')) throw error;
-        await systemClock.sleep(LISTEN_POLL_MS);
+        // A timer that keeps the process alive: when the helper is dead, nothing else may.
+        await setTimeout(LISTEN_POLL_MS);
       }
     }
   };

@@ -1,6 +1,6 @@
 /** Runs `qemu-img` on files of our own making. */
 import { PandoError } from '@pando/common';
-import { execFile } from 'node:child_process';
+import { execFile, type ChildProcess } from 'node:child_process';
 import { reason } from './confine.ts';
 import { findTool } from './tools.ts';
 
@@ -29,8 +29,9 @@ export async function runImageTool(
       detached: true,
       ...(signal === undefined ? {} : { signal }),
     };
-    execFile(program, args, options, (error, output, stderr) => {
-      if (signal?.aborted === true) reject(signal.reason as Error);
+    const child = execFile(program, args, options, (error, output, stderr) => {
+      // Not before it is gone: it could still make the file that its caller is about to remove.
+      if (signal?.aborted === true) onceGone(child, () => reject(signal.reason as Error));
       else if (error === null) resolve({ code: 0, output, complaint: '' });
       else if (typeof error.code === 'number')
         resolve({ code: error.code, output, complaint: reason(stderr) });
@@ -40,4 +41,9 @@ export async function runImageTool(
         );
     });
   });
+}
+
+function onceGone(child: ChildProcess, then: () => void): void {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) then();
+  else child.once('exit', then);
 }
