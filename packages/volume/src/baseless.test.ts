@@ -1,9 +1,10 @@
 /** Writes in the log onto chunks that are damaged when it is replayed: one small, fixed order of events a test. */
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { MemoryCatalog } from '@pando/catalog';
+import { MemoryCatalog, type Catalog } from '@pando/catalog';
 import { systemClock, type Clock } from '@pando/common';
 import { CrashFileSystem, fillRandom, seededRandom } from '@pando/common/testing';
 import { openVolumes, type DiskNumber, type Volumes } from './index.ts';
+import { mortalCatalog } from './testing/mortal-catalog.ts';
 import { TestStore } from './testing/test-store.ts';
 
 const CHUNK = 4096;
@@ -22,13 +23,13 @@ const quick: Clock = {
 const bases = fillRandom(seededRandom(11), new Uint8Array(8 * CHUNK));
 const base = (chunk: number): Uint8Array => bases.slice(chunk * CHUNK, (chunk + 1) * CHUNK);
 
-let catalog: MemoryCatalog;
+let catalog: Catalog;
 let fs: CrashFileSystem;
 let store: TestStore;
 let volumes: Volumes;
 let warm = true;
 
-function open(options: { destageAfterMs?: number } = {}): Promise<Volumes> {
+function open(options: { destageAfterMs?: number; logBytesMax?: number } = {}): Promise<Volumes> {
   return openVolumes({
     store: store.asChunkStore(),
     catalog,
@@ -42,10 +43,10 @@ function open(options: { destageAfterMs?: number } = {}): Promise<Volumes> {
   });
 }
 
-async function restart(): Promise<void> {
+async function restart(options: { logBytesMax?: number } = {}): Promise<void> {
   fs = fs.crash(() => 0.99);
   store = store.crash();
-  volumes = await open();
+  volumes = await open(options);
 }
 
 async function read(disk: DiskNumber, offset: number, length: number): Promise<Buffer> {
@@ -77,13 +78,13 @@ async function fork(source: DiskNumber, readOnly = true): Promise<DiskNumber> {
 }
 
 /** A disk of 8 chunks in the tree, and 100 bytes of 7 written at 50 of chunk 2; chunk 2 is damaged, and the power fails. */
-async function damagedDisk(): Promise<DiskNumber> {
+async function damagedDisk(options: { logBytesMax?: number } = {}): Promise<DiskNumber> {
   const disk = await volumes.create({ size: 8 * CHUNK }, none);
   await write(disk, 0, bases);
   await volumes.settle(disk);
   await write(disk, 2 * CHUNK + 50, Buffer.alloc(100, 7));
   store.damage(base(2));
-  await restart();
+  await restart(options);
   return disk;
 }
 
@@ -349,3 +350,108 @@ it('makes no fork of what it was before it was written anew, when that goes into
     expect(await read(disk, 2 * CHUNK, CHUNK)).toEqual(Buffer.alloc(CHUNK, 8));
   }
 });
+
+it('keeps the log short for others while one disk cannot go into the tree, and loses nothing of it', async () => {
+  const logBytesMax = 64 * CHUNK;
+  const disk = await damagedDisk();
+  // What lies above is kept as well: parts and all of chunks, zeroed ones, a fork, a larger size.
+  await write(disk, 3 * CHUNK + 7, Buffer.alloc(9, 1));
+  await write(disk, 4 * CHUNK, Buffer.alloc(CHUNK, 2));
+  const backup = await fork(disk);
+  const bytes = patched(bases, [2 * CHUNK + 50, 100, 7], [3 * CHUNK + 7, 9, 1], [4 * CHUNK, CHUNK, 2]);
+  await volumes.resize(disk, 1000 * CHUNK + 512, none);
+  const volume = await volumes.open(disk);
+  await volume.zero(5 * CHUNK, CHUNK + 10);
+  await volume.write(1000 * CHUNK, Buffer.alloc(512, 3));
+  await volume.zero(100 * CHUNK, 700 * CHUNK);
+  await volume.flush();
+  await volume.close();
+  await restart({ logBytesMax });
+  const other = await volumes.create({ size: 40 * CHUNK }, none);
+  const random = seededRandom(12);
+  const data = new Uint8Array(CHUNK);
+  let longest = 0;
+  const expected: Uint8Array[] = [];
+  for (let round = 0; round < 3; round++) {
+    const before = volumes.stats.logRewrites;
+    for (let i = 0; i < 400; i++) {
+      expected[i % 40] = fillRandom(random, data).slice();
+      await write(other, (i % 40) * CHUNK, data);
+      if (i % 50 === 0) await write(disk, 4 * CHUNK + round, Buffer.alloc(1, i / 50));
+      longest = Math.max(longest, volumes.stats.logBytes);
+    }
+    // 400 chunks are six times what the log may hold.
+    expect(volumes.stats.logRewrites - before).toBeGreaterThan(2);
+    expect(volumes.stats.logRewrites - before).toBeLessThan(30);
+    expect(volumes.stats.damaged).toEqual(expect.arrayContaining([disk, backup]));
+    await restart({ logBytesMax });
+  }
+  expect(longest).toBeLessThan(logBytesMax + 3 * CHUNK);
+  store.damaged.clear();
+  for (let again = 0; again < 2; again++) {
+    expect(await read(other, 0, 40 * CHUNK)).toEqual(Buffer.concat(expected));
+    expect(await read(backup, 0, 8 * CHUNK)).toEqual(bytes);
+    expect(await read(disk, 0, 8 * CHUNK)).toEqual(
+      patched(bytes, [4 * CHUNK, 3, 7], [5 * CHUNK, CHUNK + 10, 0]),
+    );
+    expect(await read(disk, 1000 * CHUNK, 512)).toEqual(Buffer.alloc(512, 3));
+    expect(await read(disk, 8 * CHUNK, 2 * CHUNK)).toEqual(Buffer.alloc(2 * CHUNK));
+    await volumes.settleAll();
+    expect(volumes.stats.overlays).toBe(0);
+  }
+});
+
+it('loses nothing whenever the power fails while the log is made shorter', async () => {
+  const logBytesMax = 32 * CHUNK;
+  let rewrites = 0;
+  for (let operations = 1; ; operations++) {
+    const records = new MemoryCatalog();
+    const first = mortalCatalog(records);
+    catalog = first.catalog;
+    fs = new CrashFileSystem();
+    store = new TestStore(CHUNK);
+    volumes = await open({ logBytesMax });
+    const disk = await damagedDisk({ logBytesMax });
+    // Above what is damaged, in overlays of their own: a part of a chunk that only the overlay below holds, and one anew.
+    await write(disk, 4 * CHUNK, Buffer.alloc(CHUNK, 2));
+    const [old, other] = [await fork(disk), await volumes.create({ size: 8 * CHUNK }, none)];
+    await write(disk, 4 * CHUNK + 100, Buffer.alloc(CHUNK, 3));
+    let left = operations;
+    let crashed: CrashFileSystem | undefined;
+    fs.faults.before = () => {
+      if (crashed !== undefined || left-- > 0) return;
+      rewrites += volumes.stats.logRewrites;
+      first.kill();
+      crashed = fs.crash(() => 0.5);
+    };
+    let flushed = 0;
+    for (let i = 1; i <= 45; i++) {
+      const value = Buffer.alloc(CHUNK, 10 + i);
+      // Both at once: the one that is damaged is written to while its overlays are appended anew.
+      const part = write(disk, 4 * CHUNK + 200, value.subarray(0, 10));
+      const both = [part, write(other, 0, value)];
+      const done = await Promise.allSettled(both);
+      if (crashed !== undefined || done.some(({ status }) => status === 'rejected')) break;
+      flushed = i;
+    }
+    const hasCrashed = crashed !== undefined;
+    void volumes.close().catch(() => undefined);
+    if (!hasCrashed) break;
+    fs = crashed!;
+    store = store.crash();
+    catalog = mortalCatalog(records).catalog;
+    volumes = await open({ logBytesMax });
+    store.damaged.clear();
+    const bytes = patched(bases, [2 * CHUNK + 50, 100, 7], [4 * CHUNK, CHUNK, 2]);
+    expect(await read(old, 0, 8 * CHUNK)).toEqual(bytes);
+    const found = await read(disk, 0, 8 * CHUNK);
+    const now = found[4 * CHUNK + 200]!;
+    expect([flushed, flushed + 1]).toContain(now === 3 ? 0 : now - 10);
+    expect(found).toEqual(patched(bytes, [4 * CHUNK + 100, CHUNK, 3], [4 * CHUNK + 200, 10, now]));
+    const otherNow = (await read(other, 0, 1))[0]!;
+    expect([flushed, flushed + 1]).toContain(otherNow === 0 ? 0 : otherNow - 10);
+    await volumes.settleAll();
+    await volumes.close();
+  }
+  expect(rewrites).toBeGreaterThan(5);
+}, 60_000);

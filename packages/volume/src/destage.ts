@@ -18,6 +18,7 @@ import { resizeTree, updateTree, type Root } from '@pando/tree';
 import type { Engine } from './engine.ts';
 import { findChunk, unresolvedOf, type Layer } from './layer.ts';
 import { makeWhole } from './layer-read.ts';
+import { relieveLog } from './log-relief.ts';
 import { ZERO, isBaseless } from './overlay.ts';
 
 /** Chunks handed to the store at once, and how many such batches are under way. */
@@ -36,6 +37,8 @@ export class Destager {
   readonly #destageAfterMs: number;
   readonly #stop = new AbortController();
   #woken: (() => void) | undefined;
+  /** Length of the log after it was relieved, and from when on that may be done again. */
+  #relieved = { bytes: 0, after: 0 };
   #running: Promise<void> | undefined;
   #waiters: { layer: Layer; resolve: () => void; reject: (error: Error) => void }[] = [];
 
@@ -76,6 +79,7 @@ export class Destager {
     while (!signal.aborted) {
       const layer = this.#next();
       if (layer === undefined) {
+        if (await this.#relieve()) continue;
         this.#refuseWhenStuck();
         // A quiet store ends up with an empty log, also when the last release came while a group was written.
         if (this.#engine.pending.length === 0 && this.#engine.log.bytes > 0) {
@@ -113,6 +117,32 @@ export class Destager {
       return tight || due || layer.number <= wanted ? layer : undefined;
     }
     return undefined;
+  }
+
+  /**
+   * Called when nothing can be destaged now: when the log is half full, and damage is what keeps it, what is still needed
+   * is appended anew. Only where that frees at least half of it, and a quarter of its maximum has come since
+   * the last time: so it costs less than what guests write.
+   */
+  async #relieve(): Promise<boolean> {
+    const engine = this.#engine;
+    const { log, logBytesMax, pending } = engine;
+    if (engine.failure !== undefined || log.failure !== undefined) return false;
+    if (log.bytes * 2 <= logBytesMax || !pending.some((layer) => layer.trouble?.error.kind === 'data'))
+      return false;
+    const { bytes, after } = this.#relieved;
+    if (log.bytes < bytes + logBytesMax / 4 || engine.clock.monotonic() < after) return false;
+    if (engine.pool.usedBytes * 2 > log.bytes) return false;
+    try {
+      await relieveLog(engine);
+      this.#relieved = { bytes: log.bytes, after: 0 };
+      if (isDamage(engine.room.refusal)) engine.room.refuse(undefined);
+      return true;
+    } catch {
+      // A full disk, or one that has failed, which the log or the catalog says itself.
+      this.#relieved = { bytes: 0, after: engine.clock.monotonic() + RETRY_DAMAGED_MS };
+      return false;
+    }
   }
 
   /** Called when nothing can be destaged now: writers that wait for room would wait until somebody repairs what is damaged. */

@@ -4,7 +4,7 @@
  *
  * Invariants:
  * - `pending` holds every layer that is not committed, in the order in which their overlays were opened; the log
- *   is kept from the first of them on.
+ *   is kept from the first position of any of them on.
  * - Records of disks change in one commit at a time (`exclusively`), built from the layers as they are then; only
  *   commits that add disks may share a sync with each other (`adding`).
  */
@@ -51,6 +51,10 @@ export class Engine {
   lastOverlay = 0;
   writtenBytes = 0;
   destagedBytes = 0;
+  /** Times that the log was relieved, since start. */
+  logRewrites = 0;
+  /** While set, writers wait as they do for room. */
+  holdsWriters = false;
   /** Counts the instants of forks. */
   instant = 0;
   /** While it refuses, guests' writes are refused as well. */
@@ -68,7 +72,7 @@ export class Engine {
     this.pool = pool;
     this.edges = new EdgeBases(pool.chunkBytes);
     this.logBytesMax = logBytesMax;
-    this.room = new Room(() => pool.exhausted || this.log.bytes > logBytesMax);
+    this.room = new Room(() => this.holdsWriters || pool.exhausted || this.log.bytes > logBytesMax);
     pool.onFreed = () => this.room.open();
   }
 
@@ -80,6 +84,7 @@ export class Engine {
   get congested(): boolean {
     return (
       this.space?.refusal !== undefined ||
+      this.holdsWriters ||
       this.pool.exhausted ||
       this.log.pendingBytes > LOG_PENDING_BYTES_MAX ||
       this.log.bytes > this.logBytesMax
@@ -162,9 +167,10 @@ export class Engine {
    * space, nothing else, and the next release tries again.
    */
   async releaseLog(): Promise<void> {
-    const first = this.pending[0];
+    let first = this.log.nextPosition;
+    for (const layer of this.pending) first = Math.min(first, layer.firstPosition);
     try {
-      await this.log.release(first === undefined ? this.log.nextPosition : first.firstPosition);
+      await this.log.release(first);
       this.releaseTrouble = undefined;
     } catch (error) {
       this.releaseTrouble = error as PandoError;

@@ -131,6 +131,23 @@ export class Overlay {
     return this.#known.size === 0 ? chunks : chunks.filter((chunk) => !this.#known.has(chunk));
   }
 
+  /** Numbers of all chunks that have an entry, in no order. */
+  chunks(): readonly number[] {
+    return [...this.#entries.keys()];
+  }
+
+  /** The slot that `find` has answered, of a baseless chunk too. */
+  slotOf(found: number): number {
+    return isBaseless(found) ? BASELESS - found : found;
+  }
+
+  /** What is known of a baseless chunk: pairs of the first byte and that after the last one. */
+  knownOf(chunk: number): readonly (readonly [number, number])[] {
+    const known = this.#known.get(chunk);
+    if (known === undefined) return [];
+    return Array.from({ length: known.count }, (_, i) => [known.startOf(i), known.endOf(i)] as const);
+  }
+
   /** Start, end pairs of the zeroed ranges; entries count before them. */
   zeroRanges(): Float64Array {
     return this.#zeros.toPairs();

@@ -123,7 +123,8 @@ export class Recovery {
       this.#layers.set(record.overlay, layer);
     }
     layer.setSize(record.size, engine.chunkBytes);
-    layer.firstPosition = record.position;
+    // Opened again when the log was relieved: whether all of it came again is not known.
+    if (!this.#opened.has(record.overlay)) layer.firstPosition = record.position;
     this.#opened.add(record.overlay);
   }
 

@@ -152,6 +152,8 @@ export interface VolumeStats {
   readonly full: boolean;
   /** Set for good after a failed sync: no more writes are taken. */
   readonly failure: PandoError | undefined;
+  /** Times since start that writes which damage keeps out of the tree were appended to the log anew, to free what lies before them. */
+  readonly logRewrites: number;
   /** Disks whose overlays cannot be destaged because of damage; their writes stay in the log. */
   readonly damaged: readonly DiskNumber[];
 }

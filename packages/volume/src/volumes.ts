@@ -84,6 +84,7 @@ class AllVolumes implements Volumes {
       writtenBytes: engine.writtenBytes,
       destagedBytes: engine.destagedBytes,
       full: engine.space?.refusal !== undefined || engine.room.refusal?.code === 'store-full',
+      logRewrites: engine.logRewrites,
       failure: engine.failure ?? engine.log.failure,
       damaged: engine.pending.flatMap((layer) =>
         layer.trouble === undefined ? [] : [...layer.disks].map((disk) => disk.number),

@@ -151,7 +151,7 @@ export class FakeVolumes implements Volumes {
 
   get stats(): VolumeStats {
     const zeros = { overlayBytes: 0, overlays: 0, writtenBytes: 0, destagedBytes: 0, logBytes: 12_345 };
-    return { ...zeros, full: false, failure: undefined, damaged: [] };
+    return { ...zeros, full: false, failure: undefined, logRewrites: 0, damaged: [] };
   }
 
   close(): Promise<void> {

@@ -46,7 +46,8 @@ class ModelDisk {
       const within = (offset + done) % SECTOR;
       const count = Math.min(SECTOR - within, data.byteLength - done);
       const history = this.sectors[sector]!;
-      for (const version of this.doubtful.has(sector) ? [...history] : history.slice(-1)) {
+      const isPart = count < SECTOR;
+      for (const version of isPart && this.doubtful.has(sector) ? [...history] : history.slice(-1)) {
         const next = Buffer.from(version);
         data.copy(next, within, done, done + count);
         history.push(next);
@@ -235,12 +236,16 @@ export async function runCrashModel(
           const handle = await volumes.open(number);
           const zero = random() < 0.3;
           const data = zero ? Buffer.alloc(length) : Buffer.from(fillRandom(random, new Uint8Array(length)));
+          const before = disk.sectors.map((history) => history.length);
           // From here on either is allowed, acknowledged or not.
           disk.write(offset, data);
           if (
             !(await allowed(async () => (zero ? handle.zero(offset, length) : handle.write(offset, data))))
           ) {
-            disk.doubt(offset, length);
+            // What is refused for damage is so before anything of it is in the log.
+            if (options.damages === true)
+              for (const [sector, count] of before.entries()) disk.sectors[sector]!.length = count;
+            else disk.doubt(offset, length);
           }
           if (random() < 0.3) {
             const versions = disk.sectors.map((history) => history.length);
