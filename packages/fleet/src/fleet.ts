@@ -8,7 +8,7 @@ import { attach, listExports } from './attach.ts';
 import { Attachments } from './attachments.ts';
 import { createBackup, deleteBackup, getBackup, listBackups } from './backups.ts';
 import type { FleetContext } from './context.ts';
-import { idSource } from './ids.ts';
+import { idSource, newestIdMs } from './ids.ts';
 import { Imports } from './imports.ts';
 import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 import { Locks, Reservations } from './locks.ts';
@@ -50,7 +50,8 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     reservations: new Reservations(),
     attachments: new Attachments(clock, limits),
     closing: closing.signal,
-    newId: idSource(clock, random),
+    // Not by the clock alone: it may have been set back since the last start.
+    newId: idSource(clock, random, await newestIdMs(catalog)),
   };
   const imports = new Imports();
   const space = new Space(ctx, account);

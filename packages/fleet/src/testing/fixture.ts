@@ -17,10 +17,11 @@ export const START_MS = 1_795_168_800_000;
 /** Time goes by only when a test says so; sleeps end when it has come. */
 export class TestClock implements Clock {
   #now = START_MS;
+  #jumped = 0;
   #sleeping: { until: number; wake: () => void }[] = [];
 
   now(): number {
-    return this.#now;
+    return this.#now + this.#jumped;
   }
 
   monotonic(): number {
@@ -32,6 +33,11 @@ export class TestClock implements Clock {
       signal?.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
       this.#sleeping.push({ until: this.#now + ms, wake: resolve });
     });
+  }
+
+  /** Sets the wall clock forward, or back; no time goes by. */
+  jump(ms: number): void {
+    this.#jumped += ms;
   }
 
   advance(ms: number): void {
