@@ -4,6 +4,7 @@
  */
 import { SeededRandom, testSeed } from '@pando/block-device/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { checkCollection, checkRoots, space, untilLogEmpty, type Space } from '../crash/accounts.ts';
 import { Load } from '../crash/load.ts';
 import { SectorModel, sectorBytes } from '../crash/sectors.ts';
 import { emptyTags, World } from '../crash/world.ts';
@@ -13,37 +14,25 @@ import { TestServer } from '../support/server.ts';
 const CLIENTS = 3;
 const LOAD_MS = 12_000;
 const SIZES = [3 * MiB + 512, 2 * MiB - 512, 1200 * 1024];
-/** Overlays rest for three seconds, then they are destaged; the log is empty when nothing rests any more. */
-const QUIET_MS_MAX = 60_000;
-/** How much larger than a fresh store: compaction leaves segments alone of which more than three quarters are alive. */
-const OVERHEAD = 1.2;
-/** Of small stores: segment headers, footers, and nodes that share no run. */
-const OVERHEAD_BYTES = MiB / 4;
+/** A collection leaves segments alone of which more than this share is alive: as COMPACT_BELOW_DEFAULT of the gc room. */
+const LEFT_ALONE_ABOVE = 0.75;
+/**
+ * How much more the same chunks may take than in a fresh store. There neighbours of a disk stand in one run; here runs hold
+ * what was written together. With 18 seeds the live bytes were between 0.998 and 1.002 of those of a fresh store.
+ */
+const PACKING = 1.1;
 
-interface Space {
-  readonly storedBytes: number;
-  readonly garbageBytes: number;
-  readonly logBytes: number;
-  readonly dataStoredBytes: number;
-  readonly metadataBytes: number;
+/** What is stored when all is destaged and all garbage collected. */
+async function collected(server: TestServer): Promise<Space> {
+  await untilLogEmpty(server);
+  await server.rest.job('/gc', { thorough: true });
+  const report = await space(server);
+  expect(report.garbageBytes).toBe(0);
+  return report;
 }
 
-async function space(server: TestServer): Promise<Space> {
-  return (await server.rest.must('GET', '/report/space')) as Space;
-}
-
-/** Bytes of segments when all is destaged and collected. */
-async function quietBytes(server: TestServer): Promise<number> {
-  const deadline = performance.now() + QUIET_MS_MAX;
-  for (;;) {
-    if ((await space(server)).logBytes === 0) break;
-    if (performance.now() > deadline) throw new Error('the log is not empty');
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
-  await server.rest.job('/gc');
-  await server.rest.job('/gc');
-  const { dataStoredBytes, metadataBytes, garbageBytes } = await space(server);
-  return dataStoredBytes + metadataBytes + garbageBytes;
+function liveBytes({ dataStoredBytes, metadataBytes }: Space): number {
+  return dataStoredBytes + metadataBytes;
 }
 
 describe('garbage collection', () => {
@@ -94,7 +83,13 @@ describe('garbage collection', () => {
     await mustVerify(server);
     expect(world.writes).toBeGreaterThan(500);
 
-    const used = await quietBytes(server);
+    // Roots, chunks and bytes are those of the contents and no others: exactly, whatever the load was.
+    await checkRoots(server, world);
+    const used = await checkCollection(server, world, { thorough: false });
+    const live = liveBytes(used);
+    expect(used.garbageBytes).toBeLessThanOrEqual((live + used.garbageBytes) * (1 - LEFT_ALONE_ABOVE));
+    await checkCollection(server, world, { thorough: true });
+
     // The same contents, written once into a store that held nothing else.
     const copied = new Set<string>();
     for (const { disks } of [...world.vms.values(), ...world.backups.values()]) {
@@ -106,9 +101,11 @@ describe('garbage collection', () => {
         await importVm(fresh, name, bytes);
       }
     }
-    const least = await quietBytes(fresh);
-    console.log(`${used} bytes after the load, ${least} in a fresh store; ${world.writes} writes`);
-    expect(used).toBeLessThan(least * OVERHEAD + OVERHEAD_BYTES);
+    const least = liveBytes(await collected(fresh));
+    console.log(
+      `${live} bytes and ${used.garbageBytes} of garbage after the load, ${least} in a fresh store; ${world.writes} writes`,
+    );
+    expect(live).toBeLessThan(least * PACKING);
     await world.check(server);
     await mustVerify(server);
   });
@@ -122,12 +119,16 @@ describe('garbage collection', () => {
     await client.write(512, kept);
     await client.write(16 * MiB + 1536, file);
     await client.flush();
-    const before = await quietBytes(fresh);
+    const before = await collected(fresh);
     await client.zero(16 * MiB + 1536, file.length);
     await client.close();
-    const after = await quietBytes(fresh);
-    expect(before - after).toBeGreaterThan(file.length * 0.98);
-    expect(before - after).toBeLessThan(file.length * 1.05);
+    const after = await collected(fresh);
+    // The file begins and ends inside of a chunk.
+    expect(before.uniqueBytes - after.uniqueBytes).toBe(file.length + 4096);
+    // Random bytes do not compress; what else is stored was packed anew, a little better or worse.
+    const freed = liveBytes(before) - liveBytes(after);
+    expect(freed).toBeGreaterThan(file.length * 0.9);
+    expect(freed).toBeLessThan(file.length * 1.1);
     const disk = await readExport(fresh, 'guest/disk0');
     expect(Buffer.compare(disk.subarray(512, 512 + kept.length), kept)).toBe(0);
     disk.fill(0, 512, 512 + kept.length);
