@@ -9,7 +9,7 @@
  */
 import { isPandoError } from '@pando/common';
 import { saveSuspects } from './recovery.ts';
-import { runKey } from './run-cache.ts';
+import { runKey, segmentOfKey } from './run-cache.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
 import type { ChunkIndex } from './types.ts';
 
@@ -36,6 +36,13 @@ export class DamagedRuns {
   has(segment: number, runOffset: number): boolean {
     if (this.#runs.size === 0 && this.#segments.size === 0) return false;
     return this.#runs.has(runKey(segment, runOffset)) || this.#segments.has(segment);
+  }
+
+  /** Segments in which something is known to be damaged. */
+  segments(): Set<number> {
+    const all = new Set(this.#segments);
+    for (const key of this.#runs) all.add(segmentOfKey(key));
+    return all;
   }
 
   add(segment: number, runOffset: number): void {

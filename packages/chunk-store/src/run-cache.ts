@@ -13,6 +13,11 @@ export function runKey(segment: number, runOffset: number): number {
   return segment * 2 ** 27 + runOffset;
 }
 
+/** The segment in such a key. */
+export function segmentOfKey(key: number): number {
+  return Math.floor(key / 2 ** 27);
+}
+
 export class CachedRun {
   readonly key: number;
   readonly raw: Uint8Array;

@@ -199,23 +199,43 @@ export interface StoreStats {
   readonly damagedRuns: number;
 }
 
+/** How far a verification has come: small plain values, to be kept somewhere and handed to another one. */
+export interface VerifyPosition {
+  /** Segments with lower numbers have been verified. */
+  readonly next: number;
+  /** Those of them in which something was found; whoever goes on looks at them again, so what it was need not be kept. */
+  readonly damagedSegments: readonly number[];
+  /** Chunks that were hashed so far, and bytes of the segments. */
+  readonly chunks: number;
+  readonly bytes: number;
+}
+
 export interface VerifyOptions {
   /** Read headers and footers only: no chunk is read or hashed. */
   readonly quick?: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: (doneBytes: number, allBytes: number) => void;
+  /**
+   * Go on where another one was: what it has verified and found good is not read again, unless damage in it has become
+   * known since. Segments that are gone by now are no problem, what was moved out of them is in later ones.
+   */
+  readonly from?: VerifyPosition;
+  /** Called after each segment with how far it is. */
+  readonly onPosition?: (position: VerifyPosition) => void;
   /** Awaited after so many bytes were read: whoever wants verification to go slowly takes its time here. */
   readonly pace?: (bytes: number, signal?: AbortSignal) => Promise<void>;
 }
 
 export interface VerifyReport {
-  /** Chunks that were hashed. */
+  /** Chunks that were hashed, those before `from` included. */
   readonly chunks: number;
   /** Bytes of the segments that were verified. */
   readonly bytes: number;
   readonly damaged: readonly { segment: number; offset: number; problem: string }[];
   /** Damaged places that are not named. */
   readonly moreDamaged: number;
+  /** For one that is to go on from here: with what came since, and what is damaged. */
+  readonly position: VerifyPosition;
   /** Looks chunks up and knows which of them were found damaged. Valid until the next collection frees something. */
   readonly finder: ChunkFinder;
 }

@@ -20,6 +20,7 @@ import {
   RUN_HEADER_BYTES,
 } from './segment-format.ts';
 import { SCAN_BYTES } from './limits.ts';
+import { VerifyWay } from './verify-way.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
 import type { ChunkIndex, SegmentStorage, VerifyOptions, VerifyReport } from './types.ts';
 
@@ -44,21 +45,30 @@ interface Damage {
   readonly problem: string;
 }
 
-/** Verifies all segments that exist when it begins. @throws the signal's reason */
+/** Verifies all segments that exist when it begins, and were not verified before `from`. @throws the signal's reason */
 export async function verifyStore(
   context: VerifyContext,
   options: VerifyOptions,
 ): Promise<Omit<VerifyReport, 'finder'>> {
-  const { signal, onProgress } = options;
-  const segments = context.table.all();
-  const allBytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
+  const { signal, onProgress, onPosition, from } = options;
+  const way = new VerifyWay(context.table, from, context.damaged.segments());
+  const segments = context.table.all().filter((segment) => way.leadsTo(segment));
+  // What is looked at once more has been counted.
+  const allBytes = segments.reduce(
+    (sum, segment) => sum + (way.isAgain(segment) ? 0 : segment.bytes),
+    way.bytes,
+  );
   const damaged: Damage[] = [];
   let moreDamaged = 0;
-  let chunks = 0;
-  let bytes = 0;
+  let chunks = way.chunks;
+  let bytes = way.bytes;
   for (const segment of segments) {
     signal?.throwIfAborted();
-    const check = new SegmentCheck(context, segment, options, (done) => onProgress?.(bytes + done, allBytes));
+    const isAgain = way.isAgain(segment);
+    const isSealed = segment.contents === undefined;
+    const check = new SegmentCheck(context, segment, options, (done) => {
+      onProgress?.(isAgain ? bytes : bytes + done, allBytes);
+    });
     try {
       await check.run();
     } catch (error) {
@@ -66,17 +76,22 @@ export async function verifyStore(
       const problem = error instanceof Error ? error.message : String(error);
       check.damaged.push({ segment: segment.number, offset: 0, problem });
       context.lost.addSegment(segment.number);
+      context.damaged.addSegment(segment.number);
     }
-    bytes += segment.bytes;
+    if (!isAgain) bytes += segment.bytes;
     onProgress?.(bytes, allBytes);
     // A collection may have removed it while it was read: then nothing that was found means anything.
-    if (segment.condemned || context.table.get(segment.number) !== segment) continue;
-    chunks += check.chunks;
-    const room = DAMAGED_MAX - damaged.length;
-    damaged.push(...check.damaged.slice(0, room));
-    moreDamaged += check.moreDamaged + Math.max(0, check.damaged.length - room);
+    const isGone = segment.condemned || context.table.get(segment.number) !== segment;
+    if (!isGone) {
+      if (!isAgain) chunks += check.chunks;
+      const room = DAMAGED_MAX - damaged.length;
+      damaged.push(...check.damaged.slice(0, room));
+      moreDamaged += check.moreDamaged + Math.max(0, check.damaged.length - room);
+    }
+    way.pass(segment, { isSealed, isDamaged: !isGone && check.damaged.length > 0, chunks, bytes });
+    onPosition?.(way.position);
   }
-  return { chunks, bytes, damaged, moreDamaged };
+  return { chunks, bytes, damaged, moreDamaged, position: way.position };
 }
 
 class SegmentCheck {
