@@ -11,7 +11,7 @@ import { FOUND, IN_FLIGHT, type ChunkLocator } from './chunk-locator.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
 import type { FreshChunks } from './fresh-chunks.ts';
 import type { NodeCache } from './node-cache.ts';
-import { KIND_DATA, KIND_NODE } from './segment-format.ts';
+import { KIND_ANCHOR, KIND_DATA, KIND_NODE } from './segment-format.ts';
 import type { SegmentLog } from './segment-log.ts';
 import { batchChunks, type Slab } from './slab.ts';
 import type { WorkerPool } from './worker-pool.ts';
@@ -25,6 +25,9 @@ export type OnHit = (
   isNode: boolean,
   level: number,
 ) => void;
+
+/** The level that stands for anchors: chunks as long as nodes, without children, in runs of their own kind. */
+export const ANCHOR_LEVEL = -1;
 
 /** What a session lets the writer know of itself. */
 export interface BatchOwner {
@@ -57,7 +60,7 @@ export class BatchWriter {
     this.#parts = parts;
   }
 
-  /** Hashes and stores `count` chunks; resolves to their ids once they are looked up. `level` 0: data. */
+  /** Hashes and stores `count` chunks; resolves to their ids once they are looked up. `level` 0: data; or ANCHOR_LEVEL. */
   async write(owner: BatchOwner, chunks: Uint8Array, count: number, level: number): Promise<Uint8Array> {
     const chunkBytes = level === 0 ? this.#parts.chunkBytes : NODE_BYTES;
     if (chunks.byteLength < count * chunkBytes) {
@@ -116,7 +119,7 @@ export class BatchWriter {
         await wait.catch(() => undefined);
       // From here to the end of the try block is one turn of the event loop: a collection that begins
       // sees a batch either not looked up (then its barrier sees the hits) or pinned.
-      owner.lookedUp(slab.ids, count, level === 0 ? undefined : chunks, level);
+      owner.lookedUp(slab.ids, count, level > 0 ? chunks : undefined, level);
       ids.set(slab.ids.subarray(0, count * ID_BYTES), first * ID_BYTES);
       if (level > 0) this.#keepNodes(slab, count);
       let settle = (): void => undefined;
@@ -176,7 +179,8 @@ export class BatchWriter {
     const { locator, damaged } = this.#parts;
     const segment = locator.segment!;
     if (segment.condemned || damaged.has(segment.number, locator.runOffset)) return false;
-    if (segment.candidate) this.onHit?.(segment.number, locator.slot, ids, offset, level > 0, level);
+    if (segment.candidate)
+      this.onHit?.(segment.number, locator.slot, ids, offset, level > 0, Math.max(0, level));
     return true;
   }
 
@@ -190,7 +194,7 @@ export class BatchWriter {
     settle: () => void,
   ): void {
     this.#inFlight.add(settled);
-    this.store(slab, count, chunkBytes, level === 0 ? KIND_DATA : KIND_NODE)
+    this.store(slab, count, chunkBytes, kindOf(level))
       .then(
         (bytes) => owner.stored(bytes),
         (error: unknown) => this.#failed(slab, count, error),
@@ -217,4 +221,9 @@ export class BatchWriter {
       }
     }
   }
+}
+
+function kindOf(level: number): number {
+  if (level === ANCHOR_LEVEL) return KIND_ANCHOR;
+  return level === 0 ? KIND_DATA : KIND_NODE;
 }

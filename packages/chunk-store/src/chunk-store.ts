@@ -8,6 +8,7 @@ import {
   type SpaceGuard,
 } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
+import { listAnchors } from './anchors.ts';
 import { prepareCodec } from './codec.ts';
 import { BatchWriter, type OnHit } from './batch-writer.ts';
 import { ChunkLocator } from './chunk-locator.ts';
@@ -183,6 +184,10 @@ class LocalChunkStore implements ChunkStore {
 
   readChunk(ids: Uint8Array, offset: number): Promise<Uint8Array> {
     return this.#source.readChunk(ids, offset);
+  }
+
+  anchors(): Promise<Uint8Array> {
+    return listAnchors({ ...this.#options, table: this.#table });
   }
 
   openSession(options?: { readonly usesReserve?: boolean }): WriteSession {

@@ -22,6 +22,8 @@ export const CODEC_RAW = 0;
 export const CODEC_ZSTD = 1;
 export const KIND_DATA = 0;
 export const KIND_NODE = 1;
+/** Chunks by which something is found again from the segments alone, of NODE_BYTES each. */
+export const KIND_ANCHOR = 2;
 
 const FILE_MAGIC = Buffer.from('PANDOSEG', 'latin1');
 const RUN_MAGIC = 0x4e555250; // "PRUN"
@@ -34,7 +36,7 @@ export function kindNumber(kind: ChunkKind): number {
 
 /** Bytes of one chunk of a run: they are the same within a run. */
 export function chunkBytesOf(kind: number, chunkBytes: number): number {
-  return kind === KIND_NODE ? NODE_BYTES : chunkBytes;
+  return kind === KIND_DATA ? chunkBytes : NODE_BYTES;
 }
 
 function viewOf(bytes: Uint8Array, at: number, length: number): DataView {
@@ -142,7 +144,7 @@ export function decodeRunHeader(
   const count = view.getUint16(6, true);
   const rawBytes = view.getUint32(8, true);
   const storedBytes = view.getUint32(12, true);
-  if (codec > CODEC_ZSTD || kind > KIND_NODE || count === 0) return undefined;
+  if (codec > CODEC_ZSTD || kind > KIND_ANCHOR || count === 0) return undefined;
   if (rawBytes !== count * chunkBytesOf(kind, chunkBytes)) return undefined;
   if (codec === CODEC_RAW ? storedBytes !== rawBytes : storedBytes >= rawBytes) return undefined;
   return {

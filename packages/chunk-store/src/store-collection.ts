@@ -7,14 +7,13 @@
  * reported through the barrier, hits after it do not happen.
  */
 import { ID_BYTES, idToHex, isHole, PandoError } from '@pando/common';
-import { NODE_BYTES } from '@pando/tree';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator } from './chunk-locator.ts';
 import type { BatchWriter } from './batch-writer.ts';
 import { saveSuspects, unindex } from './recovery.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
 import type { RunReader } from './run-reader.ts';
 import { readDirectory, runEntryAt, type SegmentDirectory } from './segment-directory.ts';
-import { KIND_NODE, RUN_ENTRY_BYTES } from './segment-format.ts';
+import { chunkBytesOf, KIND_ANCHOR, KIND_DATA, KIND_NODE, RUN_ENTRY_BYTES } from './segment-format.ts';
 import type { SegmentLog } from './segment-log.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
 import type { SerialQueue } from './serial-queue.ts';
@@ -169,12 +168,12 @@ export class StoreCollection implements Collection {
     return slots;
   }
 
-  /** Appends copies of slots in new runs, nodes and data apart. Resolves to the bytes appended. */
+  /** Appends copies of slots in new runs, each kind by itself. Resolves to the bytes appended. */
   async #copy(segment: Segment, directory: SegmentDirectory, slots: readonly number[]): Promise<number> {
     const runs = directory.runTable.byteLength / RUN_ENTRY_BYTES;
     let bytes = 0;
-    for (const kind of [0, KIND_NODE]) {
-      const chunkBytes = kind === KIND_NODE ? NODE_BYTES : this.#parts.chunkBytes;
+    for (const kind of [KIND_DATA, KIND_NODE, KIND_ANCHOR]) {
+      const chunkBytes = chunkBytesOf(kind, this.#parts.chunkBytes);
       const batchMax = batchChunks(chunkBytes);
       let batch: { slot: number; run: number }[] = [];
       let next = 0;

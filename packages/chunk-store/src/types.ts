@@ -114,6 +114,11 @@ export interface WriteSession extends ChunkWriter {
    * builder is the source. Without one, the session remembers every id it handed out.
    */
   setPinSource(source: PinSource): void;
+  /**
+   * Stores one chunk of 4,096 bytes that `ChunkStore.anchors` finds again, also in a store of which nothing but the
+   * segments is left. Resolves to its id.
+   */
+  writeAnchor(anchor: Uint8Array): Promise<Uint8Array>;
   /** Every chunk of this session so far is durable and in the index when it resolves. @throws store-full, store-failed */
   flush(): Promise<void>;
   /** Ends the session: after the root is in the catalog, or when it is given up. Idempotent. */
@@ -279,7 +284,10 @@ export interface ChunkStore extends ChunkReader {
     ) => void,
   ): Collection;
 
-  /** Reads one chunk of either kind by id (tools, verification). A fresh copy, owned by the caller. */
+  /** Ids of all anchors in the segments, count × 32 bytes, as a rule the oldest first. Reads the ends of all segments. */
+  anchors(): Promise<Uint8Array>;
+
+  /** Reads one chunk of any kind by id (tools, verification). A fresh copy, owned by the caller. */
   readChunk(ids: Uint8Array, offset: number): Promise<Uint8Array>;
 
   /**

@@ -1,6 +1,7 @@
 /** A session of writes: what it counts, pins and has been told of failures. The work is done by the BatchWriter. */
 import { PandoError, type SpaceGuard } from '@pando/common';
-import type { BatchOwner, BatchWriter } from './batch-writer.ts';
+import { NODE_BYTES } from '@pando/tree';
+import { ANCHOR_LEVEL, type BatchOwner, type BatchWriter } from './batch-writer.ts';
 import { PinSet } from './pin-set.ts';
 import type { SegmentLog } from './segment-log.ts';
 import type { PinSource, SessionCounts, WriteSession } from './types.ts';
@@ -49,6 +50,12 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
 
   writeChunks(chunks: Uint8Array, count: number): Promise<Uint8Array> {
     return this.#call(chunks, count, 0);
+  }
+
+  writeAnchor(anchor: Uint8Array): Promise<Uint8Array> {
+    if (anchor.byteLength !== NODE_BYTES)
+      return Promise.reject(new PandoError('internal', `an anchor has ${NODE_BYTES} bytes`));
+    return this.#call(anchor, 1, ANCHOR_LEVEL);
   }
 
   async flush(): Promise<void> {

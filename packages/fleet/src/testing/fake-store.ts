@@ -55,6 +55,11 @@ export class FakeSession implements WriteSession {
     }
   }
 
+  /** Of no use to what is tested with it. */
+  writeAnchor(): Promise<Uint8Array> {
+    return Promise.reject(new Error('there are no anchors here'));
+  }
+
   async flush(): Promise<void> {
     await this.#store.beforeFlush?.();
     this.flushed++;
