@@ -4,7 +4,8 @@
  */
 import { PandoError } from '@pando/common';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Catalog, CatalogOperation, CatalogSnapshot } from './types.ts';
+import { decodeStored } from './records.ts';
+import type { Catalog, CatalogOperation, CatalogSnapshot, RecordName, StoredRecord } from './types.ts';
 
 export interface CatalogFixture {
   catalog: Catalog;
@@ -175,6 +176,41 @@ export function catalogConformance(name: string, make: () => Promise<CatalogFixt
       await catalog.commit(all.map((key, n) => put('t', key, n)));
       expect(await keys('t')).toEqual(all.slice(0, 100));
       expect(await keys('t', { limit: 5000 })).toEqual(all);
+    });
+
+    test('a snapshot lists the records of all tables as they are stored, by stored key, between two names', async () => {
+      const tables = ['a', 'b', 'b-c', 'catalog-mess', 'catalog-metal', 'z', '~x'];
+      const all = tables.flatMap((table) => KEYS_IN_ORDER.map((key) => ({ table, key })));
+      await catalog.commit(all.map(({ table, key }, n) => put(table, key, n)).reverse());
+      const snapshot = catalog.snapshot();
+      await catalog.commit([remove('a', 'a'), put('b', 'new', 1)]);
+      const stored = async (range?: Parameters<CatalogSnapshot['stored']>[0]): Promise<StoredRecord[]> => {
+        const records: StoredRecord[] = [];
+        for await (const part of snapshot.stored(range)) records.push(...part);
+        return records;
+      };
+      const names = (records: readonly StoredRecord[]): unknown[] =>
+        records.map(({ table, key }) => ({ table, key }));
+      const found = await stored();
+      expect(names(found)).toEqual(all);
+      expect(found.map((record) => decodeStored(record))).toEqual(all.map((_, n) => ({ version: 1, n })));
+      const from = { table: 'b', key: 'aa' };
+      const to = { table: 'z', key: 'Ω' };
+      const index = (name: RecordName): number =>
+        all.findIndex(({ table, key }) => table === name.table && key === name.key);
+      expect(names(await stored({ from, to }))).toEqual(all.slice(index(from), index(to)));
+      expect(names(await stored({ from }))).toEqual(all.slice(index(from)));
+      expect(names(await stored({ to: { table: '~', key: '' } }))).toEqual(
+        all.slice(0, -KEYS_IN_ORDER.length),
+      );
+      expect(await stored({ from: to, to: from })).toEqual([]);
+      const damaged = {
+        ...found[7]!,
+        value: Uint8Array.from(found[7]!.value, (byte, i) => (i === 9 ? byte ^ 1 : byte)),
+      };
+      expect(() => decodeStored(damaged)).toThrow(/table "a", key/);
+      expect(() => decodeStored({ ...found[7]!, key: 'other' })).toThrow(/table "a", key "other"/);
+      await snapshot.close();
     });
 
     test('a snapshot sees what had resolved and nothing that came after, over many records', async () => {

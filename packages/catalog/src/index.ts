@@ -1,4 +1,4 @@
 export { openLevelCatalog } from './level-catalog.ts';
 export { MemoryCatalog } from './memory-catalog.ts';
-export { checkRecord } from './records.ts';
+export { checkRecord, decodeStored } from './records.ts';
 export type * from './types.ts';

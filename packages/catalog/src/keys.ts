@@ -12,6 +12,7 @@ export const KEY_BYTES_MAX = 4096;
 
 /** The catalog's own table: no caller may name it. */
 export const META_TABLE = 'catalog-meta';
+const META_PREFIX = Buffer.from(META_TABLE + SEPARATOR, 'utf8');
 
 /**
  * The bytes under which a record lies.
@@ -34,6 +35,17 @@ export function keyBytes(table: string, key: string): Buffer {
 /** The key without its table. */
 export function keyText(bytes: Buffer, table: string): string {
   return bytes.toString('utf8', Buffer.byteLength(table) + 1);
+}
+
+/** Table and key of stored bytes. */
+export function recordName(bytes: Buffer): { readonly table: string; readonly key: string } {
+  const end = bytes.indexOf(0);
+  return { table: bytes.toString('utf8', 0, end), key: bytes.toString('utf8', end + 1) };
+}
+
+/** Whether stored bytes are the key of a record of the catalog's own. */
+export function isMeta(bytes: Buffer): boolean {
+  return bytes.subarray(0, META_PREFIX.byteLength).equals(META_PREFIX);
 }
 
 /** Table and key of stored bytes, for messages. */

@@ -6,7 +6,7 @@
  */
 import { directoryBytes, PandoError } from '@pando/common';
 import { CommitQueue } from './commit-queue.ts';
-import { META_TABLE, keyBytes, keyRange, keyText } from './keys.ts';
+import { META_TABLE, isMeta, keyBytes, keyRange, keyText, recordName } from './keys.ts';
 import {
   ENCODINGS,
   LevelDatabase,
@@ -117,6 +117,19 @@ export class LevelCatalog implements Catalog {
             yield { key: keyText(key, table), value: decodeRecord(key, value) };
           if (part.length < WALK_RECORDS) return;
           from = { gt: part.at(-1)![0] };
+        }
+      },
+      async *stored({ from, to } = {}) {
+        const end = to === undefined ? {} : { lt: keyBytes(to.table, to.key) };
+        let start: { gt: Buffer } | { gte: Buffer } =
+          from === undefined ? { gt: Buffer.alloc(0) } : { gte: keyBytes(from.table, from.key) };
+        for (;;) {
+          const bounds = { ...ENCODINGS, ...start, ...end, limit: WALK_RECORDS };
+          const part = await read((level, at) => level.iterator({ ...bounds, snapshot: at }).all());
+          const records = part.filter(([key]) => !isMeta(key));
+          if (records.length > 0) yield records.map(([key, value]) => ({ ...recordName(key), value }));
+          if (part.length < WALK_RECORDS) return;
+          start = { gt: part.at(-1)![0] };
         }
       },
       close: release,

@@ -3,7 +3,7 @@
  * bytes, so that what a caller gets is never what another one holds.
  */
 import { PandoError } from '@pando/common';
-import { keyBytes, keyRange, keyText, type KeyRange } from './keys.ts';
+import { isMeta, keyBytes, keyRange, keyText, recordName, type KeyRange } from './keys.ts';
 import { decodeRecord, encodeRecord } from './records.ts';
 import type { Catalog, CatalogEntry, CatalogOperation, CatalogSnapshot, ListOptions } from './types.ts';
 
@@ -78,6 +78,17 @@ export class MemoryCatalog implements Catalog {
         const [first, end] = positions(opened(), range);
         for (let i = first; i < end; i++) {
           yield await Promise.resolve(entryOf(table, opened()[i]!));
+        }
+      },
+      async *stored({ from, to } = {}) {
+        const first = from === undefined ? 0 : lowerBound(opened(), keyBytes(from.table, from.key));
+        const end = to === undefined ? opened().length : lowerBound(opened(), keyBytes(to.table, to.key));
+        const found = opened().slice(first, Math.max(first, end));
+        const stored = found.filter(({ key }) => !isMeta(key));
+        if (stored.length > 0) {
+          yield await Promise.resolve(
+            stored.map(({ key, value }) => ({ ...recordName(key), value: value.slice() })),
+          );
         }
       },
       close: () => {

@@ -7,7 +7,8 @@
 import { crc32 } from 'node:zlib';
 import { PandoError } from '@pando/common';
 import { Packr } from 'msgpackr';
-import { describeKey } from './keys.ts';
+import { describeKey, keyBytes } from './keys.ts';
+import type { StoredRecord } from './types.ts';
 
 const CRC_BYTES = 4;
 
@@ -56,6 +57,11 @@ export function decodeRecord(key: Buffer, bytes: Buffer): unknown {
     throw new PandoError('catalog-corrupt', `a catalog record has no version: ${describeKey(key)}`);
   }
   return value;
+}
+
+/** What a record says that is stored so. @throws `catalog-corrupt` with table and key, when its CRC is wrong */
+export function decodeStored({ table, key, value }: StoredRecord): unknown {
+  return decodeRecord(keyBytes(table, key), Buffer.from(value.buffer, value.byteOffset, value.byteLength));
 }
 
 /**

@@ -27,11 +27,31 @@ export interface CatalogEntry {
   readonly value: unknown;
 }
 
+/** Where a record lies. */
+export interface RecordName {
+  readonly table: string;
+  readonly key: string;
+}
+
+/** A record as it is stored: for copies of a catalog as a whole. */
+export interface StoredRecord extends RecordName {
+  /** CRC and msgpack (docs/format.md), not checked; the caller's. */
+  readonly value: Uint8Array;
+}
+
 /** A consistent view of one instant. Close it. */
 export interface CatalogSnapshot {
   get(table: string, key: string): Promise<unknown>;
   /** All entries of a table in key order, as they were at the instant of the snapshot. */
   entries(table: string, options?: { readonly prefix?: string }): AsyncIterable<CatalogEntry>;
+  /**
+   * Records of all tables from `from` on, up to `to`, which is not among them, as they are stored; in the order of their stored keys, some
+   * at a time. What the catalog keeps of itself (`catalog-meta`) is not among them.
+   */
+  stored(range?: {
+    readonly from?: RecordName | undefined;
+    readonly to?: RecordName | undefined;
+  }): AsyncIterable<readonly StoredRecord[]>;
   close(): Promise<void>;
 }
 
