@@ -32,7 +32,7 @@ export class LevelDatabase {
   readonly #directory: string;
   readonly #database: Database;
   #state: 'open' | 'full' | 'failed' = 'open';
-  #cause: unknown;
+  #cause: PandoError | undefined;
   /** Where the log must end, when the last write failed for want of room. */
   #cutAt: LogEnd | undefined;
   #reopening: Promise<void> | undefined;
@@ -58,6 +58,11 @@ export class LevelDatabase {
     const database = new LevelDatabase(directory);
     await database.#open();
     return database;
+  }
+
+  /** Why no write is taken any more, if so. */
+  get failure(): PandoError | undefined {
+    return this.#state === 'failed' ? this.#cause : undefined;
   }
 
   /** Applies the operations as one atomic, synced batch, or has no effect. One at a time. */
@@ -149,11 +154,12 @@ export class LevelDatabase {
     } catch (cutError) {
       // Whether the batch is there after a restart is not known: that is what store-failed means.
       this.#state = 'failed';
-      return new PandoError(
+      this.#cause = new PandoError(
         'store-failed',
         'the log of the catalog cannot be cut back after a failed write',
         { cause: cutError },
       );
+      return this.#cause;
     }
   }
 

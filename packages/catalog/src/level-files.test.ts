@@ -7,7 +7,7 @@ import { between, fillRandom, runSeed, seededRandom } from '@pando/common/testin
 import { Level } from 'level';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 
-const FLIPS = 400;
+const FLIPS = 150;
 const seed = runSeed();
 
 describe(`the files of a LevelDB (seed ${seed})`, () => {

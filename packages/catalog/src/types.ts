@@ -5,6 +5,7 @@
  * The catalog knows tables and batches, not what a VM is: what a table holds, and which secondary
  * indexes (tables of their own, written in the same batch) it needs, is decided by its owner.
  */
+import type { PandoError } from '@pando/common';
 
 export type CatalogOperation =
   | { readonly type: 'put'; readonly table: string; readonly key: string; readonly value: unknown }
@@ -55,6 +56,13 @@ export interface CatalogSnapshot {
   close(): Promise<void>;
 }
 
+export interface CatalogDamage {
+  /** Name of a file, or a table and key. */
+  readonly file: string;
+  readonly offset: number;
+  readonly problem: string;
+}
+
 export interface Catalog {
   /** The record, or undefined. @throws `catalog-corrupt` */
   get(table: string, key: string): Promise<unknown>;
@@ -73,5 +81,15 @@ export interface Catalog {
 
   /** Bytes on disk, approximately. */
   bytes(): Promise<number>;
+
+  /** Set for good once commits are refused because a write or sync failed. */
+  readonly failure?: PandoError | undefined;
+
+  /**
+   * Reads all that is stored and names what is damaged, a bounded number of places. Mends nothing. Absent where there are
+   * no files.
+   */
+  verify?(): Promise<CatalogDamage[]>;
+
   close(): Promise<void>;
 }

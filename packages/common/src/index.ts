@@ -13,3 +13,4 @@ export * from './sizes.ts';
 export * from './space-guard.ts';
 export * from './sparse-file.ts';
 export * from './sparse-stream.ts';
+export * from './witness.ts';
