@@ -6,6 +6,7 @@
  *     index/       LevelDB: where chunks are; derived data
  *     segments/    the chunks
  *     log/         the write log
+ *     catalog.commits, log.synced   witnesses: how far catalog and log had come for certain
  *
  * Nothing is written before the lock is held. A directory without store.json becomes a store only when it
  * holds nothing that a creation cut short would not have left.
@@ -50,16 +51,22 @@ export interface DataDirectory {
 const STORE_FILE = 'store.json';
 const TEMPORARY_FILE = 'store.json.new';
 /** What a creation cut short can leave, and what file systems put into their own root. */
-const HARMLESS = new Set(['catalog', TEMPORARY_FILE, 'lost+found']);
+const HARMLESS = new Set(['catalog', 'catalog.commits', TEMPORARY_FILE, 'lost+found']);
 
 /**
  * Opens the directory, or makes a store in it when it is empty or missing.
- * @throws `store-foreign`, `store-newer`, `store-locked`, `store-missing` (unless `create`), `store-full`, `request-invalid` for a chunkBytes
+ * @throws `store-foreign`, `store-newer`, `store-locked`, `store-missing` (unless `create`), `store-full`, `catalog-corrupt`, `request-invalid` for a chunkBytes
  * that the store does not have or that no store can have
  */
 export async function openDataDirectory(
   path: string,
-  options: { readonly clock: Clock; readonly create: boolean; readonly chunkBytes?: number | undefined },
+  options: {
+    readonly clock: Clock;
+    readonly create: boolean;
+    readonly chunkBytes?: number | undefined;
+    /** Open it although records of the catalog are lost for good. */
+    readonly acceptCatalogDamage?: boolean;
+  },
 ): Promise<DataDirectory> {
   const { chunkBytes } = options;
   if (chunkBytes !== undefined) checkChunkBytes(chunkBytes);
@@ -68,7 +75,11 @@ export async function openDataDirectory(
     throw new PandoError('store-missing', `there is no store in ${path}`);
   }
   if (before === undefined) await makeDirectory(path);
-  const catalog = await openLevelCatalog(join(path, 'catalog'));
+  const catalog = await openLevelCatalog(join(path, 'catalog'), {
+    witness: join(path, 'catalog.commits'),
+    mustExist: before !== undefined,
+    acceptDamage: options.acceptCatalogDamage === true,
+  });
   try {
     // Whoever held the lock until now may have made the store.
     const found = await inspect(path);
