@@ -1,5 +1,5 @@
 import { KiB } from '@pando/common';
-import { between, fillRandom, runSeed, seededRandom } from '@pando/common/testing';
+import { between, fillRandom, runSeed, seededRandom, type CrashFileSystem } from '@pando/common/testing';
 import { describe, expect, it } from 'vitest';
 import { rebuildIndex } from './chunk-store.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
@@ -41,6 +41,25 @@ describe('a torn tail', () => {
       expect((await store.verify()).damaged).toEqual([]);
       await store.close();
     }
+  });
+
+  it('may be a footer that a killed process left unsynced: the next start makes it durable', async () => {
+    const world = new World();
+    const store = await world.open();
+    const ids = await put(store, range(1, 10));
+    let killed: CrashFileSystem | undefined;
+    world.fs.faults.before = (operation) => {
+      if (operation === 'sync') killed ??= world.fs.copy();
+    };
+    await store.seal();
+    world.fs = killed!;
+    world.index = new CrashIndex();
+    await world.open();
+    await world.crash(() => 0.99); // a luck that loses all that was not synced
+    const last = await world.open();
+    await expectChunks(last, ids, range(1, 10));
+    expect((await last.verify()).damaged).toEqual([]);
+    await last.close();
   });
 
   it('of garbage, or of zeros, is cut, and what was whole can be written again', async () => {

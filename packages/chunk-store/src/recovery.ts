@@ -130,11 +130,29 @@ async function wholeDirectory(
       },
     );
     if (directory !== undefined) {
+      await syncFooter(context, number);
       segment.slots = trailer.slots;
       return directory;
     }
   }
   return sealTorn(context, segment, size);
+}
+
+/**
+ * A killed process may have left the footer in the page cache only, and the checkpoint that follows says for good that
+ * this segment is sealed.
+ */
+async function syncFooter({ storage }: RecoveryContext, number: number): Promise<void> {
+  try {
+    const writer = await storage.reopen(number);
+    try {
+      await writer.sync();
+    } finally {
+      await writer.close();
+    }
+  } catch (error) {
+    throw fromIoError(error, `syncing segment ${number}`, 'store-failed');
+  }
 }
 
 /**
@@ -213,7 +231,11 @@ async function checkHeader(context: RecoveryContext, number: number): Promise<'w
   }
   const same = Buffer.from(header.storeId).equals(context.storeId);
   if (!same || header.chunkBytes !== context.chunkBytes || header.segment !== number) {
-    throw new PandoError('store-foreign', `segment ${number} belongs to another store`);
+    const name = Buffer.from(header.storeId).toString('hex');
+    throw new PandoError(
+      'store-foreign',
+      `segment ${number} belongs to another store (id ${name}, segment ${header.segment}): it was copied here, or store.json was`,
+    );
   }
   return 'whole';
 }
