@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { formatAddress, isLoopback, parseAddress } from './addresses.ts';
 import { openDataDirectory, type DataDirectory } from './data-directory.ts';
 import { runOptions } from './options.ts';
+import { openChunks } from './store.ts';
 
 let path: string;
 beforeEach(async () => {
@@ -23,7 +24,7 @@ test('an empty directory becomes a store, and stays the same one', async () => {
   expect(first.isNew).toBe(true);
   expect(first.store).toMatchObject({ program: 'pando', format: 1, chunkBytes: 8192 });
   expect(Buffer.from(first.storeId).toString('hex')).toBe(first.store.storeId.replaceAll('-', ''));
-  expect(JSON.parse(await readFile(join(path, 'store.json'), 'utf8'))).toEqual(first.store);
+  expect(JSON.parse(await readFile(join(path, 'store.json'), 'utf8'))).toMatchObject(first.store);
   expect((await readdir(path)).sort()).toEqual(['catalog', 'index', 'log', 'segments', 'store.json']);
   await first.catalog.close();
   const second = await open();
@@ -55,7 +56,7 @@ test('of two that make it at the same time one has it, and the other changes not
   const failed = both.flatMap((each) => (each.status === 'rejected' ? [each.reason as unknown] : []));
   expect(opened).toHaveLength(1);
   expect(failed).toEqual([refusal('store-locked')]);
-  expect(JSON.parse(await readFile(join(path, 'store.json'), 'utf8'))).toEqual(opened[0]!.store);
+  expect(JSON.parse(await readFile(join(path, 'store.json'), 'utf8'))).toMatchObject(opened[0]!.store);
   await opened[0]!.catalog.close();
 });
 
@@ -86,6 +87,85 @@ test.each([
   await writeFile(join(path, 'store.json'), text);
   await expect(open()).rejects.toEqual(refusal(code));
   expect(await readdir(path)).toEqual(['store.json']);
+});
+
+/** A store with one segment, closed. */
+async function storeWithData(): Promise<DataDirectory> {
+  const made = await open(8192);
+  const store = await openChunks(made);
+  const session = store.openSession();
+  await session.writeChunks(Buffer.alloc(8192, 1), 1);
+  await session.flush();
+  session.release();
+  await store.close();
+  await made.catalog.close();
+  return made;
+}
+
+test('a store.json with any bit flipped, cut or gone is made again from the segments', async () => {
+  const made = await storeWithData();
+  const file = join(path, 'store.json');
+  const whole = await readFile(file);
+  const damages: (Buffer | undefined)[] = [
+    undefined,
+    Buffer.alloc(0),
+    whole.subarray(0, 50),
+    Buffer.alloc(100),
+  ];
+  for (let at = 0; at < whole.length; at += 7) {
+    const bad = Buffer.from(whole);
+    bad[at]! ^= 1 << (at % 7);
+    damages.push(bad);
+  }
+  let mended = 0;
+  for (const bytes of damages) {
+    if (bytes === undefined) await rm(file);
+    else await writeFile(file, bytes);
+    const again = await open();
+    await again.catalog.close();
+    expect(again.isNew).toBe(false);
+    const { createdAt: _, ...same } = made.store;
+    expect(again.store).toMatchObject(same);
+    if (again.mended === undefined) {
+      // What was hit is the name of the checksum, or the end of the line.
+      expect(again.store).toEqual(made.store);
+      continue;
+    }
+    mended++;
+    expect(again.mended).toBe(bytes === undefined ? 'store.json is missing' : 'store.json is damaged');
+    const after = await open();
+    await after.catalog.close();
+    expect(after).toMatchObject({ store: again.store, mended: undefined });
+  }
+  expect(mended).toBeGreaterThan(damages.length - 4);
+});
+
+test('a store.json that is gone is not made up where no segment says what it said, or they disagree', async () => {
+  await (await open()).catalog.close();
+  await rm(join(path, 'store.json'));
+  await expect(open()).rejects.toThrow(/store\.json is missing, and there are no segments/);
+  await writeFile(join(path, 'store.json'), '{');
+  await expect(open()).rejects.toEqual(refusal('store-foreign'));
+});
+
+test('a store.json of another store is refused with the segment that it is not of', async () => {
+  await storeWithData();
+  const other = await mkdtemp(join(tmpdir(), 'pando-server-'));
+  try {
+    await (
+      await openDataDirectory(other, { clock: systemClock, create: true, chunkBytes: 8192 })
+    ).catalog.close();
+    await writeFile(join(path, 'store.json'), await readFile(join(other, 'store.json')));
+    const opened = await open();
+    await rm(opened.index, { recursive: true });
+    await mkdir(opened.index);
+    await expect(openChunks(opened)).rejects.toThrow(
+      /segment 1 belongs to another store .* or store\.json was/,
+    );
+    await opened.catalog.close();
+  } finally {
+    await rm(other, { recursive: true });
+  }
 });
 
 test('chunk sizes that a store cannot have, or does not have, are refused', async () => {

@@ -1,7 +1,7 @@
 /**
  * The data directory: whose it is, which format it has, and who may use it now.
  *
- *     store.json   {"program":"pando","format":1,"storeId":…,"chunkBytes":…,"createdAt":…}
+ *     store.json   {"program":"pando","format":1,"storeId":…,"chunkBytes":…,"createdAt":…,"crc":…}
  *     catalog/     LevelDB: the records; its lock is the lock of the whole directory
  *     index/       LevelDB: where chunks are; derived data
  *     segments/    the chunks
@@ -9,10 +9,10 @@
  *     catalog.commits, log.synced   witnesses: how far catalog and log had come for certain
  *
  * Nothing is written before the lock is held. A directory without store.json becomes a store only when it
- * holds nothing that a creation cut short would not have left.
+ * holds nothing that a creation cut short would not have left. In one that has all else, store.json is made again.
  */
 import { randomUUID } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openLevelCatalog, type Catalog } from '@pando/catalog';
 import {
@@ -24,16 +24,16 @@ import {
   PandoError,
   type Clock,
 } from '@pando/common';
-
-export const FORMAT = 1;
-
-export interface StoreFile {
-  readonly program: 'pando';
-  readonly format: number;
-  readonly storeId: string;
-  readonly chunkBytes: number;
-  readonly createdAt: string;
-}
+import {
+  FORMAT,
+  isChunkBytes,
+  readStoreFile,
+  STORE_FILE,
+  storeOfSegments,
+  TEMPORARY_FILE,
+  writeStoreFile,
+  type StoreFile,
+} from './store-file.ts';
 
 export interface DataDirectory {
   readonly path: string;
@@ -41,6 +41,8 @@ export interface DataDirectory {
   /** The 16 bytes of the store's id. */
   readonly storeId: Uint8Array;
   readonly isNew: boolean;
+  /** Why store.json had to be made again, if so. */
+  readonly mended: string | undefined;
   /** Open, and with it the lock. The caller closes it, last of all. */
   readonly catalog: Catalog;
   readonly index: string;
@@ -48,8 +50,8 @@ export interface DataDirectory {
   readonly log: string;
 }
 
-const STORE_FILE = 'store.json';
-const TEMPORARY_FILE = 'store.json.new';
+/** What every store has, and nothing else. */
+const PARTS = ['catalog', 'segments', 'log'];
 /** What a creation cut short can leave, and what file systems put into their own root. */
 const HARMLESS = new Set(['catalog', 'catalog.commits', TEMPORARY_FILE, 'lost+found']);
 
@@ -83,7 +85,13 @@ export async function openDataDirectory(
   try {
     // Whoever held the lock until now may have made the store.
     const found = await inspect(path);
-    const store = found ?? (await create(path, chunkBytes ?? CHUNK_BYTES_DEFAULT, options.clock));
+    const mended = typeof found === 'string' ? found : undefined;
+    const store =
+      typeof found === 'object'
+        ? found
+        : mended !== undefined
+          ? await mend(path, mended, options.clock)
+          : await create(path, chunkBytes ?? CHUNK_BYTES_DEFAULT, options.clock);
     if (chunkBytes !== undefined && chunkBytes !== store.chunkBytes) {
       throw new PandoError(
         'request-invalid',
@@ -97,6 +105,7 @@ export async function openDataDirectory(
       store,
       storeId: Uint8Array.from(Buffer.from(store.storeId.replaceAll('-', ''), 'hex')),
       isNew: found === undefined,
+      mended: mended === undefined ? undefined : `${STORE_FILE} ${mended}`,
       catalog,
       index: part('index'),
       segments: part('segments'),
@@ -108,8 +117,11 @@ export async function openDataDirectory(
   }
 }
 
-/** What store.json says; undefined where a store can be made. @throws `store-foreign`, `store-newer` */
-async function inspect(path: string): Promise<StoreFile | undefined> {
+/**
+ * What store.json says, or what is wrong with it although there is a store; undefined where a store can be made.
+ * @throws `store-foreign`, `store-newer`, `store-failed`
+ */
+async function inspect(path: string): Promise<StoreFile | string | undefined> {
   let names: string[];
   try {
     names = await readdir(path);
@@ -124,7 +136,17 @@ async function inspect(path: string): Promise<StoreFile | undefined> {
       },
     );
   }
-  if (names.includes(STORE_FILE)) return readStoreFile(join(path, STORE_FILE));
+  const hasParts = PARTS.every((part) => names.includes(part));
+  if (names.includes(STORE_FILE)) {
+    const store = await readStoreFile(join(path, STORE_FILE));
+    if (store !== undefined) return store;
+    if (hasParts) return 'is damaged';
+    throw new PandoError(
+      'store-foreign',
+      `${join(path, STORE_FILE)} is not what a store of format ${FORMAT} has there`,
+    );
+  }
+  if (hasParts) return 'is missing';
   const foreign = names.filter((name) => !HARMLESS.has(name));
   if (foreign.length > 0) {
     throw new PandoError(
@@ -135,39 +157,7 @@ async function inspect(path: string): Promise<StoreFile | undefined> {
   return undefined;
 }
 
-async function readStoreFile(path: string): Promise<StoreFile> {
-  let found: Partial<StoreFile> | null;
-  try {
-    found = JSON.parse(await readFile(path, 'utf8')) as Partial<StoreFile> | null;
-  } catch (error) {
-    throw new PandoError('store-foreign', `cannot read ${path}: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
-  if (found?.program !== 'pando' || !Number.isSafeInteger(found.format)) {
-    throw new PandoError('store-foreign', `${path} belongs to another program`);
-  }
-  if (found.format! > FORMAT) {
-    throw new PandoError(
-      'store-newer',
-      `${path} says format ${found.format!}; this Pando knows up to ${FORMAT}`,
-    );
-  }
-  const { format, storeId, chunkBytes, createdAt } = found;
-  if (
-    format !== FORMAT ||
-    typeof storeId !== 'string' ||
-    !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(storeId) ||
-    typeof chunkBytes !== 'number' ||
-    !isChunkBytes(chunkBytes) ||
-    typeof createdAt !== 'string'
-  ) {
-    throw new PandoError('store-foreign', `${path} does not hold what a store of format ${FORMAT} has there`);
-  }
-  return { program: 'pando', format, storeId, chunkBytes, createdAt };
-}
-
-/** Writes store.json so that it is there wholly or not at all. */
+/** Makes the store that is to be there. */
 async function create(path: string, chunkBytes: number, clock: Clock): Promise<StoreFile> {
   const store: StoreFile = {
     program: 'pando',
@@ -176,21 +166,20 @@ async function create(path: string, chunkBytes: number, clock: Clock): Promise<S
     chunkBytes,
     createdAt: new Date(clock.now()).toISOString(),
   };
-  const temporary = join(path, TEMPORARY_FILE);
-  try {
-    await nodeFileSystem.remove(temporary).catch(() => undefined);
-    const file = await nodeFileSystem.open(temporary, 'create');
-    try {
-      await file.write([Buffer.from(`${JSON.stringify(store)}\n`)], 0);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await nodeFileSystem.rename(temporary, join(path, STORE_FILE));
-    await nodeFileSystem.syncDirectory(path);
-  } catch (error) {
-    throw fromIoError(error, `creating the store in ${path}`, 'store-failed');
+  await writeStoreFile(path, store);
+  return store;
+}
+
+/** store.json again, from the segments. @throws `store-foreign` */
+async function mend(path: string, problem: string, clock: Clock): Promise<StoreFile> {
+  const store = await storeOfSegments(path, clock);
+  if (store === undefined) {
+    throw new PandoError(
+      'store-foreign',
+      `${join(path, STORE_FILE)} ${problem}, and there are no segments beside it that it could be made again from`,
+    );
   }
+  await writeStoreFile(path, store);
   return store;
 }
 
@@ -200,10 +189,6 @@ async function makeDirectory(path: string): Promise<void> {
   } catch (error) {
     throw fromIoError(error, `creating ${path}`, 'store-foreign');
   }
-}
-
-function isChunkBytes(bytes: number): boolean {
-  return bytes >= CHUNK_BYTES_MIN && bytes <= CHUNK_BYTES_MAX && Number.isInteger(Math.log2(bytes));
 }
 
 function checkChunkBytes(bytes: number): void {

@@ -12,4 +12,5 @@ export { MemoryChunkIndex } from './memory-chunk-index.ts';
 export { createMemoryChunkStore } from './memory-chunk-store.ts';
 export { MemorySegmentStorage } from './memory-segment-storage.ts';
 export { readPlace, writePlace } from './place.ts';
+export { readStoreOf, type StoreOfSegments } from './store-of-segments.ts';
 export * from './types.ts';
