@@ -1,0 +1,170 @@
+/**
+ * What one disk may hold, sector by sector: every version that was written, in order, from the oldest that a power cut may
+ * bring back. A sector that was never written holds zeros.
+ */
+
+export const SECTOR_BYTES = 512;
+const ZEROS = Buffer.alloc(SECTOR_BYTES);
+
+interface Sector {
+  /** Versions, oldest first; the oldest is durable. Never changed in place. */
+  readonly versions: readonly Buffer[];
+  /** Number of the oldest: versions of a sector are counted from 0. */
+  readonly first: number;
+  /** Number of the newest that was acknowledged: older ones cannot be read any more, newer ones can. */
+  readonly acknowledged: number;
+}
+
+const UNWRITTEN: Sector = { versions: [ZEROS], first: 0, acknowledged: 0 };
+
+/** Versions of all sectors that a reader or a fork may meet, as of an instant. */
+export type Moment = ReadonlyMap<number, number>;
+
+export class DiskModel {
+  size: number;
+  /** Sizes to which it may grow although nobody was told that it did. */
+  readonly mayGrowTo: Set<number>;
+  #sectors: Map<number, Sector>;
+
+  constructor(size: number, sectors = new Map<number, Sector>(), mayGrowTo = new Set<number>()) {
+    this.size = size;
+    this.mayGrowTo = mayGrowTo;
+    this.#sectors = sectors;
+  }
+
+  /** A disk that holds just this, durably. */
+  static of(bytes: Buffer): DiskModel {
+    const disk = new DiskModel(bytes.byteLength);
+    for (let sector = 0; sector * SECTOR_BYTES < bytes.byteLength; sector++) {
+      const data = Buffer.from(bytes.subarray(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES));
+      if (!data.equals(ZEROS)) disk.#sectors.set(sector, { versions: [data], first: 0, acknowledged: 0 });
+    }
+    return disk;
+  }
+
+  copy(): DiskModel {
+    return new DiskModel(this.size, new Map(this.#sectors), new Set(this.mayGrowTo));
+  }
+
+  /** A write begins: from here on either may be there. Returns what to acknowledge. */
+  write(offset: number, data: Buffer): Moment {
+    const numbers = new Map<number, number>();
+    for (let done = 0; done < data.byteLength;) {
+      const number = Math.floor((offset + done) / SECTOR_BYTES);
+      const within = (offset + done) % SECTOR_BYTES;
+      const count = Math.min(SECTOR_BYTES - within, data.byteLength - done);
+      const { versions, first, acknowledged } = this.#at(number);
+      const bases = count === SECTOR_BYTES ? versions.slice(-1) : versions.slice(acknowledged - first);
+      const patched = bases.map((base) => {
+        const next = Buffer.from(base);
+        data.copy(next, within, done, done + count);
+        return next;
+      });
+      numbers.set(number, first + versions.length);
+      this.#sectors.set(number, { versions: [...versions, ...patched], first, acknowledged });
+      done += count;
+    }
+    return numbers;
+  }
+
+  /** The write has been acknowledged: it is what is read from now on, and a killed process leaves it. */
+  acknowledge(numbers: Moment): void {
+    for (const [number, version] of numbers) {
+      const sector = this.#sectors.get(number);
+      if (sector !== undefined && version > sector.acknowledged)
+        this.#sectors.set(number, { ...sector, acknowledged: version });
+    }
+  }
+
+  /** The newest acknowledged version of each sector. */
+  moment(): Moment {
+    const moment = new Map<number, number>();
+    for (const [number, { acknowledged }] of this.#sectors) moment.set(number, acknowledged);
+    return moment;
+  }
+
+  /** What was acknowledged at that moment is durable. */
+  harden(moment: Moment): void {
+    for (const [number, version] of moment) {
+      const sector = this.#sectors.get(number);
+      if (sector === undefined || version <= sector.first) continue;
+      const versions = sector.versions.slice(version - sector.first);
+      this.#sectors.set(number, {
+        versions,
+        first: version,
+        acknowledged: Math.max(version, sector.acknowledged),
+      });
+    }
+  }
+
+  /** What a fork that began at that moment and ends now holds, durably: of each sector one of the versions since then. */
+  forkedSince(moment: Moment): DiskModel {
+    const sectors = new Map<number, Sector>();
+    for (const [number, { versions, first }] of this.#sectors) {
+      const from = Math.max(0, (moment.get(number) ?? 0) - first);
+      sectors.set(number, { versions: versions.slice(from), first: 0, acknowledged: 0 });
+    }
+    const fork = new DiskModel(this.size, sectors, new Set(this.mayGrowTo));
+    return fork;
+  }
+
+  resize(size: number): void {
+    this.size = size;
+    this.mayGrowTo.clear();
+    for (const number of this.#sectors.keys())
+      if ((number + 1) * SECTOR_BYTES > size) this.#sectors.delete(number);
+  }
+
+  /** Becomes exactly what is given, durably. */
+  become(other: DiskModel): void {
+    this.size = other.size;
+    this.mayGrowTo.clear();
+    for (const size of other.mayGrowTo) this.mayGrowTo.add(size);
+    this.#sectors = new Map(other.#sectors);
+  }
+
+  /** A power cut may have taken what was acknowledged and not made durable. */
+  powerCut(): void {
+    for (const [number, sector] of this.#sectors) {
+      if (sector.versions.length > 1) this.#sectors.set(number, { ...sector, acknowledged: sector.first });
+    }
+  }
+
+  /**
+   * The first sector that holds what it may not, if any; `bytes` begin at the disk's start. `since`: the moment at which
+   * the reader began, for one that others write beside.
+   */
+  wrongSector(bytes: Buffer, since = this.moment()): number | undefined {
+    const end = bytes.byteLength / SECTOR_BYTES;
+    for (let number = 0; number < end; number++) {
+      const found = bytes.subarray(number * SECTOR_BYTES, (number + 1) * SECTOR_BYTES);
+      if (!this.allows(number, found, since.get(number) ?? 0)) return number;
+    }
+    return undefined;
+  }
+
+  /** Whether a reader may find these bytes in a sector now, or, with a version, in one that began when that was the newest. */
+  allows(number: number, found: Buffer, version?: number): boolean {
+    const { versions, first, acknowledged } = this.#at(number);
+    const from = Math.max(0, (version ?? acknowledged) - first);
+    for (let i = from; i < versions.length; i++) if (versions[i]!.equals(found)) return true;
+    return false;
+  }
+
+  /** What was found after a restart is what it holds from now on. */
+  settle(bytes: Buffer): void {
+    this.become(DiskModel.of(bytes));
+  }
+
+  /** For messages: the versions of a sector. */
+  describe(number: number): string {
+    const { versions, first, acknowledged } = this.#at(number);
+    return `${versions.length} versions from ${first}, acknowledged ${acknowledged}: ${versions
+      .map((version) => version.subarray(0, 8).toString('hex'))
+      .join(' ')}`;
+  }
+
+  #at(number: number): Sector {
+    return this.#sectors.get(number) ?? UNWRITTEN;
+  }
+}
