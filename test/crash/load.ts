@@ -9,7 +9,7 @@ import type { NbdClient } from '@pando/nbd/client';
 import { connect } from '../support/disks.ts';
 import type { Answer } from '../support/rest.ts';
 import type { TestServer } from '../support/server.ts';
-import { SECTOR, sectorBytes, tagsOf, type SectorModel } from './sectors.ts';
+import { SECTOR, sectorBytes, tagsOf, WrongData, type SectorModel } from './sectors.ts';
 import { settle, type Owner, type World } from './world.ts';
 
 const VMS_MAX = 6;
@@ -24,6 +24,7 @@ export class Load {
   readonly #world: World;
   readonly #stopped = new AbortController();
   #killed = false;
+  #collecting = Promise.withResolvers<undefined>();
   readonly #actors: Promise<void>[];
   #names = 0;
 
@@ -51,11 +52,16 @@ export class Load {
     await Promise.race([sleep(ms), this.#firstFailure()]);
   }
 
-  /** Kills the server in the middle of everything. Whatever has no answer then is in doubt. */
-  async kill(): Promise<void> {
+  /** Resolves when the next collection has just begun, or rejects with what an actor found wrong before. */
+  async untilCollecting(): Promise<void> {
+    await Promise.race([this.#collecting.promise, this.#firstFailure()]);
+  }
+
+  /** Ends the server in the middle of everything, by killing it unless `end` does it. Whatever has no answer then is in doubt. */
+  async kill(end = (): Promise<void> => this.#server.kill()): Promise<void> {
     this.#killed = true;
+    await end();
     this.#stopped.abort();
-    await this.#server.kill();
     await Promise.all(this.#actors);
   }
 
@@ -74,12 +80,12 @@ export class Load {
     throw new Error('all actors ended before they were told to');
   }
 
-  /** After a kill all requests fail, as they should; before it none may. */
+  /** After a kill all requests fail, as they should; before it none may, and what was answered may never be wrong. */
   async #untilKilled(actor: () => Promise<void>): Promise<void> {
     try {
       await actor();
     } catch (error) {
-      if (!this.#killed) throw error;
+      if (!this.#killed || error instanceof WrongData) throw error;
     }
   }
 
@@ -144,7 +150,12 @@ export class Load {
     count: number,
     random: SeededRandom,
   ): Promise<void> {
-    if (kind >= 90) return client.flush();
+    if (kind >= 90) {
+      const asked = this.#world.now();
+      await client.flush();
+      model.flush(asked);
+      return;
+    }
     if (kind >= 75) {
       const expected = model.tags.slice(first, first + count);
       const bytes = Buffer.alloc(count * SECTOR);
@@ -152,7 +163,7 @@ export class Load {
       const read = tagsOf(bytes, `${model.name} under load, from sector ${first}`);
       const wrong = read.findIndex((tag, i) => tag !== expected[i]);
       if (wrong < 0) return;
-      throw new Error(
+      throw new WrongData(
         `${model.name} under load: sector ${first + wrong} holds ${read[wrong]!} instead of ${expected[wrong]!}`,
       );
     }
@@ -199,7 +210,10 @@ export class Load {
 
   async #collector(random: SeededRandom): Promise<void> {
     while (!this.#stop) {
-      await this.#server.rest.job('/gc');
+      await this.#server.rest.job('/gc', {}, () => {
+        this.#collecting.resolve(undefined);
+        this.#collecting = Promise.withResolvers();
+      });
       this.#world.count('gc');
       await sleep(random.below(300));
     }

@@ -16,6 +16,15 @@ export interface SectorWrite {
   acknowledged: number;
 }
 
+/** Something that was read is not what anyone wrote, or not all of it: what these tests look for. */
+export class WrongData extends Error {}
+
+/** Sectors of a disk that were acknowledged since it was last checked, and how many of them were flushed too. */
+export interface AtRisk {
+  readonly acknowledged: number;
+  readonly flushed: number;
+}
+
 function word(tag: number, i: number): number {
   if (i === 0 || (tag & 1) === 0) return tag;
   const mixed = Math.imul(tag ^ Math.imul(i, 0x9e37_79b1), 0x85eb_ca6b);
@@ -31,7 +40,7 @@ export function sectorBytes(tags: Uint32Array): Buffer {
   return Buffer.from(words.buffer);
 }
 
-/** The tags of what was read. @throws Error where a sector is no whole sector that anyone wrote */
+/** The tags of what was read. @throws WrongData where a sector is no whole sector that anyone wrote */
 export function tagsOf(bytes: Uint8Array, what: string): Uint32Array {
   const aligned = new Uint32Array(Uint8Array.from(bytes).buffer);
   const tags = new Uint32Array(bytes.length / SECTOR);
@@ -39,7 +48,7 @@ export function tagsOf(bytes: Uint8Array, what: string): Uint32Array {
     const tag = aligned[s * WORDS]!;
     for (let i = 0; i < WORDS; i++) {
       if (aligned[s * WORDS + i] !== word(tag, i)) {
-        throw new Error(`${what}: sector ${s} is torn or foreign: word ${i} does not belong to ${tag}`);
+        throw new WrongData(`${what}: sector ${s} is torn or foreign: word ${i} does not belong to ${tag}`);
       }
     }
     tags[s] = tag;
@@ -55,11 +64,16 @@ export class SectorModel {
   doubts: SectorWrite[];
   readonly inFlight = new Set<SectorWrite>();
   readonly #recorders = new Set<SectorWrite[]>();
+  /** When each sector was last acknowledged since the disk was last checked; 0: not since then. */
+  readonly #acknowledged: Uint32Array;
+  /** What was acknowledged up to here is flushed. */
+  #flushed = 0;
 
   constructor(name: string, tags: Uint32Array, doubts: SectorWrite[] = []) {
     this.name = name;
     this.tags = tags;
     this.doubts = doubts;
+    this.#acknowledged = new Uint32Array(tags.length);
   }
 
   begin(write: SectorWrite): void {
@@ -71,6 +85,12 @@ export class SectorModel {
     write.acknowledged = now;
     this.inFlight.delete(write);
     this.tags.set(write.tags, write.first);
+    this.#acknowledged.fill(now, write.first, write.first + write.tags.length);
+  }
+
+  /** A FLUSH that was asked for at that instant is answered. */
+  flush(asked: number): void {
+    this.#flushed = Math.max(this.#flushed, asked);
   }
 
   /** No answer came: it may be there or not. */
@@ -97,10 +117,23 @@ export class SectorModel {
     return new SectorModel(name, this.tags.slice(), [...this.doubts]);
   }
 
-  /** Checks what was read, and takes it as what is there. @throws Error naming the first wrong sector */
+  /** Counts what was acknowledged since the last call. */
+  takeAtRisk(): AtRisk {
+    let acknowledged = 0;
+    let flushed = 0;
+    for (const instant of this.#acknowledged) {
+      if (instant === 0) continue;
+      acknowledged++;
+      if (instant <= this.#flushed) flushed++;
+    }
+    this.#acknowledged.fill(0);
+    return { acknowledged, flushed };
+  }
+
+  /** Checks what was read, and takes it as what is there. @throws WrongData naming the first wrong sector */
   settle(read: Uint32Array): void {
     if (read.length !== this.tags.length) {
-      throw new Error(`${this.name} has ${read.length} sectors instead of ${this.tags.length}`);
+      throw new WrongData(`${this.name} has ${read.length} sectors instead of ${this.tags.length}`);
     }
     const allowed = Array.from({ length: read.length }, (): number[] | undefined => undefined);
     for (const { first, tags } of this.doubts) {
@@ -109,7 +142,7 @@ export class SectorModel {
     for (let s = 0; s < read.length; s++) {
       if (read[s] === this.tags[s] || allowed[s]?.includes(read[s]!) === true) continue;
       const doubts = allowed[s] === undefined ? '' : ` or one of ${allowed[s]!.join(', ')}`;
-      throw new Error(`${this.name}: sector ${s} holds ${read[s]!} instead of ${this.tags[s]!}${doubts}`);
+      throw new WrongData(`${this.name}: sector ${s} holds ${read[s]!} instead of ${this.tags[s]!}${doubts}`);
     }
     this.tags = read;
     this.doubts = [];
@@ -119,7 +152,7 @@ export class SectorModel {
 /**
  * Checks that disks which were forked together are of one instant: no write is missing that had been acknowledged
  * before another began that is there. Call it before `settle`.
- * @throws Error with the two writes
+ * @throws WrongData with the two writes
  */
 export function checkOneInstant(disks: readonly { model: SectorModel; read: Uint32Array }[]): void {
   let newest: SectorWrite | undefined;
@@ -146,7 +179,7 @@ export function checkOneInstant(disks: readonly { model: SectorModel; read: Uint
     }
   }
   if (newest === undefined || missing === undefined || missing.acknowledged > newest.issued) return;
-  throw new Error(
+  throw new WrongData(
     `${disks[0]!.model.name} is of no instant: a write at sector ${missing.first}, acknowledged at ${missing.acknowledged}, ` +
       `is missing, and one at sector ${newest.first}, begun at ${newest.issued}, is there`,
   );

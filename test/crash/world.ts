@@ -1,7 +1,7 @@
 /** What the VMs and backups of a server have to be, and the check that they are: also after it was killed. */
 import type { TestServer } from '../support/server.ts';
 import { connect } from '../support/disks.ts';
-import { checkOneInstant, SECTOR, tagsOf, type SectorModel, type SectorWrite } from './sectors.ts';
+import { checkOneInstant, SECTOR, tagsOf, WrongData, type SectorModel, type SectorWrite } from './sectors.ts';
 
 /** A VM or a backup. */
 export interface Owner {
@@ -30,6 +30,8 @@ export class World {
   writes = 0;
   /** Answered requests by what they are, for the same reason. */
   readonly answered = new Map<string, number>();
+  /** Of all checks: sectors acknowledged since the check before, those of them that were flushed, and backups. */
+  readonly checked = { acknowledged: 0, flushed: 0, backups: 0 };
   #clock = 0;
   #tags = 1_000;
 
@@ -64,7 +66,7 @@ export class World {
     for (const { among, owners } of this.unborn) {
       const born = owners.filter(({ name }) => found.get(among)!.has(name));
       if (born.length !== 0 && born.length !== owners.length) {
-        throw new Error(`of ${owners.map(({ name }) => name).join(', ')} only ${born.length} are there`);
+        throw new WrongData(`of ${owners.map(({ name }) => name).join(', ')} only ${born.length} are there`);
       }
       for (const owner of born) among.set(owner.name, owner);
     }
@@ -73,18 +75,29 @@ export class World {
     for (const [among, there] of found) {
       const expected = [...among.keys()].sort().join(' ');
       if ([...there].sort().join(' ') !== expected) {
-        throw new Error(`there are ${[...there].sort().join(' ')} instead of ${expected}`);
+        throw new WrongData(`there are ${[...there].sort().join(' ')} instead of ${expected}`);
       }
       for (const owner of among.values()) {
         owner.busy = false;
-        await settle(server, owner);
+        const isRestored = await settle(server, owner);
+        for (const disk of owner.disks) {
+          // What was acknowledged before a restore in place went with it.
+          const { acknowledged, flushed } = disk.takeAtRisk();
+          if (isRestored) continue;
+          this.checked.acknowledged += acknowledged;
+          this.checked.flushed += flushed;
+        }
       }
     }
+    this.checked.backups += this.backups.size;
   }
 }
 
-/** Reads all disks of an owner and checks them against what they may hold. */
-export async function settle(server: TestServer, owner: Owner): Promise<void> {
+/**
+ * Reads all disks of an owner and checks them against what they may hold. Resolves to whether it is what a restore in place
+ * without an answer would have made of it.
+ */
+export async function settle(server: TestServer, owner: Owner): Promise<boolean> {
   const reads: { model: SectorModel; read: Uint32Array }[] = [];
   for (const [i, model] of owner.disks.entries()) {
     const what = `${owner.name}/disk${i}`;
@@ -102,11 +115,12 @@ export async function settle(server: TestServer, owner: Owner): Promise<void> {
         model.tags = read;
         model.doubts = [];
       }
-      return;
+      return true;
     }
   }
   checkOneInstant(reads);
   for (const { model, read } of reads) model.settle(read);
+  return false;
 }
 
 function equal(a: Uint32Array, b: Uint32Array): boolean {

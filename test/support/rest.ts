@@ -43,9 +43,10 @@ export class Rest {
     throw new Error(`${method} ${path} answered ${answer.status}: ${JSON.stringify(answer.body)}`);
   }
 
-  /** Starts a job with a POST and resolves to its result. @throws Error when it does not end well */
-  async job(path: string, body?: unknown): Promise<unknown> {
+  /** Starts a job with a POST and resolves to its result; `onStart` is called in between. @throws Error when it does not end well */
+  async job(path: string, body?: unknown, onStart?: () => void): Promise<unknown> {
     const { id } = (await this.must('POST', path, body)) as JobView;
+    onStart?.();
     const deadline = performance.now() + JOB_MS_MAX;
     for (;;) {
       const job = (await this.must('GET', `/jobs/${id}`)) as JobView;
