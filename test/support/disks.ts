@@ -11,7 +11,11 @@ export async function createVm(server: TestServer, name: string, sizeBytes: numb
 }
 
 /** A VM whose `disk0` is `image`, uploaded. */
-export async function importVm(server: TestServer, name: string, image: Uint8Array): Promise<void> {
+export async function importVm(
+  server: Pick<TestServer, 'url'>,
+  name: string,
+  image: Uint8Array,
+): Promise<void> {
   const response = await fetch(`${server.url}/api/v1/imports?name=${encodeURIComponent(name)}`, {
     method: 'POST',
     headers: { 'content-type': 'application/octet-stream' },

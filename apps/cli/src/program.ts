@@ -5,6 +5,7 @@ import { addBackupCommands } from './commands/backup.ts';
 import { addJobCommands } from './commands/jobs.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
+import { addVerifyCommand } from './commands/verify.ts';
 import { addVmCommands } from './commands/vm.ts';
 
 const manifest = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
@@ -21,6 +22,7 @@ export function buildProgram(): Command {
   addVmCommands(program);
   addBackupCommands(program);
   addStoreCommands(program);
+  addVerifyCommand(program);
   addJobCommands(program);
   addServeCommand(program);
   program

@@ -76,6 +76,7 @@ export interface VerifyReport {
   readonly quick: boolean;
   readonly chunks: number;
   readonly bytes: number;
+  readonly resumedBytes?: number;
   readonly nodes: number;
   readonly checkedDisks: number;
   readonly missingChunks: number;
@@ -94,9 +95,18 @@ export interface LastVerification {
   readonly report: VerifyReport;
 }
 
+export interface UnfinishedVerification {
+  readonly startedAt: string;
+  readonly keptAt: string;
+  readonly doneBytes: number;
+  readonly allBytes: number;
+  readonly damagedSegments: number;
+}
+
 export interface LastVerifications {
   readonly full?: LastVerification;
   readonly quick?: LastVerification;
+  readonly unfinished?: UnfinishedVerification;
 }
 
 export interface Job {

@@ -112,7 +112,7 @@ export class Housekeeping {
               if (!jobs.isWaitedFor(STORE_LANE)) await slowly(bytes, signal);
             },
           },
-          { scheduled: true },
+          { scheduled: true, resume: true },
         ),
       );
       const { damaged, disks, ...report } = await this.#unlessStopped(ended);

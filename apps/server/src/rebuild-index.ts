@@ -19,9 +19,13 @@ export async function rebuildIndex(path: string, work: VerifyWork = {}): Promise
   });
 }
 
-/** Verifies a store that nobody serves. */
-export async function verifyOffline(path: string, work: VerifyWork = {}): Promise<VerifyReport> {
-  return offline(path, (directory) => verifyChunks(directory, work));
+/** Verifies a store that nobody serves; with `resume` from where an unfinished one was cut off. */
+export async function verifyOffline(
+  path: string,
+  work: VerifyWork = {},
+  options: { readonly resume?: boolean } = {},
+): Promise<VerifyReport> {
+  return offline(path, (directory) => verifyChunks(directory, work, options));
 }
 
 async function offline<T>(path: string, action: (directory: DataDirectory) => Promise<T>): Promise<T> {
@@ -33,10 +37,14 @@ async function offline<T>(path: string, action: (directory: DataDirectory) => Pr
   }
 }
 
-async function verifyChunks(directory: DataDirectory, work: VerifyWork): Promise<VerifyReport> {
+async function verifyChunks(
+  directory: DataDirectory,
+  work: VerifyWork,
+  options: { readonly resume?: boolean } = {},
+): Promise<VerifyReport> {
   const store = await openChunks(directory);
   try {
-    return await verifyAndKeep({ catalog: directory.catalog, store, clock: systemClock }, work);
+    return await verifyAndKeep({ catalog: directory.catalog, store, clock: systemClock }, work, options);
   } finally {
     await store.close();
   }

@@ -129,8 +129,8 @@ export async function serve(
       jobs,
       engine: {
         gc: (work, options) => collectGarbage(open, work, options),
-        verify: (work, options) => verifyAndKeep(verification, { ...work, ...options }),
-        lastVerifications: () => lastVerifications(open.catalog),
+        verify: (work, { quick, resume }) => verifyAndKeep(verification, { ...work, quick }, { resume }),
+        lastVerifications: () => lastVerifications(open.catalog, clock),
         store: () => storeState(open),
       },
       clock,

@@ -1,7 +1,13 @@
 /** Verification of a whole store: its segments first, then which disks the damage is in. */
 import type { VerifyReport } from '@pando/api';
 import type { Catalog } from '@pando/catalog';
-import { segmentFileName, type ChunkStore, type VerifyOptions } from '@pando/chunk-store';
+import {
+  segmentFileName,
+  type ChunkFinder,
+  type ChunkStore,
+  type VerifyOptions,
+  type VerifyPosition,
+} from '@pando/chunk-store';
 import { listOwnedDisks } from '@pando/fleet';
 import { findDamage } from '@pando/gc';
 
@@ -14,6 +20,16 @@ export interface VerifyWork {
   readonly pace?: VerifyOptions['pace'];
 }
 
+/** Where a verification begins, and how it tells how far it is: see VerifyOptions. */
+export type VerifyWay = Pick<VerifyOptions, 'from' | 'onPosition'>;
+
+export interface Verified {
+  readonly report: VerifyReport;
+  readonly position: VerifyPosition;
+  /** Valid until the next collection frees something. */
+  readonly finder: ChunkFinder;
+}
+
 /**
  * Verifies segments, footers and index, and walks the trees of all disks as the catalog has them; what is in overlays and
  * the log has not become part of them yet. No collection may run meanwhile.
@@ -22,12 +38,14 @@ export interface VerifyWork {
 export async function verifyAll(
   { catalog, store }: { readonly catalog: Catalog; readonly store: ChunkStore },
   work: VerifyWork = {},
-): Promise<VerifyReport> {
+  way: VerifyWay = {},
+): Promise<Verified> {
   const { quick = false, signal, onProgress, pace } = work;
   const given = signal === undefined ? {} : { signal };
   const segments = await store.verify({
     quick,
     ...given,
+    ...way,
     ...(pace === undefined ? {} : { pace }),
     onProgress: (done, all) => onProgress?.({ phase: 'segments', done, all }),
   });
@@ -35,10 +53,11 @@ export async function verifyAll(
     ...given,
     onProgress: ({ done }) => onProgress?.({ phase: 'disks', done }),
   });
-  return {
+  const report = {
     quick,
     chunks: segments.chunks,
     bytes: segments.bytes,
+    ...(way.from === undefined ? {} : { resumedBytes: way.from.bytes }),
     nodes: found.nodes,
     checkedDisks: found.checkedDisks,
     missingChunks: found.missingChunks,
@@ -59,4 +78,5 @@ export async function verifyAll(
     moreDisks: found.moreDisks,
     isComplete: found.isComplete,
   };
+  return { report, position: segments.position, finder: segments.finder };
 }

@@ -19,8 +19,11 @@ export type App = FastifyInstance<
 export interface Engine {
   /** `thorough`: compact all segments with anything dead in them, and not only where it is a good part. */
   gc(work: Work<Progress>, options: { readonly thorough: boolean }): Promise<GcReport>;
-  /** `quick`: structure only, see VerifyReport. */
-  verify(work: Work<Progress>, options: { readonly quick: boolean }): Promise<VerifyReport>;
+  /** `quick`: structure only, see VerifyReport. `resume`: from where an unfinished one was cut off. */
+  verify(
+    work: Work<Progress>,
+    options: { readonly quick: boolean; readonly resume: boolean },
+  ): Promise<VerifyReport>;
   /** What the last verifications found; kept over restarts. */
   lastVerifications(): Promise<LastVerifications>;
   store(): 'ready' | 'full' | 'failed';

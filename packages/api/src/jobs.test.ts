@@ -110,17 +110,21 @@ describe('gc and verify', () => {
     expect((await post('/verify', { thorough: true })).json()).toMatchObject({ code: 'request-invalid' });
   });
 
-  test('of verify say whether it shall be quick', async () => {
-    const asked: boolean[] = [];
-    at.engine.verify = (_work, { quick }) => {
-      asked.push(quick);
-      return Promise.resolve({ ...VERIFY_REPORT, quick });
+  test('of verify say whether it shall be quick, or go on', async () => {
+    const asked: object[] = [];
+    at.engine.verify = (_work, options) => {
+      asked.push(options);
+      return Promise.resolve({ ...VERIFY_REPORT, quick: options.quick });
     };
-    for (const body of [{}, { quick: false }, { quick: true }]) {
+    for (const body of [{}, { quick: false }, { quick: true }, { resume: true }]) {
       const { id } = (await post('/verify', body)).json<Job>();
       await until(() => at.jobs.get(id).state === 'done');
     }
-    expect(asked).toEqual([false, false, true]);
+    const begun = { quick: false, resume: false };
+    expect(asked).toEqual([begun, begun, { quick: true, resume: false }, { quick: false, resume: true }]);
+    expect((await post('/verify', { quick: true, resume: true })).json()).toMatchObject({
+      code: 'request-invalid',
+    });
   });
 
   test('of gc say how thorough it shall be', async () => {

@@ -1,5 +1,6 @@
 /** Work on the store as a whole: gc and verify, as jobs. */
 import type { FastifyReply } from 'fastify';
+import { PandoError } from '@pando/common';
 import type { ImportProgress, Work } from '@pando/fleet';
 import type { ApiContext, App } from '../context.ts';
 import type { JobWork } from '../jobs.ts';
@@ -54,7 +55,12 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
       },
     },
     async ({ body }, reply) => {
-      const options = { quick: body.quick ?? false };
+      const options = { quick: body.quick ?? false, resume: body.resume ?? false };
+      if (options.quick && options.resume)
+        throw new PandoError(
+          'request-invalid',
+          'a quick verification is over soon: only a full one is gone on with',
+        );
       return accepted(
         reply,
         jobs.start({ kind: 'verify', lane: STORE_LANE }, (given) => engine.verify(given, options)).job,

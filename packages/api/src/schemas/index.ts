@@ -24,6 +24,7 @@ import {
   LastVerification,
   LastVerifications,
   Progress,
+  UnfinishedVerification,
   VerifyReport,
   VerifyRequest,
 } from './work.ts';
@@ -55,6 +56,7 @@ export const namedSchemas = [
   DamagedDisk,
   VerifyReport,
   LastVerification,
+  UnfinishedVerification,
   LastVerifications,
   Progress,
   JobError,

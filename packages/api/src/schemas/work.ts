@@ -41,6 +41,12 @@ export const VerifyRequest = Type.Object(
           'structure only: headers and footers of segments, and that everything that disks refer to is in the index and in a segment; no chunk is hashed',
       }),
     ),
+    resume: Type.Optional(
+      Type.Boolean({
+        description:
+          'go on where the last full verification was cut off, when there is one (`unfinished` of GET /verify/last); from the start otherwise',
+      }),
+    ),
   },
   { $id: 'VerifyRequest', additionalProperties: false },
 );
@@ -66,6 +72,13 @@ export const VerifyReport = Type.Object(
     quick: Type.Boolean(),
     chunks: Type.Integer({ minimum: 0, description: 'chunks that were hashed; none when quick' }),
     bytes: Type.Integer({ minimum: 0, description: 'of all segments' }),
+    resumedBytes: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        description:
+          'those of them that had been verified before this one went on; absent when it began at the start',
+      }),
+    ),
     nodes: Type.Integer({ minimum: 0, description: 'nodes of the trees of disks; a shared one counts once' }),
     checkedDisks: Bytes,
     missingChunks: Type.Integer({
@@ -106,9 +119,28 @@ export const LastVerification = Type.Object(
   { $id: 'LastVerification', additionalProperties: false },
 );
 
+export const UnfinishedVerification = Type.Object(
+  {
+    startedAt: Instant,
+    keptAt: Type.String({ description: 'RFC 3339, UTC: when it was that far' }),
+    doneBytes: Bytes,
+    allBytes: Bytes,
+    damagedSegments: Type.Integer({ minimum: 0, description: 'segments in which it had found damage' }),
+  },
+  { $id: 'UnfinishedVerification', additionalProperties: false },
+);
+
 export const LastVerifications = Type.Object(
-  { full: Type.Optional(ref(LastVerification)), quick: Type.Optional(ref(LastVerification)) },
-  { $id: 'LastVerifications', additionalProperties: false, description: 'those that ran to their end' },
+  {
+    full: Type.Optional(ref(LastVerification)),
+    quick: Type.Optional(ref(LastVerification)),
+    unfinished: Type.Optional(ref(UnfinishedVerification)),
+  },
+  {
+    $id: 'LastVerifications',
+    additionalProperties: false,
+    description: 'those that ran to their end, and a full one that is under way or was cut off',
+  },
 );
 export type LastVerifications = Static<typeof LastVerifications>;
 
