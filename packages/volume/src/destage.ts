@@ -37,8 +37,8 @@ export class Destager {
   readonly #destageAfterMs: number;
   readonly #stop = new AbortController();
   #woken: (() => void) | undefined;
-  /** Length of the log after it was relieved, and from when on that may be done again. */
-  #relieved = { bytes: 0, after: 0 };
+  /** Length of the log after it was relieved, from when on that may be done again, and what the last attempt met, if it failed. */
+  #relieved: { bytes: number; after: number; met?: PandoError | 'writers' } = { bytes: 0, after: 0 };
   #running: Promise<void> | undefined;
   #waiters: { layer: Layer; resolve: () => void; reject: (error: Error) => void }[] = [];
 
@@ -126,21 +126,26 @@ export class Destager {
    */
   async #relieve(): Promise<boolean> {
     const engine = this.#engine;
-    const { log, logBytesMax, pending } = engine;
+    const { log, logBytesMax, pending, room } = engine;
     if (engine.failure !== undefined || log.failure !== undefined) return false;
     if (log.bytes * 2 <= logBytesMax || !pending.some((layer) => layer.trouble?.error.kind === 'data'))
       return false;
     const { bytes, after } = this.#relieved;
     if (log.bytes < bytes + logBytesMax / 4 || engine.clock.monotonic() < after) return false;
-    if (engine.pool.usedBytes * 2 > log.bytes) return false;
+    // What is appended counts as taken from guests already: while they are not refused, it leaves the reserve alone.
+    if (engine.pool.usedBytes * 2 > log.bytes || engine.space?.refusal !== undefined) return false;
+    // Those who come now wait for the room that there will be.
+    room.refuse(undefined);
+    const failed = (met: PandoError | 'writers', retryMs: number): void => {
+      this.#relieved = { bytes: 0, after: engine.clock.monotonic() + retryMs, met };
+    };
     try {
-      await relieveLog(engine);
-      this.#relieved = { bytes: log.bytes, after: 0 };
-      if (isDamage(engine.room.refusal)) engine.room.refuse(undefined);
-      return true;
-    } catch {
-      // A full disk, or one that has failed, which the log or the catalog says itself.
-      this.#relieved = { bytes: 0, after: engine.clock.monotonic() + RETRY_DAMAGED_MS };
+      const done = await relieveLog(engine);
+      if (done) this.#relieved = { bytes: log.bytes, after: 0 };
+      else failed('writers', RETRY_DAMAGED_MS);
+      return done;
+    } catch (cause) {
+      failed(asPandoError(cause, 'the log could not be relieved'), RETRY_FULL_MS);
       return false;
     }
   }
@@ -149,8 +154,10 @@ export class Destager {
   #refuseWhenStuck(): void {
     const { room, pending } = this.#engine;
     if (!room.isFull || room.refusal !== undefined) return;
-    const error = pending.find((layer) => layer.trouble !== undefined)?.trouble?.error;
-    if (error !== undefined) room.refuse(error);
+    const trouble = pending.find((layer) => layer.trouble !== undefined)?.trouble?.error;
+    const { met } = this.#relieved;
+    // Who waits for a read that takes long waits for no repair.
+    if (trouble !== undefined && met !== 'writers') room.refuse(met ?? trouble);
   }
 
   async #destage(first: Layer): Promise<void> {
@@ -225,10 +232,7 @@ export class Destager {
 
   #troubled(layer: Layer, cause: unknown): void {
     const engine = this.#engine;
-    const error =
-      cause instanceof PandoError
-        ? cause
-        : new PandoError('internal', `destage failed: ${String(cause)}`, { cause });
+    const error = asPandoError(cause, 'destage failed');
     if (this.#stop.signal.aborted) return;
     // A root that is in use and cannot be recorded must stop everything: what follows would build on it.
     if (error.code === 'store-failed' || layer.root !== undefined) {
@@ -270,6 +274,12 @@ export class Destager {
     this.#woken = undefined;
     timer.abort();
   }
+}
+
+function asPandoError(cause: unknown, what: string): PandoError {
+  return cause instanceof PandoError
+    ? cause
+    : new PandoError('internal', `${what}: ${String(cause)}`, { cause });
 }
 
 function isDamage(refusal: PandoError | undefined): boolean {

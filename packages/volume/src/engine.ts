@@ -72,7 +72,7 @@ export class Engine {
     this.pool = pool;
     this.edges = new EdgeBases(pool.chunkBytes);
     this.logBytesMax = logBytesMax;
-    this.room = new Room(() => this.holdsWriters || pool.exhausted || this.log.bytes > logBytesMax);
+    this.room = new Room(() => this.#isFull);
     pool.onFreed = () => this.room.open();
   }
 
@@ -82,13 +82,13 @@ export class Engine {
 
   /** Whether a write has to wait before it may be taken. */
   get congested(): boolean {
-    return (
-      this.space?.refusal !== undefined ||
-      this.holdsWriters ||
-      this.pool.exhausted ||
-      this.log.pendingBytes > LOG_PENDING_BYTES_MAX ||
-      this.log.bytes > this.logBytesMax
-    );
+    return this.space?.refusal !== undefined || this.log.pendingBytes > LOG_PENDING_BYTES_MAX || this.#isFull;
+  }
+
+  /** A log that has failed gets no shorter: writers are let in, and it tells them. */
+  get #isFull(): boolean {
+    if (this.log.failure !== undefined) return false;
+    return this.holdsWriters || this.pool.exhausted || this.log.bytes > this.logBytesMax;
   }
 
   /** The active layer of a disk; opens one when the newest layer is frozen. */

@@ -194,22 +194,28 @@ export class DiskHandle implements OpenVolume {
   ): Promise<void> {
     const engine = this.#engine;
     const bases = new EdgeBases(engine.chunkBytes);
-    let root: Root | undefined;
-    let size: number;
-    do {
-      await makeRoom(engine);
-      await retryOnNewRoot(
-        () => [this.#disk.top],
-        async ([top]) => {
-          root = bottomOf(top!).root;
-          size = top!.size;
-          await readEdges(top!, offset, length, engine.pool, engine.store, bases);
-        },
-      );
-      // What was read from the tree holds while the tree below is the same one: what has come into overlays
-      // meanwhile is found there when the change is made. A disk that has grown has another last chunk.
-    } while (bottomOf(this.#disk.top).root !== root || this.#disk.size !== size!);
-    await change(bases);
+    let done: Promise<void> | undefined;
+    while (done === undefined) {
+      let root: Root | undefined;
+      let size: number;
+      await enter(engine);
+      try {
+        await retryOnNewRoot(
+          () => [this.#disk.top],
+          async ([top]) => {
+            root = bottomOf(top!).root;
+            size = top!.size;
+            await readEdges(top!, offset, length, engine.pool, engine.store, bases);
+          },
+        );
+        // What was read from the tree holds while the tree below is the same one: what has come into overlays
+        // meanwhile is found there when the change is made. A disk that has grown has another last chunk.
+        if (bottomOf(this.#disk.top).root === root && this.#disk.size === size!) done = change(bases);
+      } finally {
+        engine.room.leave();
+      }
+    }
+    await done;
   }
 
   get #source(): Source {
@@ -228,8 +234,8 @@ export class DiskHandle implements OpenVolume {
   }
 }
 
-/** Waits until a write may be taken. @throws what keeps destage from making room */
-async function makeRoom(engine: Engine): Promise<void> {
+/** Waits until a write may be taken, and enters the room for it. @throws what keeps destage from making room */
+async function enter(engine: Engine): Promise<void> {
   while (engine.congested) {
     const refusal = engine.space?.refusal;
     if (refusal !== undefined) throw refusal;
@@ -238,6 +244,7 @@ async function makeRoom(engine: Engine): Promise<void> {
     if (engine.log.pendingBytes > LOG_PENDING_BYTES_MAX) await engine.log.written();
   }
   if (engine.failure !== undefined) throw engine.failure;
+  engine.room.enter();
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -34,6 +34,7 @@ export class Recovery {
   readonly #engine: Engine;
   readonly #layers = new Map<number, Layer>();
   readonly #opened = new Set<number>();
+  readonly #ready = new Set<Layer>();
   readonly #damaged = new Map<Layer, PandoError>();
   readonly #bases: EdgeBases;
 
@@ -64,7 +65,7 @@ export class Recovery {
   async replay(record: LogRecord): Promise<void> {
     if (record.type === 'open') return this.#open(record);
     const layer = this.#layers.get(record.overlay);
-    if (layer === undefined) return;
+    if (layer === undefined || !this.#isReady(layer)) return;
     const { engine, length } = {
       engine: this.#engine,
       length: record.type === 'zero' ? record.length : record.data.byteLength,
@@ -77,6 +78,18 @@ export class Recovery {
       const data = Buffer.from(record.data.buffer, record.data.byteOffset, length);
       writeToLayer(layer, record.offset, data, engine.pool, this.#bases);
     }
+  }
+
+  /**
+   * Whether the layer and those below it have been opened. Else the older records of one of them have gone, because the log
+   * was relieved (log-relief.ts): all that is still needed comes again.
+   */
+  #isReady(layer: Layer): boolean {
+    if (this.#ready.has(layer)) return true;
+    for (let below = layer; below.root === undefined; below = below.parent!)
+      if (!this.#opened.has(below.number)) return false;
+    this.#ready.add(layer);
+    return true;
   }
 
   /** After the log was replayed. */

@@ -5,6 +5,8 @@ export class Room {
   readonly #isFull: () => boolean;
   #waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
   #refusal: PandoError | undefined;
+  #inside = 0;
+  #emptied: (() => void)[] = [];
 
   constructor(isFull: () => boolean) {
     this.#isFull = isFull;
@@ -38,5 +40,20 @@ export class Room {
     this.#refusal = reason;
     if (reason === undefined) this.open();
     else for (const waiter of this.#waiting.splice(0)) waiter.reject(reason);
+  }
+
+  /** Counts a writer that was let in, in the turn in which that was found, until `leave`. */
+  enter(): void {
+    this.#inside++;
+  }
+
+  leave(): void {
+    if (--this.#inside > 0) return;
+    for (const resolve of this.#emptied.splice(0)) resolve();
+  }
+
+  /** Resolves when none of the writers that were let in is inside any more. */
+  async emptied(): Promise<void> {
+    if (this.#inside > 0) await new Promise<void>((resolve) => this.#emptied.push(resolve));
   }
 }

@@ -82,6 +82,8 @@ export class TestStore {
   fault: 'store-full' | 'store-failed' | 'chunk-corrupt' | undefined;
   /** Writes wait for this. */
   hold: Promise<void> | undefined;
+  /** Reads of the chunk with this id wait. */
+  heldRead: { readonly id: string; readonly until: Promise<void> } | undefined;
   /** Asked at every read of a node: whether it fails. */
   readFault: (() => boolean) | undefined;
   dead = false;
@@ -107,6 +109,8 @@ export class TestStore {
       readChunks: (leaf, first, count, target, at) => {
         for (let i = first; i < first + count; i++) {
           const id = idToHex(leaf.bytes, i * ID_BYTES);
+          if (id === this.heldRead?.id)
+            return this.heldRead.until.then(() => memory.readChunks(leaf, first, count, target, at));
           if (!this.damaged.has(id)) continue;
           const error = new PandoError('chunk-corrupt', `chunk ${id} is damaged`);
           // As a real one: at once, or after a wait.
@@ -140,6 +144,20 @@ export class TestStore {
   /** Damages the stored chunk with these bytes. */
   damage(bytes: Uint8Array): void {
     this.damaged.add(idToHex(hashChunk(bytes)));
+  }
+
+  /** Lets writes wait until what it returns is called. */
+  holdWrites(): () => void {
+    let go!: () => void;
+    this.hold = new Promise<void>((resolve) => (go = resolve));
+    return go;
+  }
+
+  /** Lets reads of the stored chunk with these bytes wait until what it returns is called. */
+  holdRead(bytes: Uint8Array): () => void {
+    let go!: () => void;
+    this.heldRead = { id: idToHex(hashChunk(bytes)), until: new Promise<void>((resolve) => (go = resolve)) };
+    return go;
   }
 
   /** Removes what nothing reaches. Takes its roots and pins in one turn, as a real collection does. */
