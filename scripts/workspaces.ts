@@ -13,6 +13,7 @@ const LAYERS = [
   'packages/chunk-store',
   'packages/write-log',
   'packages/catalog',
+  'packages/catalog-mirror',
   'packages/volume',
   'packages/gc',
   'packages/fleet',
