@@ -13,4 +13,5 @@ export { createMemoryChunkStore } from './memory-chunk-store.ts';
 export { MemorySegmentStorage } from './memory-segment-storage.ts';
 export { readPlace, writePlace } from './place.ts';
 export { readStoreOf, type StoreOfSegments } from './store-of-segments.ts';
+export { openStoredChunks, type StoredChunks } from './stored-chunks.ts';
 export * from './types.ts';

@@ -192,7 +192,7 @@ async function sealTorn(
 
 /** The directory of a segment as its whole runs tell it, and where they end. */
 export async function scanDirectory(
-  context: RecoveryContext,
+  context: Pick<RecoveryContext, 'storage' | 'chunkBytes'>,
   segment: Segment,
   size: number,
 ): Promise<{ directory: SegmentDirectory; end: number }> {

@@ -129,8 +129,10 @@ class DamageWalk {
     for (let child = 0; child < count; child++) {
       const at = child * ID_BYTES;
       if (segments[child]! === CHUNK_MISSING) this.missingChunks++;
-      if (segments[child]! < 0) children.push({ start: child * span, below: whole });
-      else if (level > 0 && this.#harmed.size > 0 && !isHole(ids, at)) {
+      if (segments[child]! < 0) {
+        this.#work.onLost?.(ids, at, level);
+        children.push({ start: child * span, below: whole });
+      } else if (level > 0 && this.#harmed.size > 0 && !isHole(ids, at)) {
         const below = this.#harmed.get(keyOf(ids, at, level));
         if (below !== undefined) children.push({ start: child * span, below });
       }
@@ -157,6 +159,7 @@ class DamageWalk {
         const end = ends[i]!;
         if (end.status === 'rejected') throw end.reason as Error;
         const node = end.value;
+        if (node === undefined) this.#work.onLost?.(ids, child * ID_BYTES, level);
         const harm =
           node === undefined ? lost(FANOUT ** level) : await this.#below(node.bytes, FANOUT, level - 1);
         if (harm !== undefined) this.#harmed.set(keyOf(ids, child * ID_BYTES, level), harm);

@@ -76,6 +76,8 @@ export interface Accounts {
 
 /** What a walk for damage takes. */
 export interface DamageWork {
+  /** Called with each chunk (level 0) and node that is lost and that a disk refers to; it may come more than once. */
+  readonly onLost?: (ids: Uint8Array, offset: number, level: number) => void;
   readonly signal?: AbortSignal;
   /** Called now and then with the nodes visited so far. */
   readonly onProgress?: (progress: { done: number }) => void;

@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { rootOf } from './root-of.ts';
 import { emptyRoot, heightFor } from './shape.ts';
 import { MemoryChunks } from './testing.ts';
-import type { Root } from './types.ts';
+import { NODE_BYTES, type Root } from './types.ts';
 import { updateTree } from './update.ts';
 
 const CHUNK = 512;
@@ -86,6 +86,39 @@ describe('the root of bytes', () => {
     expect(hashes).toBe(0);
     await rootOf(given([{ holeBytes: size - 1 }, Uint8Array.of(1)]), options);
     expect(hashes).toBe(1 + root.height);
+  });
+
+  it('shows every chunk and node on the way, children first', async () => {
+    const random = seededRandom(runSeed());
+    const seen = new Map<string, number>();
+    const visit = async (bytes: Uint8Array, count: number, ids: Uint8Array, level: number): Promise<void> => {
+      const each = bytes.byteLength / count;
+      for (let i = 0; i < count; i++) {
+        const id = idToHex(ids, i * ID_BYTES);
+        if (id === idToHex(HOLE_ID)) continue;
+        expect(idToHex(blake3(bytes.subarray(i * each, (i + 1) * each)))).toBe(id);
+        for (let child = 0; level > 0 && child < each; child += ID_BYTES) {
+          const below = idToHex(bytes, i * each + child);
+          if (below !== idToHex(HOLE_ID)) expect(seen.get(below)).toBe(level - 1);
+        }
+        seen.set(id, level);
+      }
+      await Promise.resolve();
+    };
+    const parts = [
+      fillRandom(random, new Uint8Array(300 * CHUNK)),
+      { holeBytes: 20_000 * CHUNK },
+      Uint8Array.of(1),
+    ];
+    const root = await rootOf(given(parts), {
+      ...options,
+      // The batch of chunks is longer than what is in it.
+      visit: (bytes, count, ids, level) =>
+        visit(bytes.subarray(0, count * (level === 0 ? CHUNK : NODE_BYTES)), count, ids, level),
+    });
+    expect(seen.get(idToHex(root.id))).toBe(root.height);
+    expect([...seen.values()].filter((level) => level === 0)).toHaveLength(301);
+    expect([...seen.values()].filter((level) => level === 1)).toHaveLength(4);
   });
 
   it('of nothing is the root of an empty disk', async () => {

@@ -15,6 +15,16 @@ export interface RootOfOptions {
   readonly chunkBytes: number;
   /** BLAKE3-256 of some bytes. */
   readonly hash: (bytes: Uint8Array) => Uint8Array;
+  /**
+   * Sees every chunk and node of the tree, children before their parents, holes apart: so many of them one after
+   * another, their ids (zeros for a hole), and their level, 0 being data. Buffers hold until it resolves.
+   */
+  readonly visit?: (
+    bytes: Uint8Array,
+    count: number,
+    ids: Uint8Array,
+    level: number,
+  ) => Promise<void> | undefined;
   /** Bytes of the disk done so far, after each part. */
   readonly onProgress?: (doneBytes: number) => void;
 }
@@ -25,7 +35,7 @@ export interface RootOfOptions {
  */
 export async function rootOf(parts: AsyncIterable<DiskPart>, options: RootOfOptions): Promise<Root> {
   const { chunkBytes } = options;
-  const writer = new HashingWriter(chunkBytes, options.hash);
+  const writer = new HashingWriter(chunkBytes, options);
   const builder = new TreeBuilder(writer);
   const batch = new Uint8Array(BATCH_CHUNKS * chunkBytes);
   let filled = 0;
@@ -33,7 +43,7 @@ export async function rootOf(parts: AsyncIterable<DiskPart>, options: RootOfOpti
   const send = async (): Promise<void> => {
     const count = filled / chunkBytes;
     filled = 0;
-    if (count > 0) await builder.append(writer.idsOf(batch, count, chunkBytes), count);
+    if (count > 0) await builder.append(await writer.writeChunks(batch, count), count);
   };
   const zeros = (most: number): number => {
     const bytes = Math.min(most, batch.byteLength - filled);
@@ -76,26 +86,29 @@ export async function rootOf(parts: AsyncIterable<DiskPart>, options: RootOfOpti
 class HashingWriter implements ChunkWriter {
   readonly chunkBytes: number;
   readonly #hash: RootOfOptions['hash'];
+  readonly #visit: RootOfOptions['visit'];
 
-  constructor(chunkBytes: number, hash: RootOfOptions['hash']) {
+  constructor(chunkBytes: number, { hash, visit }: RootOfOptions) {
     this.chunkBytes = chunkBytes;
     this.#hash = hash;
+    this.#visit = visit;
   }
 
-  idsOf(bytes: Uint8Array, count: number, each: number): Uint8Array {
+  writeChunks(chunks: Uint8Array, count: number): Promise<Uint8Array> {
+    return this.#write(chunks, count, this.chunkBytes, 0);
+  }
+
+  writeNodes(nodes: Uint8Array, count: number, level: number): Promise<Uint8Array> {
+    return this.#write(nodes, count, NODE_BYTES, level);
+  }
+
+  async #write(bytes: Uint8Array, count: number, each: number, level: number): Promise<Uint8Array> {
     const ids = new Uint8Array(count * ID_BYTES);
     for (let i = 0; i < count; i++) {
       if (isZero(bytes, i * each, each)) continue;
       ids.set(this.#hash(bytes.subarray(i * each, (i + 1) * each)), i * ID_BYTES);
     }
+    await this.#visit?.(bytes, count, ids, level);
     return ids;
-  }
-
-  writeChunks(chunks: Uint8Array, count: number): Promise<Uint8Array> {
-    return Promise.resolve(this.idsOf(chunks, count, this.chunkBytes));
-  }
-
-  writeNodes(nodes: Uint8Array, count: number): Promise<Uint8Array> {
-    return Promise.resolve(this.idsOf(nodes, count, NODE_BYTES));
   }
 }
