@@ -75,6 +75,35 @@ describe('a damaged chunk', () => {
     await rebuilt.close();
   });
 
+  it('is one, too, that the device cannot read', async () => {
+    const numbers = range(1, 12);
+    const world = new World();
+    const store = await world.open();
+    const ids = await put(store, numbers);
+    await store.close();
+    const [file] = await world.files();
+    const bad = Buffer.from(world.fs.bytesOf(file!)).indexOf(ids.subarray(5 * ID_BYTES, 6 * ID_BYTES));
+    const open = world.fs.open.bind(world.fs);
+    world.fs.open = async (path, mode) => {
+      const opened = await open(path, mode);
+      const read = opened.read.bind(opened);
+      opened.read = async (target, position) => {
+        const isBad = path === file && position <= bad && bad < position + target.byteLength;
+        if (isBad) throw Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO' });
+        return read(target, position);
+      };
+      return opened;
+    };
+    const reopened = await world.open();
+    await expect(reopened.readChunk(ids, 5 * ID_BYTES)).rejects.toSatisfy(isCode('chunk-corrupt'));
+    await expect(reopened.readChunk(ids, 5 * ID_BYTES)).rejects.toThrow(/cannot be read: EIO/);
+    // No neighbour is concerned.
+    expect(Buffer.from((await reopened.readChunk(ids, 0))).equals(chunkOf(numbers[0]!))).toBe(true);
+    await put(reopened, numbers);
+    await expectChunks(reopened, ids, numbers);
+    await reopened.close();
+  });
+
   it('is trusted by dedupe until somebody finds it: reading, verifying and compacting do', async () => {
     const numbers = range(1, 12);
     for (const find of ['read', 'verify', 'compact'] as const) {

@@ -40,7 +40,7 @@ export class RunReader {
 
   /**
    * The run at a place, from memory or storage.
-   * @throws `chunk-missing` when the segment is gone, `chunk-corrupt`, `store-failed`
+   * @throws `chunk-missing` when the segment is gone, `chunk-corrupt` when the run is damaged or the device cannot read it, `store-failed`
    */
   load(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
     const key = runKey(segment, runOffset);
@@ -67,7 +67,9 @@ export class RunReader {
     const seed = this.#table.get(segment)?.seed;
     if (seed === undefined) throw new PandoError('chunk-missing', `segment ${segment} does not exist`);
     const bytes = new Uint8Array(runBytes);
-    const length = await this.#storage.read(segment, bytes, runOffset);
+    const length = await this.#storage.read(segment, bytes, runOffset).catch((error: unknown) => {
+      throw asDamage(error, `the run at offset ${runOffset} of segment ${segment} cannot be read`);
+    });
     const header = decodeRunHeader(bytes.subarray(0, length), 0, seed, this.#chunkBytes);
     if (header?.runBytes !== runBytes || length < runBytes || !isRunBodyIntact(bytes, 0, header)) {
       throw new PandoError(
@@ -96,4 +98,14 @@ export class RunReader {
       else next();
     }
   }
+}
+
+/** What a device says of sectors that it cannot read, and a file system of what it finds wrong in its own structures. */
+const UNREADABLE = new Set(['EIO', 'EBADMSG', 'EUCLEAN']);
+
+/** Such a run is as good as damaged: the others are not concerned, and it heals in the same way. */
+function asDamage(error: unknown, what: string): unknown {
+  const { code } = ((error as Error | undefined)?.cause ?? {}) as NodeJS.ErrnoException;
+  if (code === undefined || !UNREADABLE.has(code)) return error;
+  return new PandoError('chunk-corrupt', `${what}: ${code}`, { cause: error });
 }

@@ -11,7 +11,7 @@
 import { SharedLock, type Clock, type PandoError, type SpaceGuard } from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
-import type { WriteLog } from '@pando/write-log';
+import type { LogPosition, WriteLog } from '@pando/write-log';
 import {
   DISK_TABLE,
   NUMBERS_KEY,
@@ -26,6 +26,7 @@ import {
 import { Layer, unresolvedOf } from './layer.ts';
 import { Overlay } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
+import type { LogGate } from './types.ts';
 import { EdgeBases } from './layer-write.ts';
 import { Room } from './room.ts';
 
@@ -57,6 +58,8 @@ export class Engine {
   holdsWriters = false;
   /** Counts the instants of forks. */
   instant = 0;
+  /** Asked before the log is released. */
+  gate: LogGate | undefined;
   /** While it refuses, guests' writes are refused as well. */
   space: SpaceGuard | undefined;
   /** Set for good after a failed sync. */
@@ -170,12 +173,22 @@ export class Engine {
     let first = this.log.nextPosition;
     for (const layer of this.pending) first = Math.min(first, layer.firstPosition);
     try {
-      await this.log.release(first);
+      await this.log.release(await this.#pass(first));
       this.releaseTrouble = undefined;
     } catch (error) {
       this.releaseTrouble = error as PandoError;
     }
     this.room.open();
+  }
+
+  /** How far the gate lets the log go; when the log is half full, it is waited for. */
+  async #pass(first: LogPosition): Promise<LogPosition> {
+    if (this.gate === undefined) return first;
+    const isTight = this.log.bytes * 2 > this.logBytesMax;
+    const may = this.gate.release(first, isTight);
+    if (may === first || !isTight) return may;
+    await this.gate.settle();
+    return this.gate.release(first, isTight);
   }
 
   /** Forgets a disk that is neither open nor in flight; it is loaded again when asked for. */

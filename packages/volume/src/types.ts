@@ -13,6 +13,7 @@ import type { BlockDevice, StatusExtents } from '@pando/block-device';
 import type { CatalogOperation } from '@pando/catalog';
 import type { PandoError } from '@pando/common';
 import type { Root } from '@pando/tree';
+import type { LogPosition } from '@pando/write-log';
 
 export type DiskNumber = number;
 
@@ -138,6 +139,22 @@ export interface Volumes {
 
   /** Destages what fits into the given time, keeps the rest in the log; then closes. */
   close(): Promise<void>;
+}
+
+/**
+ * Who has to agree before the log lets go of what disks do not need any more: a copy of the catalog is as old as it is, and what was
+ * destaged since must still be in the log.
+ */
+export interface LogGate {
+  /**
+   * How far the log may be released, of which nothing before `position` is needed here: the records that say so are committed. Asks for
+   * what is missing; with `urgent`, the log is running full.
+   */
+  release(position: LogPosition, urgent: boolean): LogPosition;
+  /** Whom to tell when more may be released. */
+  onRelease(listener: () => void): void;
+  /** Resolves when everything that is committed by now is in the copy, or cannot be brought there. */
+  settle(): Promise<void>;
 }
 
 export interface VolumeStats {

@@ -16,7 +16,15 @@ import { Layer, bottomOf, unresolvedOf } from './layer.ts';
 import { DiskHandle } from './open-volume.ts';
 import { Recovery } from './recovery.ts';
 import { SlotPool } from './slot-pool.ts';
-import type { DiskNumber, DiskRecord, ForkRequest, OpenVolume, VolumeStats, Volumes } from './types.ts';
+import type {
+  DiskNumber,
+  DiskRecord,
+  ForkRequest,
+  LogGate,
+  OpenVolume,
+  VolumeStats,
+  Volumes,
+} from './types.ts';
 
 const OVERLAY_BYTES_MAX_DEFAULT = 256 * 1024 * 1024;
 const LOG_BYTES_MAX_DEFAULT = 1024 * 1024 * 1024;
@@ -38,6 +46,8 @@ export interface VolumesOptions {
   readonly logFileBytes?: number;
   readonly destageAfterMs?: number;
   readonly space?: SpaceGuard;
+  /** Without one, the log lets go of what is destaged at once. */
+  readonly logGate?: LogGate;
 }
 
 /** Opens the disks of a store: replays the log and starts to destage. @throws log-corrupt, catalog-corrupt, store-newer */
@@ -47,6 +57,7 @@ export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
   const pool = new SlotPool(store.chunkBytes, options.overlayBytesMax ?? OVERLAY_BYTES_MAX_DEFAULT);
   const engine = new Engine(store, catalog, clock, pool, options.logBytesMax ?? LOG_BYTES_MAX_DEFAULT);
   engine.space = options.space;
+  engine.gate = options.logGate;
   const recovery = new Recovery(engine);
   await recovery.loadPending();
   const fileBytes = options.logFileBytes;
@@ -56,6 +67,7 @@ export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
   );
   recovery.finish();
   await engine.releaseLog();
+  engine.gate?.onRelease(() => void engine.releaseLog());
   const destager = new Destager(engine, options.destageAfterMs ?? DESTAGE_AFTER_MS);
   destager.start();
   return new AllVolumes(engine, destager);
@@ -209,6 +221,7 @@ class AllVolumes implements Volumes {
               before.filter((layer) => !held[index]!.includes(layer)),
             );
           }
+          await this.#remember();
         });
         await engine.releaseLog();
       }),
@@ -288,6 +301,12 @@ class AllVolumes implements Volumes {
     await this.#destager.stop();
     engine.room.refuse(new PandoError('shutting-down', 'the volumes are being closed'));
     await engine.exclusively(() => Promise.resolve());
+    if (engine.gate !== undefined) {
+      // What has to be replayed at the next start is what could not be destaged.
+      await engine.gate.settle();
+      engine.gate.onRelease(() => undefined);
+      await engine.releaseLog();
+    }
     await engine.log.close();
   }
 
@@ -332,7 +351,16 @@ class AllVolumes implements Volumes {
       } finally {
         session.release();
       }
+      await this.#remember();
     });
+  }
+
+  /**
+   * After what a disk was has been replaced, before it can be written to again: in the log of a catalog from before, those writes
+   * would apply to what it was.
+   */
+  async #remember(): Promise<void> {
+    await this.#engine.gate?.settle();
   }
 
   /** Runs while nobody can open the disks. @throws `disk-in-use` when somebody has, or something else changes one */
