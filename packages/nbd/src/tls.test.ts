@@ -1,10 +1,12 @@
 import { MemoryBlockDevice } from '@pando/block-device';
 import { SeededRandom } from '@pando/block-device/testing';
 import { PandoError, systemClock } from '@pando/common';
+import type { Clock } from '@pando/common';
 import { runSeed } from '@pando/common/testing';
 import * as net from 'node:net';
 import type * as tls from 'node:tls';
 import { afterEach, describe, expect, it } from 'vitest';
+import { optionBytes } from './client/client-handshake.ts';
 import { namesOf, parsePskKeys, tlsCredentials } from './tls.ts';
 import type { TlsFiles } from './tls.ts';
 import {
@@ -17,7 +19,7 @@ import {
   STRANGER_CERTIFICATE,
   STRANGER_KEY,
 } from './testing/certificates.ts';
-import { RawClient, contextRequest, infoRequest } from './testing/raw-client.ts';
+import { RawClient, contextRequest, infoRequest, rawRequest } from './testing/raw-client.ts';
 import { TestServer, until } from './testing/test-server.ts';
 import type { ClientIdentity } from './types.ts';
 
@@ -503,6 +505,37 @@ describe('TLS handshakes that go wrong', () => {
     await identityOf(server, TRUSTING);
     expect(server.server.stats().connectionsInHandshake).toBeLessThanOrEqual(5);
   });
+});
+
+describe('clients that leave as soon as TLS is spoken', () => {
+  for (const tcp of [false, true]) {
+    it(`are noticed over ${tcp ? 'TCP' : 'a Unix socket'}, however much they have asked for`, async () => {
+      const limits = { unsentBytesMax: 100_000, handshakeMsMax: 12_345 };
+      const late: (() => void)[] = [];
+      const sleep: Clock['sleep'] = (ms, signal) =>
+        ms === limits.handshakeMsMax
+          ? new Promise((resolve) => late.push(resolve))
+          : systemClock.sleep(ms, signal);
+      const server = await start(CERTIFICATE, { tcp, limits, clock: { ...systemClock, sleep } });
+      const { exports } = server;
+      const open = exports.open.bind(exports);
+      exports.open = async (name, client) => {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        return open(name, client);
+      };
+      const reads = Array.from({ length: 100 }, (_, i) => rawRequest({ type: 0, length: 60_000, cookie: i }));
+      for (let i = 0; i < 5; i++) {
+        const client = await secured(server, { ...TRUSTING, minVersion: 'TLSv1.3' });
+        client.send(Buffer.concat([optionBytes(7, infoRequest('disk')), ...reads]));
+        client.reset();
+      }
+      // Its session tickets do not reach such a client, and the deadline of the handshake is there for who is not heard of.
+      await systemClock.sleep(200);
+      for (const tick of late) tick();
+      await until(() => server.server.stats().connections === 0, 'the connections gone');
+      expect(exports.openHandles).toBe(0);
+    });
+  }
 });
 
 describe('replies over TLS', () => {

@@ -34,6 +34,7 @@ export interface TlsCredentials {
   readonly keys: ReadonlyMap<string, Buffer> | undefined;
 }
 
+const NO_BYTES = Buffer.alloc(0);
 const IDENTITY_BYTES_MAX = 128;
 const KEY_BYTES_MIN = 16;
 const KEY_BYTES_MAX = 256;
@@ -108,6 +109,8 @@ export interface SecuredClient {
 
 /**
  * Speaks TLS on a socket that nobody else reads or writes any more. The caller bounds its time by destroying `raw`.
+ * Resolves when a write has passed: session tickets leave behind the handshake, and Node (24) tells nobody when that
+ * write fails, but never writes again. A client that is gone by then, its requests sent, would be served for ever.
  * The TLS socket comes with an error listener of the caller's to add; it may end half, if `raw` may.
  * @throws TlsHandshakeError when the client does not speak TLS, proves nothing, or goes; the socket is destroyed then
  */
@@ -138,13 +141,18 @@ export function secure(raw: Socket, peer: string, credentials: TlsCredentials): 
     server.once('secureConnection', (socket) => {
       const found = identify(socket, identity, credentials, peer);
       if (typeof found !== 'string') {
-        raw.off('end', ended).off('close', ended);
         socket.allowHalfOpen = halfOpen;
-        resolve({
-          socket,
-          client: found,
-          agreed: `${socket.getProtocol()} ${socket.getCipher().name}`,
-        });
+        const broke = (error: Error): void => fail(reasonOf(error));
+        socket.once('error', broke);
+        const passed = (): void => {
+          if (socket.destroyed) return;
+          raw.off('end', ended).off('close', ended);
+          socket.off('error', broke);
+          const agreed = `${socket.getProtocol()} ${socket.getCipher().name}`;
+          resolve({ socket, client: found, agreed });
+        };
+        // The tickets are on their way by the next turn.
+        setImmediate(() => socket.write(NO_BYTES, passed));
         return;
       }
       socket.on('error', () => undefined);
