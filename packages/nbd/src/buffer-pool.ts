@@ -81,6 +81,10 @@ export class BufferPool {
     this.#line.join(resume);
   }
 
+  hasWaiting(resume: () => void): boolean {
+    return this.#line.has(resume);
+  }
+
   stopWaiting(resume: () => void): void {
     this.#line.leave(resume);
   }

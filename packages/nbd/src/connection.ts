@@ -199,6 +199,27 @@ export class Connection implements HandshakeHost, TransmissionHost {
     return holds && waitsForClient && this.#activeAt < since;
   }
 
+  /** What it is doing and what it waits for, for people who look for one that hangs. */
+  describe(): object {
+    const { destroyed, readableEnded, readableLength, writable, writableLength, writableNeedDrain } =
+      this.socket;
+    return {
+      peer: this.client.peer,
+      tls: this.#secured,
+      idleMs: Math.round(this.#clock.monotonic() - this.#activeAt),
+      socket: {
+        ...{ destroyed, paused: this.socket.isPaused(), readableEnded, readableLength },
+        ...{ writable, writableLength, writableNeedDrain },
+      },
+      inputChunks: this.#input.length,
+      ...{ inputEnded: this.#inputEnded, pumping: this.#pumping, paused: this.#paused },
+      ...{ retiring: this.#retiring, finishing: this.#finishing, securing: this.#securing },
+      ...(this.#transmission === undefined
+        ? { handshake: this.#handshake.describe() }
+        : { exportName: this.exportName, transmission: this.#transmission.describe() }),
+    };
+  }
+
   start(): void {
     this.#handshake.greet();
     const { handshakeMsMax, refusalMsMax } = this.limits;
@@ -308,11 +329,17 @@ export class Connection implements HandshakeHost, TransmissionHost {
   }
 
   violation(reason: string): void {
-    this.logger.info(
-      { reason, exportName: this.exportName, peer: this.client.peer },
-      'an NBD client was cut off',
-    );
+    this.#logEnd(reason, 'an NBD client was cut off');
     this.destroy();
+  }
+
+  dismiss(reason: string): void {
+    this.#logEnd(reason, 'an NBD client was sent away');
+    this.finish();
+  }
+
+  #logEnd(reason: string, message: string): void {
+    this.logger.info({ reason, exportName: this.exportName, peer: this.client.peer }, message);
   }
 
   destroy(): void {

@@ -4,9 +4,13 @@ import type { Clock } from '@pando/common';
 import { afterEach, describe, expect, it } from 'vitest';
 import { OptionReply } from './protocol.ts';
 import { createNbdServer } from './server.ts';
+import { SERVER_CERTIFICATE, SERVER_KEY } from './testing/certificates.ts';
 import { RawClient, contextRequest, infoRequest } from './testing/raw-client.ts';
 import type { OptionAnswer } from './testing/raw-client.ts';
 import { TestServer, until } from './testing/test-server.ts';
+import { tlsCredentials } from './tls.ts';
+
+const CREDENTIALS = tlsCredentials({ certificate: SERVER_CERTIFICATE, key: SERVER_KEY }, Date.now());
 
 let bench: TestServer | undefined;
 
@@ -233,6 +237,37 @@ describe('handshake', () => {
     client.sendOption(1, Buffer.from('nobody'));
     expect(await client.endsNow()).toBe(true);
   });
+
+  it.each([
+    ['is no string', {}, 0, Buffer.from([0xff])],
+    ['is too long', { limits: { optionBytesMax: 1_000 } }, 0, Buffer.alloc(1_001, 'x')],
+    ['comes after EXTENDED_HEADERS', {}, 11, Buffer.from('disk')],
+    [
+      'comes without TLS where that is required',
+      { tls: 'require', credentials: CREDENTIALS },
+      0,
+      Buffer.from('disk'),
+    ],
+  ] as const)(
+    'delivers the answers before an EXPORT_NAME that %s, whatever follows it',
+    async (_, options, before, name) => {
+      const server = await start(options);
+      const client = server.connect();
+      await client.greet();
+      client.socket.pause();
+      for (const option of before === 0 ? [255] : [before, 255]) client.sendOption(option);
+      client.sendOption(1, name);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      // To a socket that is closed already this would be the end, with what has not been read.
+      client.send(Buffer.alloc(100_000));
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      client.socket.resume();
+      for (const option of before === 0 ? [255] : [before, 255])
+        expect((await client.readAnswer()).option).toBe(option);
+      expect(await client.endsNow()).toBe(true);
+      await until(() => server.server.stats().connections === 0, 'the connection gone');
+    },
+  );
 
   it('tells kinds of failure to open apart', async () => {
     const codes = [

@@ -49,6 +49,8 @@ export interface HandshakeHost extends OptionsHost {
   finish(): void;
   /** Closes at once: the client broke a rule that leaves no way on. */
   violation(reason: string): void;
+  /** As `finish`, and says why in the log. */
+  dismiss(reason: string): void;
   /** Resolves when the socket has taken what was written, or is closed. */
   drained(): Promise<void>;
 }
@@ -82,6 +84,10 @@ export class Handshake {
   /** The export that SET_META_CONTEXT has opened. */
   get kept(): OpenExport | undefined {
     return this.#options.kept;
+  }
+
+  describe(): object {
+    return { state: this.#state, option: this.#option, answering: this.#busy, keeps: this.kept?.name };
   }
 
   greet(): void {
@@ -134,6 +140,13 @@ export class Handshake {
     this.#state = 'ended';
     if (reason === undefined) this.#host.finish();
     else this.#host.violation(reason);
+  }
+
+  /** EXPORT_NAME has no errors but the end. Answers to options before it still reach the client. */
+  #dismiss(reason?: string): void {
+    this.#state = 'ended';
+    if (reason === undefined) this.#host.finish();
+    else this.#host.dismiss(reason);
   }
 
   #step(): void {
@@ -208,7 +221,7 @@ export class Handshake {
     } catch (error) {
       if (!(error instanceof OptionDataError)) throw error;
       if (this.#option === Option.exportName) {
-        this.#end('an export name that is not valid');
+        this.#dismiss('an export name that is not valid');
         return;
       }
       this.#fail(error.tooBig ? OptionReply.tooBig : OptionReply.invalid, error.message);
@@ -223,7 +236,7 @@ export class Handshake {
     // It replaces the earlier set even when it fails.
     if (this.#option === Option.setMetaContext) await this.#options.dropContexts();
     if (this.#option === Option.exportName) {
-      this.#end('an export name that is too long');
+      this.#dismiss('an export name that is too long');
     } else if (this.#option === Option.abort) {
       this.#reply(OptionReply.ack);
       this.#end();
@@ -249,7 +262,7 @@ export class Handshake {
       return;
     }
     if (this.#needsTls) {
-      if (option === Option.exportName) this.#end('EXPORT_NAME without TLS');
+      if (option === Option.exportName) this.#dismiss('EXPORT_NAME without TLS');
       else this.#fail(OptionReply.tlsRequired, TLS_REQUIRED);
       return;
     }
@@ -258,10 +271,8 @@ export class Handshake {
       return;
     }
     const outcome = await this.#options.answer(option, data, !this.#noZeroes);
-    if (outcome.next === 'cut') {
-      this.#end(outcome.reason);
-    } else if (outcome.next === 'close') {
-      this.#end();
+    if (outcome.next === 'close') {
+      this.#dismiss(outcome.reason);
     } else {
       this.#send(outcome.replies);
       if (outcome.next === 'option') {

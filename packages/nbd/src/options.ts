@@ -34,10 +34,8 @@ export type OptionOutcome =
   /** `listed`: how many exports the client was told of, and may now ask about one by one. */
   | { readonly next: 'option'; readonly replies: Buffer; readonly listed?: number }
   | { readonly next: 'transmission'; readonly replies: Buffer; readonly session: Session }
-  /** Closes without a reply: EXPORT_NAME has no errors. */
-  | { readonly next: 'close' }
-  /** The client broke a rule that leaves no way on. */
-  | { readonly next: 'cut'; readonly reason: string };
+  /** Closes without a reply: EXPORT_NAME has no errors. `reason` for the log, where nothing there says it yet. */
+  | { readonly next: 'close'; readonly reason?: string };
 
 const HANDLED = new Set<number>([
   Option.exportName,
@@ -132,7 +130,7 @@ export class ExportOptions {
   }
 
   async #exportName(data: Buffer, zeros: boolean): Promise<OptionOutcome> {
-    if (this.#replies === 'extended') return { next: 'cut', reason: 'EXPORT_NAME after extended headers' };
+    if (this.#replies === 'extended') return { next: 'close', reason: 'EXPORT_NAME after extended headers' };
     const name = decodeString(data);
     const opened = await this.#open(name);
     if (opened instanceof PandoError) {

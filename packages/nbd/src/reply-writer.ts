@@ -47,6 +47,18 @@ export class ReplyWriter {
     return this.#heldBytes;
   }
 
+  describe(): object {
+    const block = this.#block;
+    return {
+      heldBytes: this.#heldBytes,
+      unflushed: this.#segmentBlocks.length,
+      filling: block && {
+        ...{ bytes: block.buffer.byteLength, references: block.references },
+        ...{ position: this.#position, segmentStart: this.#segmentStart },
+      },
+    };
+  }
+
   /** Whether a reply of `bytes` fits into the block being filled. */
   hasRoom(bytes: number): boolean {
     return this.#block !== undefined && bytes <= this.#block.buffer.byteLength - this.#position;

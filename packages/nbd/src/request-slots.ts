@@ -34,6 +34,10 @@ export class RequestSlots {
     this.#line.join(resume);
   }
 
+  hasWaiting(resume: () => void): boolean {
+    return this.#line.has(resume);
+  }
+
   stopWaiting(resume: () => void): void {
     this.#line.leave(resume);
   }

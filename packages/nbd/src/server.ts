@@ -159,6 +159,10 @@ class Server implements NbdServer {
     };
   }
 
+  describe(): readonly object[] {
+    return Array.from(this.#connections, (connection) => connection.describe());
+  }
+
   #count(which: (connection: Connection) => boolean): number {
     let count = 0;
     for (const connection of this.#connections) if (which(connection)) count++;

@@ -88,6 +88,19 @@ export class Transmission implements RequestHandler {
     return this.#replies.heldBytes + this.#payloadBytes;
   }
 
+  describe(): object {
+    const { waiting, stopped, midRequest } = this.#parser;
+    const { pool, slots } = this.#host;
+    return {
+      ...{ waiting, stopped, midRequest, requestsInFlight: this.#requestsInFlight },
+      waitsForBuffers: pool.hasWaiting(this.#myTurn),
+      waitsForSlots: slots.hasWaiting(this.#myTurn),
+      ...{ payloadBytes: this.#payloadBytes, replies: this.#replies.describe() },
+      ...{ retiring: this.#retiring, finished: this.#finished, aborted: this.#aborted },
+      flushScheduled: this.#flushScheduled,
+    };
+  }
+
   consume(chunk: Buffer, start: number): number {
     return this.#parser.consume(chunk, start);
   }

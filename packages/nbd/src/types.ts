@@ -116,6 +116,8 @@ export interface NbdServer {
   /** Where it listens, in the order of the `listen` calls. */
   address(): readonly NbdAddress[];
   stats(): NbdServerStats;
+  /** What each connection is doing and what it waits for: for people who look for one that hangs, in no fixed form. */
+  describe(): readonly object[];
   /**
    * Replaces credentials and access rules. New handshakes see the new ones; clients that are attached to what the new
    * rules no longer give them are sent away as at shutdown.

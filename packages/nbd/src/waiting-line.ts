@@ -20,6 +20,10 @@ export class WaitingLine {
     return this.#front === undefined && this.#line.size === 0;
   }
 
+  has(resume: () => void): boolean {
+    return resume === this.#front || this.#line.has(resume);
+  }
+
   /** `resume` is called once, when it is its turn. */
   join(resume: () => void): void {
     if (resume !== this.#front) this.#line.add(resume);
