@@ -177,6 +177,30 @@ describe('the witness', () => {
     }).toThrow(reason);
   });
 
+  it('expects nothing of what comes behind ABORT', () => {
+    const witness = new Witness(world);
+    witness.received(GREETING);
+    witness.sent(Buffer.from([0, 0, 0, 3]));
+    for (const option of [Opt.abort, Opt.list]) witness.sent(optionMessage(option, Buffer.alloc(0)));
+    witness.clientEnded();
+    witness.received(optionReply(Opt.abort, 1));
+    witness.ended(false);
+  });
+
+  it('takes ERR_SHUTDOWN when an export was taken away, and only then', () => {
+    const witness = new Witness(world);
+    witness.received(GREETING);
+    witness.sent(Buffer.from([0, 0, 0, 3]));
+    const go = optionMessage(Opt.go, infoData(Buffer.from('disk'), []));
+    witness.sent(Buffer.concat([go, go]));
+    expect(() => {
+      witness.received(optionReply(Opt.go, 0x8000_0007));
+    }).toThrow(/answered with 80000007/);
+    witness.mayShutDown();
+    witness.received(optionReply(Opt.go, 0x8000_0007));
+    witness.ended(false);
+  });
+
   it('finds out a server that accepts a read past the end', () => {
     const witness = attached();
     send(witness, Cmd.read, 1n, 4097);

@@ -118,9 +118,11 @@ export async function fuzz(options: FuzzOptions): Promise<FuzzSummary> {
       next = ahead - (ahead % target.exports.length) + target.exports.length;
       await crowd(target);
       await calm.rest();
-      await target.expectQuiet();
+      // A rejection explains what is left over, so it goes first.
+      const left = await target.expectQuiet().catch((error: unknown) => error);
       if (rejections.length > 0)
         throw new Error('a promise was rejected and nobody cared', { cause: rejections[0] });
+      if (left !== undefined) throw left as Error;
       const health = await target.health();
       start ??= health;
       if (check === FIRST_CHECK) summary.first = health;
@@ -191,6 +193,9 @@ async function connection(target: Target, seed: number, index: number, summary: 
   if (witness.fate === 'cut') summary.cutOff++;
 }
 
+/** Those under way: what one of them does to an export may concern others. */
+const sessions = new Set<Session>();
+
 /** @throws FuzzFailure */
 export async function playPlan(
   target: Target,
@@ -200,9 +205,13 @@ export async function playPlan(
   const facts = target.exports[index % target.exports.length]!;
   const { address, world, authority } = endpointOf(target, index);
   const witness = new Witness(world);
-  const session = new Session(plan, address, witness, authority, () => target.revoke(facts.name));
+  const session = new Session(plan, address, witness, authority, () => {
+    for (const other of sessions) other.taken(facts.name);
+    target.revoke(facts.name);
+  });
+  sessions.add(session);
   try {
-    await session.play();
+    await session.play().finally(() => sessions.delete(session));
     // What is under way at the server when a connection is lost still happens.
     await target.idle(facts);
     witness.settle();

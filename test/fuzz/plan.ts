@@ -133,6 +133,12 @@ export function planSeed(runSeed: number, index: number): number {
   return new SeededRandom((runSeed ^ Math.imul(index + 1, 0x9e37_79b1)) >>> 0).next();
 }
 
+/** Byte by byte is for what is short enough. */
+function short(delivery: Delivery, messages: readonly Message[]): Delivery {
+  const bytes = messages.reduce((sum, message) => sum + message.bytes.length, 0);
+  return delivery === 'bytes' && bytes > BYTEWISE_BYTES_MAX ? 'pieces' : delivery;
+}
+
 class Maker {
   readonly #random: SeededRandom;
   readonly #world: PlanWorld;
@@ -308,10 +314,10 @@ class Maker {
     for (let i = 0; i < count; i++) messages.push(this.#option());
     // Requests behind it, for handshakes that got through.
     for (let i = this.#below(6); i > 0; i--) messages.push(this.#request('damaged'));
-    if (this.#one(2)) return [{ messages, delivery: this.#delivery(), wait: true }];
+    if (this.#one(2)) return [{ messages, delivery: short(this.#delivery(), messages), wait: true }];
     return messages.map((message) => ({
       messages: [message],
-      delivery: this.#delivery(),
+      delivery: short(this.#delivery(), [message]),
       wait: !this.#one(3),
     }));
   }
@@ -378,13 +384,7 @@ class Maker {
           damaged ? { bytes: this.#damage(message.bytes), what: `damaged ${message.what}` } : message,
         );
       }
-      // Byte by byte is for what is short enough.
-      const bytes = messages.reduce((sum, message) => sum + message.bytes.length, 0);
-      steps.push({
-        messages,
-        delivery: delivery === 'bytes' && bytes > BYTEWISE_BYTES_MAX ? 'pieces' : delivery,
-        wait: !this.#one(6),
-      });
+      steps.push({ messages, delivery: short(delivery, messages), wait: !this.#one(6) });
     }
     return steps;
   }

@@ -78,13 +78,13 @@ export class Session {
       if (this.#plan.tls !== 'no') steps = await this.#tunnel(steps);
       if (deaf) this.#channel.pause();
       for (const [i, step] of steps.entries()) {
-        if (i === revokeAt) this.#takeAway();
+        if (i === revokeAt) this.#revoke();
         if (i === 1 && this.#plan.tls === 'noiseWithin') this.#disturb();
         if (!(await this.#send(step))) break;
         if (step.wait && !deaf) await this.#until(() => this.#witness.settled, 'an answer');
         if (step.wait && this.#witness.settled) this.#witness.settle();
       }
-      if (steps.length === revokeAt) this.#takeAway();
+      if (steps.length === revokeAt) this.#revoke();
       await this.#leave();
       if (this.#failure !== undefined) throw this.#failure as Error;
       this.#witness.ended(this.#byClient);
@@ -141,9 +141,12 @@ export class Session {
     this.#socket.write(noise.subarray(this.#plan.seed % 10_000, (this.#plan.seed % 10_000) + 200));
   }
 
-  #takeAway(): void {
-    this.#witness.mayShutDown();
-    this.#revoke();
+  /** An export is about to be taken away, by whichever connection. Handshakes may have opened any export. */
+  taken(name: string): void {
+    const mentions = this.#plan.steps.some(({ messages }) =>
+      messages.some(({ bytes }) => bytes.includes(name)),
+    );
+    if (mentions) this.#witness.mayShutDown();
   }
 
   readonly #serverEnded = (): void => {

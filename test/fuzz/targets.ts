@@ -55,13 +55,16 @@ export interface Target {
 const WAIT_MS_MAX = 30_000;
 const IN_FLIGHT_MAX = 24;
 
-/** Polls until `reason` is empty. @throws Error with the reason when it stays */
-async function untilNone(reason: () => string | Promise<string>): Promise<void> {
+/** Polls until `reason` is empty. @throws Error with the reason when it stays, and with what `describe` says then */
+async function untilNone(
+  reason: () => string | Promise<string>,
+  describe: () => string = () => '',
+): Promise<void> {
   const deadline = performance.now() + WAIT_MS_MAX;
   for (let pauseMs = 0; ; pauseMs = Math.min(50, pauseMs + 1)) {
     const left = await reason();
     if (left === '') return;
-    if (performance.now() > deadline) throw new Error(left);
+    if (performance.now() > deadline) throw new Error(left + describe());
     // First the next turn of the event loop, then ever longer.
     if (pauseMs < 5) await new Promise((resolve) => setImmediate(resolve));
     else await sleep(pauseMs);
@@ -299,6 +302,9 @@ export async function memoryTarget(seed: number): Promise<Target> {
     poolBytesMax: 4 * 2 ** 20,
     unsentBytesMax: 2 ** 18,
     extentsMax: 64,
+    // Long enough for a machine that has other things to do, and shorter than what is waited for connections to end.
+    handshakeMsMax: 20_000,
+    lingerMsMax: 20_000,
   };
   const folder = await mkdtemp(join(tmpdir(), 'pando-fuzz-'));
   const facts = new Map([...devices].map(([name, device]) => [name, device.facts]));
@@ -355,8 +361,16 @@ class MemoryTarget implements Target {
     await untilNone(() => {
       const open = this.#provider.handles.get(facts.name) ?? 0;
       return open === 0 ? '' : `${facts.name} still has ${open} handles`;
-    });
+    }, this.#describe);
   }
+
+  /** What every connection of every server is doing, and which sockets this process has open. */
+  readonly #describe = (): string => {
+    const connections = this.#servers.flatMap((server) => server.describe());
+    const sockets = process.getActiveResourcesInfo().filter((name) => /Wrap|TLS/.test(name));
+    const lines = [...connections.map((connection) => JSON.stringify(connection)), sockets.join(' ')];
+    return `\n${lines.join('\n')}`;
+  };
 
   revoke(name: string): void {
     this.#provider.revoke(name);
@@ -375,7 +389,7 @@ class MemoryTarget implements Target {
       left.handles -= 1;
       const names = Object.entries(left).filter(([, count]) => count !== 0);
       return names.map(([name, count]) => `${name}: ${count}`).join(', ');
-    });
+    }, this.#describe);
     const { misuse } = this.#provider;
     if (misuse.length > 0) throw new Error(misuse.slice(0, 5).join('; '));
     if (this.#logger.errors.length > 0)

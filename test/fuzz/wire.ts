@@ -39,6 +39,7 @@ export const Rep = {
   platform: 0x8000_0004,
   tlsRequired: 0x8000_0005,
   unknown: 0x8000_0006,
+  shutdown: 0x8000_0007,
   tooBig: 0x8000_0009,
   extendedRequired: 0x8000_000a,
 } as const;

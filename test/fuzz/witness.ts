@@ -132,6 +132,8 @@ export class Witness {
   #outstanding = 0;
   #batch = new Batch();
   #clientEnded = false;
+  /** The server closes because of an option: what comes behind it is nobody's. */
+  #dismissed = false;
   #mayShutDown = false;
   #mayBreak = false;
   fate: Fate = 'open';
@@ -195,7 +197,7 @@ export class Witness {
     if (this.fate === 'open') this.fate = 'closes';
   }
 
-  /** The export may be taken away from now on: requests get ESHUTDOWN, and the connection ends. */
+  /** The export may be taken away from now on: options get ERR_SHUTDOWN and requests ESHUTDOWN, and the connection ends. */
   mayShutDown(): void {
     this.#mayShutDown = true;
   }
@@ -382,7 +384,7 @@ export class Witness {
   /** Whether there may be more to do. */
   #advanceOptions(): boolean {
     if (this.#option !== undefined) return this.#takeOptionReply(this.#option);
-    if (this.fate !== 'open' && !this.#clientEnded) {
+    if (this.#dismissed || (this.fate !== 'open' && !this.#clientEnded)) {
       this.#expectSilence();
       return false;
     }
@@ -491,13 +493,17 @@ export class Witness {
     const name = decode(data);
     const facts = name === undefined ? undefined : this.#world.exports.get(name);
     if (barred || facts === undefined || facts.broken || this.#extended || data.length > STRING_BYTES_MAX) {
-      this.fate = 'closes';
-      this.#option = undefined;
+      this.#dismiss();
       return;
     }
     this.#facts = facts;
     this.#phase = 'exportName';
     this.#contextsFor = this.#contextsFor === name ? facts.name : undefined;
+  }
+
+  #dismiss(): void {
+    this.fate = 'closes';
+    this.#dismissed = true;
   }
 
   #takeOptionReply(pending: PendingOption): boolean {
@@ -513,7 +519,8 @@ export class Witness {
     if (whole === undefined) return false;
     const data = Buffer.from(whole.subarray(20));
     if (type >= 0x8000_0000) {
-      if (!pending.allowed.has(type)) fail(this.#wrongAnswer(pending, type, data));
+      const shutsDown = this.#mayShutDown && type === Rep.shutdown;
+      if (!pending.allowed.has(type) && !shutsDown) fail(this.#wrongAnswer(pending, type, data));
       if (data.length > STRING_BYTES_MAX || decode(data) === undefined)
         fail('an error text that is no string');
       this.#optionDone();
@@ -581,7 +588,7 @@ export class Witness {
     const { option, facts } = pending;
     switch (option) {
       case Opt.abort:
-        this.fate = 'closes';
+        this.#dismiss();
         return;
       case Opt.structured:
         this.#structured = true;
