@@ -1,9 +1,8 @@
 /** `pando verify --rebuild-index --data DIR`: the index of a store that nobody serves, made anew from its segments. */
-import { rm } from 'node:fs/promises';
 import type { VerifyReport } from '@pando/api';
-import { nodeFileSystem, systemClock } from '@pando/common';
+import { systemClock } from '@pando/common';
 import { openDataDirectory, type DataDirectory } from './data-directory.ts';
-import { openChunks } from './store.ts';
+import { openChunks, removeIndex } from './store.ts';
 import { verifyAndKeep } from './verification.ts';
 import type { VerifyWork } from './verify.ts';
 
@@ -13,8 +12,7 @@ import type { VerifyWork } from './verify.ts';
  */
 export async function rebuildIndex(path: string, work: VerifyWork = {}): Promise<VerifyReport> {
   return offline(path, async (directory) => {
-    await rm(directory.index, { recursive: true, force: true });
-    await nodeFileSystem.makeDirectory(directory.index);
+    await removeIndex(directory);
     return verifyChunks(directory, work);
   });
 }

@@ -88,10 +88,14 @@ export async function serve(
       chunkBytes: options.chunkBytes,
     });
     closers.push(() => directory.catalog.close());
+    if (directory.mended !== undefined)
+      logger.warn({ problem: directory.mended }, 'store.json was made again from the segments');
     const space = new FileSystemSpaceGuard(directory.path, clock);
     await space.start();
     closers.push(() => space.close());
-    const open = await openStore(directory, clock, space);
+    const open = await openStore(directory, clock, space, (error) => {
+      logger.warn({ err: error }, 'the index is made anew from the segments');
+    });
     space.setPromised(() => open.volumes.stats.overlayBytes);
     closers.push(() => open.store.close());
     closers.push(() => open.volumes.close());
@@ -207,8 +211,8 @@ async function closeHttp(app: App, { fleet }: OpenStore, jobs: Jobs): Promise<vo
   clearTimeout(timer);
 }
 
-function storeState({ volumes }: OpenStore): 'ready' | 'full' | 'failed' {
-  const { failure, full } = volumes.stats;
+function storeState({ volumes, catalog, store }: OpenStore): 'ready' | 'full' | 'failed' {
+  const { failure = catalog.failure ?? store.failure, full } = volumes.stats;
   return failure !== undefined ? 'failed' : full ? 'full' : 'ready';
 }
 

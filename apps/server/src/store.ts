@@ -1,4 +1,5 @@
 /** Opens the engine of a data directory, from the bottom up: segments and index, chunk store, volumes, fleet. */
+import { rm } from 'node:fs/promises';
 import type { Catalog } from '@pando/catalog';
 import {
   DirectorySegmentStorage,
@@ -6,7 +7,14 @@ import {
   openChunkStore,
   type ChunkStore,
 } from '@pando/chunk-store';
-import { nodeFileSystem, systemRandom, type Clock, type SpaceGuard } from '@pando/common';
+import {
+  isPandoError,
+  nodeFileSystem,
+  PandoError,
+  systemRandom,
+  type Clock,
+  type SpaceGuard,
+} from '@pando/common';
 import { openFleet, type OpenFleet } from '@pando/fleet';
 import { collect, type GcReport } from '@pando/gc';
 import type { Root } from '@pando/tree';
@@ -20,8 +28,32 @@ export interface OpenStore {
   readonly fleet: OpenFleet;
 }
 
-/** Opens the chunk store alone; closing it closes segments and index. */
-export async function openChunks(directory: DataDirectory, space?: SpaceGuard): Promise<ChunkStore> {
+/**
+ * Opens the chunk store alone; closing it closes segments and index. An index that is damaged is made anew from the segments:
+ * `onRebuild` is told why, before that.
+ */
+export async function openChunks(
+  directory: DataDirectory,
+  space?: SpaceGuard,
+  onRebuild?: (error: PandoError) => void,
+): Promise<ChunkStore> {
+  try {
+    return await openChunksOnce(directory, space);
+  } catch (error) {
+    if (!isPandoError(error, 'index-corrupt')) throw error;
+    onRebuild?.(error);
+    await removeIndex(directory);
+    return openChunksOnce(directory, space);
+  }
+}
+
+/** Leaves an empty index, which opening the chunk store fills again from the segments. */
+export async function removeIndex(directory: DataDirectory): Promise<void> {
+  await rm(directory.index, { recursive: true, force: true });
+  await nodeFileSystem.makeDirectory(directory.index);
+}
+
+async function openChunksOnce(directory: DataDirectory, space?: SpaceGuard): Promise<ChunkStore> {
   const index = await LevelChunkIndex.open(directory.index);
   try {
     return await openChunkStore({
@@ -42,9 +74,10 @@ export async function openStore(
   directory: DataDirectory,
   clock: Clock,
   space: SpaceGuard,
+  onRebuild?: (error: PandoError) => void,
 ): Promise<OpenStore> {
   const { catalog } = directory;
-  const store = await openChunks(directory, space);
+  const store = await openChunks(directory, space, onRebuild);
   try {
     const volumes = await openVolumes({
       store,
@@ -73,12 +106,23 @@ export interface GcWork {
   readonly onProgress?: (progress: { phase: string; done: number; all: number }) => void;
 }
 
-/** Frees what no disk record's root reaches. What destages and imports under way hold, their sessions pin. */
-export function collectGarbage(
+/**
+ * Frees what no disk record's root reaches. What destages and imports under way hold, their sessions pin.
+ * @throws `catalog-corrupt` when the catalog is damaged: what it has lost is not to be taken for garbage
+ */
+export async function collectGarbage(
   { catalog, store }: OpenStore,
   work: GcWork,
   { thorough = false }: { readonly thorough?: boolean } = {},
 ): Promise<GcReport> {
+  const [damage] = (await catalog.verify?.({ filesOnly: true })) ?? [];
+  if (damage !== undefined) {
+    const { file, offset, problem } = damage;
+    throw new PandoError(
+      'catalog-corrupt',
+      `nothing is collected: the catalog is damaged: ${file} at byte ${offset}: ${problem}`,
+    );
+  }
   const options = thorough ? { ...work, compactBelow: 1 } : work;
   return collect(store, () => rootsNow(catalog, store.chunkBytes), options);
 }

@@ -1,15 +1,15 @@
 /** Verification of a whole store: its segments first, then which disks the damage is in. */
 import type { VerifyReport } from '@pando/api';
 import type { Catalog } from '@pando/catalog';
+import { isPandoError } from '@pando/common';
 import {
   segmentFileName,
-  type ChunkFinder,
   type ChunkStore,
   type VerifyOptions,
   type VerifyPosition,
 } from '@pando/chunk-store';
-import { listOwnedDisks } from '@pando/fleet';
-import { findDamage } from '@pando/gc';
+import { listOwnedDisks, type OwnedDisk } from '@pando/fleet';
+import { findDamage, type DamageReport, type DamageWork } from '@pando/gc';
 
 export interface VerifyWork {
   /** Structure only: headers, footers, and that everything that disks refer to is there. */
@@ -20,25 +20,32 @@ export interface VerifyWork {
   readonly pace?: VerifyOptions['pace'];
 }
 
-/** Where a verification begins, and how it tells how far it is: see VerifyOptions. */
-export type VerifyWay = Pick<VerifyOptions, 'from' | 'onPosition'>;
+/** Where a verification begins, how it tells how far it is, and what is lost: see VerifyOptions and DamageWork. */
+export type VerifyWay = Pick<VerifyOptions, 'from' | 'onPosition'> & Pick<DamageWork, 'onLost'>;
 
 export interface Verified {
   readonly report: VerifyReport;
   readonly position: VerifyPosition;
-  /** Valid until the next collection frees something. */
-  readonly finder: ChunkFinder;
 }
 
+const NO_DISKS: DamageReport<OwnedDisk> = {
+  disks: [],
+  moreDisks: 0,
+  checkedDisks: 0,
+  nodes: 0,
+  missingChunks: 0,
+  isComplete: false,
+};
+
 /**
- * Verifies segments, footers and index, and walks the trees of all disks as the catalog has them; what is in overlays and
+ * Verifies segments, footers, index and catalog, and walks the trees of all disks as the catalog has them; what is in overlays and
  * the log has not become part of them yet. No collection may run meanwhile.
- * @throws `cancelled`, `catalog-corrupt`, `store-failed`
+ * @throws `cancelled`, `store-failed`
  */
 export async function verifyAll(
   { catalog, store }: { readonly catalog: Catalog; readonly store: ChunkStore },
   work: VerifyWork = {},
-  way: VerifyWay = {},
+  { onLost, ...way }: VerifyWay = {},
 ): Promise<Verified> {
   const { quick = false, signal, onProgress, pace } = work;
   const given = signal === undefined ? {} : { signal };
@@ -49,9 +56,15 @@ export async function verifyAll(
     ...(pace === undefined ? {} : { pace }),
     onProgress: (done, all) => onProgress?.({ phase: 'segments', done, all }),
   });
+  const catalogDamage = (await catalog.verify?.()) ?? [];
   const found = await findDamage(store, listOwnedDisks(catalog), segments.finder, {
     ...given,
+    ...(onLost === undefined ? {} : { onLost }),
     onProgress: ({ done }) => onProgress?.({ phase: 'disks', done }),
+  }).catch((error: unknown) => {
+    // Which disks there are cannot be told then; the catalog's own damage is named.
+    if (catalogDamage.length > 0 && isPandoError(error, 'catalog-corrupt')) return NO_DISKS;
+    throw error;
   });
   const report = {
     quick,
@@ -61,12 +74,16 @@ export async function verifyAll(
     nodes: found.nodes,
     checkedDisks: found.checkedDisks,
     missingChunks: found.missingChunks,
-    damaged: segments.damaged.map(({ segment, offset, problem }) => ({
-      segment,
-      file: `segments/${segmentFileName(segment)}`,
-      offset,
-      problem,
-    })),
+    damaged: [
+      ...catalogDamage.map(({ file, ...place }) => ({ file: `catalog/${file}`, ...place })),
+      ...segments.indexFiles.map(({ file, ...place }) => ({ file: `index/${file}`, ...place })),
+      ...segments.damaged.map(({ segment, offset, problem }) => ({
+        segment,
+        file: `segments/${segmentFileName(segment)}`,
+        offset,
+        problem,
+      })),
+    ],
     moreDamaged: segments.moreDamaged,
     disks: found.disks.map(({ disk: { kind, id, name, disk, root }, bytes, ranges, moreRanges }) => ({
       ...{ kind, id, name, disk },
@@ -78,5 +95,5 @@ export async function verifyAll(
     moreDisks: found.moreDisks,
     isComplete: found.isComplete,
   };
-  return { report, position: segments.position, finder: segments.finder };
+  return { report, position: segments.position };
 }

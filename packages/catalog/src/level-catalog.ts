@@ -218,10 +218,10 @@ export class LevelCatalog implements Catalog {
     return directoryBytes(this.#directory);
   }
 
-  async verify(): Promise<CatalogDamage[]> {
+  async verify({ filesOnly = false }: { readonly filesOnly?: boolean } = {}): Promise<CatalogDamage[]> {
     if (this.#closing !== undefined) throw closedError();
     const files = await checkLevelFiles(this.#directory, { tables: true });
-    if (files.length > 0) return files.slice(0, DAMAGED_MAX);
+    if (filesOnly || files.length > 0) return files.slice(0, DAMAGED_MAX);
     const found: CatalogDamage[] = [];
     // The files are as they were written: then so are the records, unless it was done before they were.
     let from: Record<string, Buffer> = {};

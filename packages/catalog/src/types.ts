@@ -86,10 +86,10 @@ export interface Catalog {
   readonly failure?: PandoError | undefined;
 
   /**
-   * Reads all that is stored and names what is damaged, a bounded number of places. Mends nothing. Absent where there are
-   * no files.
+   * Reads all that is stored (`filesOnly`: and does not decode every record) and names what is damaged, a bounded number of
+   * places. Mends nothing. Absent where there are no files.
    */
-  verify?(): Promise<CatalogDamage[]>;
+  verify?(options?: { readonly filesOnly?: boolean }): Promise<CatalogDamage[]>;
 
   close(): Promise<void>;
 }

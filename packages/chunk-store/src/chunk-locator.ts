@@ -34,6 +34,8 @@ export class ChunkLocator {
   runOffset = 0;
   runBytes = 0;
   slot = 0;
+  /** Whether it was the index that said so, and not the segment itself. */
+  isFromIndex = false;
   /** After IN_FLIGHT: settles when the chunk has been appended or given up. */
   settled: Promise<void> | undefined;
 
@@ -63,6 +65,7 @@ export class ChunkLocator {
 
   /** Looks an id up; the fields then say where the chunk is. Its segment may be condemned. */
   find(ids: Uint8Array, offset: number): Found {
+    this.isFromIndex = false;
     const entry = this.#fresh.indexOf(ids, offset);
     if (entry >= 0) {
       const number = this.#fresh.segmentOf(entry);
@@ -81,6 +84,7 @@ export class ChunkLocator {
     }
     const value = this.#index.get(ids, offset);
     if (value === undefined) return MISSING;
+    this.isFromIndex = true;
     const place = readPlace(value);
     const found = this.#found(this.#table.get(place.segment), place.runOffset, place.runBytes, place.slot);
     if (found === FOUND) this.#countHit(this.segment!);

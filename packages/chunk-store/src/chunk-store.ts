@@ -14,6 +14,7 @@ import { BatchWriter, type OnHit } from './batch-writer.ts';
 import { ChunkLocator } from './chunk-locator.ts';
 import { ChunkSource } from './chunk-source.ts';
 import { DamagedRuns } from './damaged-runs.ts';
+import { Directories } from './directories.ts';
 import { FreshChunks } from './fresh-chunks.ts';
 import { GrowingBytes } from './growing-bytes.ts';
 import { CHUNK_STORE_LIMITS, SEGMENT_BYTES_MAX, type ChunkStoreLimits } from './limits.ts';
@@ -164,6 +165,10 @@ class LocalChunkStore implements ChunkStore {
     });
   }
 
+  get failure(): PandoError | undefined {
+    return this.#log.failure ?? this.#options.index.failure;
+  }
+
   peekNode(ids: Uint8Array, offset: number): TreeNode | undefined {
     return this.#source.peekNode(ids, offset);
   }
@@ -242,11 +247,17 @@ class LocalChunkStore implements ChunkStore {
   async verify(options: VerifyOptions = {}): Promise<VerifyReport> {
     const lost = new LostPlaces();
     const { quick = false } = options;
-    const context = { ...this.#options, table: this.#table, damaged: this.#damaged, lost };
-    const found = await verifyStore(context, options);
+    const { index, storage } = this.#options;
+    const table = this.#table;
+    const directories = new Directories(storage, table);
+    const found = await verifyStore(
+      { ...this.#options, indexQueue: this.#indexQueue, directories, table, damaged: this.#damaged, lost },
+      options,
+    );
+    const indexFiles = (await index.verify?.()) ?? [];
     // Ids loaded from footers hide what the index lacks: only a full verification has compared the two before.
     const locator = this.#makeLocator(quick ? 0 : this.#limits.recentPlacesMax);
-    return { ...found, finder: new VerifiedFinder(locator, lost) };
+    return { ...found, indexFiles, finder: new VerifiedFinder(locator, lost, directories) };
   }
 
   async stats(): Promise<StoreStats> {

@@ -4,6 +4,7 @@
  * again has another place.
  */
 import { ID_BYTES, isHole } from '@pando/common';
+import type { Directories } from './directories.ts';
 import { IN_FLIGHT, MISSING, type ChunkLocator } from './chunk-locator.ts';
 import { runKey } from './run-cache.ts';
 import { CHUNK_DAMAGED, CHUNK_MISSING, type ChunkFinder } from './types.ts';
@@ -54,10 +55,12 @@ export class LostPlaces {
 export class VerifiedFinder implements ChunkFinder {
   readonly #locator: ChunkLocator;
   readonly #lost: LostPlaces;
+  readonly #directories: Directories;
 
-  constructor(locator: ChunkLocator, lost: LostPlaces) {
+  constructor(locator: ChunkLocator, lost: LostPlaces, directories: Directories) {
     this.#locator = locator;
     this.#lost = lost;
+    this.#directories = directories;
   }
 
   async find(ids: Uint8Array, count: number, segments: Float64Array, slots: Uint32Array): Promise<void> {
@@ -77,6 +80,8 @@ export class VerifiedFinder implements ChunkFinder {
       if (found === MISSING) segments[i] = CHUNK_MISSING;
       else if (this.#lost.has(locator.segment!.number, locator.runOffset, locator.slot)) {
         segments[i] = CHUNK_DAMAGED;
+      } else if (locator.isFromIndex && (await this.#isElsewhere(ids, at))) {
+        segments[i] = CHUNK_MISSING;
       } else {
         segments[i] = locator.segment!.number;
         slots[i] = locator.slot;
@@ -84,6 +89,16 @@ export class VerifiedFinder implements ChunkFinder {
       // A segment that hits accumulate in is loaded now, so that the next ids find it in memory.
       if (locator.loading !== undefined) await locator.loading;
     }
+  }
+
+  /**
+   * Whether the segment that the index names does not have the chunk there: recovery left out the run, which was damaged,
+   * or the entry is. The locator says afterwards what it said before.
+   */
+  async #isElsewhere(ids: Uint8Array, at: number): Promise<boolean> {
+    const { segment, runOffset, runBytes, slot } = this.#locator;
+    const place = { segment: segment!.number, runOffset, runBytes, slot };
+    return (await this.#directories.holds(place, ids, at)) === false;
   }
 
   async #ready(): Promise<void> {

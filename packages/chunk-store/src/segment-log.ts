@@ -66,6 +66,11 @@ export class SegmentLog {
     this.#checkpointed = options.table.completeBelow();
   }
 
+  /** Set for good after a sync has failed. */
+  get failure(): PandoError | undefined {
+    return this.#failed;
+  }
+
   /** @throws `store-failed` after a sync has failed */
   throwIfFailed(): void {
     if (this.#failed !== undefined) throw this.#failed;

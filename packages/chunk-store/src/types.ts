@@ -9,6 +9,7 @@
  * Data flow of a read: node or run cache → place (kept beside the leaf, pending, recent places, index)
  * → one read of one run → CRC → decompress → id of each chunk checked before it is first handed out.
  */
+import type { LevelDamage, PandoError } from '@pando/common';
 import type { ChunkReader, ChunkWriter, TreeNode } from '@pando/tree';
 
 /** Runs hold either nodes or data, never both. */
@@ -71,7 +72,10 @@ export const PLACE_BYTES = 18;
 
 /** id → place. Derived data: rebuildable from the segments. */
 export interface ChunkIndex {
-  /** The place (PLACE_BYTES bytes) of the id at `ids[offset…]`, or undefined. Synchronous: one look-up of about 10 µs. */
+  /**
+   * The place (PLACE_BYTES bytes) of the id at `ids[offset…]`, or undefined; also when what is stored for it is damaged.
+   * Synchronous: one look-up of about 10 µs.
+   */
   get(ids: Uint8Array, offset: number): Uint8Array | undefined;
   /**
    * A promise while the index cannot answer for a moment (it is opened again after the disk was full), else
@@ -89,6 +93,10 @@ export interface ChunkIndex {
   /** A small named value beside the ids (the checkpoint), written durably. */
   setMark(name: string, value: Uint8Array): Promise<void>;
   getMark(name: string): Promise<Uint8Array | undefined>;
+  /** Set for good once writes are refused because one failed. */
+  readonly failure?: PandoError | undefined;
+  /** Damaged places in the files of the index; then the next opening makes it anew. Absent where there are no files. */
+  verify?(): Promise<LevelDamage[]>;
   /** Ids in the index. May scan; for tests and reports. */
   count(): Promise<number>;
   /** Bytes on disk, roughly; absent where nobody can tell. */
@@ -239,6 +247,8 @@ export interface VerifyReport {
   readonly damaged: readonly { segment: number; offset: number; problem: string }[];
   /** Damaged places that are not named. */
   readonly moreDamaged: number;
+  /** Damaged places in the files of the index. */
+  readonly indexFiles: readonly LevelDamage[];
   /** For one that is to go on from here: with what came since, and what is damaged. */
   readonly position: VerifyPosition;
   /** Looks chunks up and knows which of them were found damaged. Valid until the next collection frees something. */
@@ -291,12 +301,15 @@ export interface ChunkStore extends ChunkReader {
   readChunk(ids: Uint8Array, offset: number): Promise<Uint8Array>;
 
   /**
-   * Hashes every chunk of every segment and checks footers and index; reports, mends nothing. Damage to a run none of
+   * Hashes every chunk of every segment and checks footers and index; reports, and mends the index. Damage to a run none of
    * whose chunks count any more (all have been stored again) is no damage. What it finds, dedupe no longer counts on.
    */
   verify(options?: VerifyOptions): Promise<VerifyReport>;
 
   stats(): Promise<StoreStats>;
+
+  /** Set for good once nothing is written any more because a sync, or a write to the index, failed. */
+  readonly failure?: PandoError | undefined;
 
   /** Waits for writes under way, seals the open segment, closes files, workers and index. */
   close(): Promise<void>;

@@ -1,11 +1,13 @@
 /**
  * Verification: reads every segment from front to back and compares run headers, CRCs, ids, footers and
- * the index with each other. Reports, mends nothing.
+ * the index with each other. Reports; mends the index, and nothing else.
  */
 import { ID_BYTES, idsEqual, idToHex, isHole, isPandoError, PandoError } from '@pando/common';
 import { expandRun } from './codec.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
+import type { Directories } from './directories.ts';
 import { hashChunk } from './hashing.ts';
+import { checkIndexOf } from './index-check.ts';
 import type { LostPlaces } from './lost-places.ts';
 import { readPlace } from './place.ts';
 import { scanDirectory } from './recovery.ts';
@@ -22,6 +24,7 @@ import {
 import { SCAN_BYTES } from './limits.ts';
 import { VerifyWay } from './verify-way.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
+import type { SerialQueue } from './serial-queue.ts';
 import type { ChunkIndex, SegmentStorage, VerifyOptions, VerifyReport } from './types.ts';
 
 /** Problems that a report names; the others are counted. */
@@ -30,6 +33,8 @@ const DAMAGED_MAX = 1000;
 export interface VerifyContext {
   readonly storage: SegmentStorage;
   readonly index: ChunkIndex;
+  readonly indexQueue: SerialQueue;
+  readonly directories: Directories;
   readonly table: SegmentTable;
   readonly storeId: Uint8Array;
   readonly chunkBytes: number;
@@ -49,7 +54,7 @@ interface Damage {
 export async function verifyStore(
   context: VerifyContext,
   options: VerifyOptions,
-): Promise<Omit<VerifyReport, 'finder'>> {
+): Promise<Omit<VerifyReport, 'finder' | 'indexFiles'>> {
   const { signal, onProgress, onPosition, from } = options;
   const way = new VerifyWay(context.table, from, context.damaged.segments());
   const segments = context.table.all().filter((segment) => way.leadsTo(segment));
@@ -124,11 +129,19 @@ class SegmentCheck {
       contents === undefined
         ? await this.#directory()
         : { runTable: contents.runTable.bytes.slice(), ids: contents.ids.bytes.slice() };
+    const runs = indexedRuns ?? directory.runTable.byteLength / RUN_ENTRY_BYTES;
+    await checkIndexOf(
+      this.#context,
+      this.#segment,
+      directory,
+      runs,
+      (run) => this.#isWhole(run),
+      (offset, problem) => this.#report(offset, problem),
+    );
     if (this.#options.quick === true) {
       await this.#pause(directory.runTable.byteLength + directory.ids.byteLength);
       return;
     }
-    const runs = indexedRuns ?? directory.runTable.byteLength / RUN_ENTRY_BYTES;
     for (let run = 0; run < runs;) run = await this.#checkPiece(directory, run, runs);
   }
 
@@ -258,22 +271,17 @@ class SegmentCheck {
         this.#reportRun(directory, entry, `chunk ${hex} does not match its id`, firstSlot + k);
       } else if (!idsEqual(id, 0, directory.ids, (firstSlot + k) * ID_BYTES)) {
         this.#report(entry.offset, `chunk ${hex} is not what the footer lists in slot ${firstSlot + k}`);
-      } else this.#checkIndex(id, entry.offset, firstSlot + k, hex);
+      }
     }
   }
 
-  /** The index must name this copy, or another one that exists. */
-  #checkIndex(id: Uint8Array, runOffset: number, slot: number, hex: string): void {
-    const value = this.#context.index.get(id, 0);
-    if (value === undefined) {
-      this.#report(runOffset, `chunk ${hex} is not in the index`);
-      return;
-    }
-    const place = readPlace(value);
-    if (place.segment === this.#segment.number) {
-      if (place.slot === slot && place.runOffset === runOffset) return;
-    } else if (this.#segment.suspect && this.#context.table.get(place.segment) !== undefined) return;
-    this.#report(runOffset, `the index has another place for chunk ${hex}`);
+  /** Whether a run can be read and is not damaged. */
+  async #isWhole({ offset, bytes: length }: RunEntry): Promise<boolean> {
+    const { storage, chunkBytes } = this.#context;
+    const bytes = new Uint8Array(length);
+    const read = await storage.read(this.#segment.number, bytes, offset).catch(() => 0);
+    const header = decodeRunHeader(bytes, 0, this.#segment.seed, chunkBytes);
+    return read === length && header?.runBytes === length && isRunBodyIntact(bytes, 0, header);
   }
 
   /** `slot`: only the chunk there is damaged. */

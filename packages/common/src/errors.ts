@@ -223,6 +223,10 @@ export const ERROR_CODES = {
     remedy: 'Stored bytes do not match their checksum or id; run `pando verify` and check the disk.',
   },
   'segment-corrupt': { kind: 'data', remedy: 'A segment file is damaged; run `pando verify`.' },
+  'index-corrupt': {
+    kind: 'data',
+    remedy: 'The index is damaged; it is made anew from the segments when the server is started again.',
+  },
   'log-corrupt': {
     kind: 'data',
     remedy: 'The write log is damaged before its end; keep a copy of the data directory and ask for help.',

@@ -88,7 +88,7 @@ export const VerifyReport = Type.Object(
     damaged: list(
       Type.Object(
         {
-          segment: Type.Integer(),
+          segment: Type.Optional(Type.Integer({ description: 'when the file is a segment' })),
           file: Type.String({ description: 'path inside the data directory' }),
           offset: Bytes,
           problem: Type.String(),
