@@ -18,10 +18,19 @@ const IN_FLIGHT_MAX = 8;
 /** Contents that many disks share, so that writes find chunks which are already stored. */
 const SHARED_TAGS = 512;
 const REQUEST_SECTORS_MAX = 96;
+const PAUSE_MS_DEFAULT = 0.625;
+
+export interface LoadOptions {
+  /** Whether garbage is collected all the time; default true. */
+  readonly collects?: boolean;
+  /** How long a client waits after a request, on average; default: hardly. */
+  readonly pauseMs?: number;
+}
 
 export class Load {
   readonly #server: TestServer;
   readonly #world: World;
+  readonly #pauseMs: number;
   readonly #stopped = new AbortController();
   #killed = false;
   #collecting = Promise.withResolvers<undefined>();
@@ -35,16 +44,16 @@ export class Load {
     prefix: string,
     clients: number,
     random: (actor: number) => SeededRandom,
+    { collects = true, pauseMs = PAUSE_MS_DEFAULT }: LoadOptions = {},
   ) {
     this.#server = server;
+    this.#pauseMs = pauseMs;
     this.#world = world;
     const name = (): string => `${prefix}-${++this.#names}`;
     const run = (actor: () => Promise<void>): Promise<void> => this.#untilKilled(actor);
     this.#actors = Array.from({ length: clients }, (_, i) => run(() => this.#client(random(i))));
-    this.#actors.push(
-      run(() => this.#operator(random(clients), name)),
-      run(() => this.#collector(random(clients + 1))),
-    );
+    this.#actors.push(run(() => this.#operator(random(clients), name)));
+    if (collects) this.#actors.push(run(() => this.#collector(random(clients + 1))));
   }
 
   /** Resolves after `ms`, or rejects with what an actor found wrong before. */
@@ -136,7 +145,7 @@ export class Load {
         });
       underWay.add(action);
       if (underWay.size >= IN_FLIGHT_MAX) await Promise.race(underWay);
-      if (random.below(8) === 0) await sleep(random.below(10));
+      if (random.below(8) === 0) await sleep(random.below(16 * this.#pauseMs));
     }
     await Promise.all(underWay);
     if (failure !== undefined) throw failure;
