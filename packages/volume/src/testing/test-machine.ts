@@ -5,7 +5,7 @@
 import { MemoryCatalog, type Catalog } from '@pando/catalog';
 import { systemClock, type Clock, type SpaceGuard } from '@pando/common';
 import { CrashFileSystem, fillRandom, seededRandom } from '@pando/common/testing';
-import { openVolumes, type DiskNumber, type Volumes } from '../index.ts';
+import { openVolumes, type DiskNumber, type LogGate, type Volumes } from '../index.ts';
 import { mortalCatalog } from './mortal-catalog.ts';
 import { TestStore } from './test-store.ts';
 
@@ -32,6 +32,7 @@ export interface MachineOptions {
   readonly overlayBytesMax?: number;
   readonly space?: SpaceGuard;
   readonly clock?: Clock;
+  readonly logGate?: LogGate;
 }
 
 export class TestMachine {
