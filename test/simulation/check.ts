@@ -2,16 +2,26 @@
  * Holds the engine, after a restart, against the oracle: every name, every disk, every byte. Operations that were under way
  * are told from what is there, whole or not at all. What is found is what counts from then on.
  */
-import type { Fleet } from '@pando/fleet';
-import type { Engine } from './machine.ts';
+import { isPandoError } from '@pando/common';
+import type { Attachment, Fleet } from '@pando/fleet';
+import { SECTOR_BYTES, type DiskModel } from './disk-model.ts';
+import { CHUNK_BYTES, type Engine } from './machine.ts';
 import type { Disks, Oracle, Pending } from './oracle.ts';
 
 export class Wrong extends Error {}
 
 type Listed = ReadonlyMap<string, ReadonlyMap<string, number>>;
 
+export interface CheckOptions {
+  /** What is stored may be damaged: chunks that cannot be read are taken for right. */
+  readonly isDamaged?: boolean;
+  /** No restart has come before: nothing is settled, and what is under way stays open. */
+  readonly isRunning?: boolean;
+}
+
 /** Everything that there is. @throws `Wrong` */
-export async function check(engine: Engine, oracle: Oracle): Promise<void> {
+export async function check(engine: Engine, oracle: Oracle, options: CheckOptions = {}): Promise<void> {
+  const { isDamaged = false, isRunning = false } = options;
   const { fleet } = engine;
   const vms = await listAll(
     (cursor) => fleet.listVms(page(cursor)),
@@ -22,34 +32,39 @@ export async function check(engine: Engine, oracle: Oracle): Promise<void> {
     ({ vmName, name }) => `${vmName}@${name}`,
   );
   const restores: [number, Pending & { kind: 'restore' }][] = [];
-  for (const [id, operation] of [...oracle.pending]) {
+  for (const [id, operation] of isRunning ? [] : [...oracle.pending]) {
     if (operation.kind === 'restore') restores.push([id, operation]);
     else if (hasHappened(operation, vms, backups)) oracle.happened(id);
     else oracle.didNot(id);
   }
-  const contents = new Map<string, Map<string, Buffer>>();
+  const contents = new Map<string, Map<string, Content>>();
   for (const name of [...vms.keys(), ...backups.keys()]) {
-    const disks = new Map<string, Buffer>();
+    const disks = new Map<string, Content>();
     for (const disk of (vms.get(name) ?? backups.get(name)!).keys())
-      disks.set(disk, await contentOf(fleet, `${name}/${disk}`));
+      disks.set(disk, await contentOf(fleet, `${name}/${disk}`, isDamaged));
     contents.set(name, disks);
   }
   for (const [id, operation] of restores) {
     const target = oracle.vms.get(operation.vm)!;
     const isOld = [...target].every(([disk, { model }]) => {
-      const bytes = contents.get(operation.vm)?.get(disk);
-      return bytes?.byteLength === model.size && model.wrongSector(bytes) === undefined;
+      const content = contents.get(operation.vm)?.get(disk);
+      return content?.bytes.byteLength === model.size && wrongSector(model, content) === undefined;
     });
     if (isOld) oracle.didNot(id);
     else oracle.happened(id);
   }
-  compareNames('VMs', oracle.vms, vms);
-  compareNames('backups', oracle.backups, backups);
+  if (oracle.pending.size === 0) {
+    compareNames('VMs', oracle.vms, vms);
+    compareNames('backups', oracle.backups, backups);
+  }
   for (const [all, listed] of [
     [oracle.vms, vms],
     [oracle.backups, backups],
   ] as const) {
-    for (const [name, disks] of all) compareDisks(name, disks, listed.get(name)!, contents.get(name)!);
+    for (const [name, disks] of all) {
+      if (oracle.isInDoubt(name)) continue;
+      compareDisks(name, disks, listed.get(name)!, contents.get(name)!, isRunning);
+    }
   }
 }
 
@@ -96,44 +111,80 @@ function compareDisks(
   name: string,
   disks: Disks,
   listed: ReadonlyMap<string, number>,
-  contents: ReadonlyMap<string, Buffer>,
+  contents: ReadonlyMap<string, Content>,
+  isRunning: boolean,
 ): void {
   for (const [disk, { listed: size, model }] of disks) {
     const label = `${name}/${disk}`;
     if (listed.get(disk) !== size)
       throw new Wrong(`${label} is listed with ${listed.get(disk)} bytes, not ${size}`);
-    const bytes = contents.get(disk)!;
+    const content = contents.get(disk)!;
+    const { bytes } = content;
     if (bytes.byteLength !== model.size) {
       if (bytes.byteLength < model.size || !model.mayGrowTo.has(bytes.byteLength))
         throw new Wrong(`${label} has ${bytes.byteLength} bytes, not ${model.size}`);
+      if (isRunning) continue;
       model.resize(bytes.byteLength);
     }
-    const sector = model.wrongSector(bytes);
+    const sector = wrongSector(model, content);
     if (sector !== undefined) {
       const found = bytes.subarray(sector * 512, sector * 512 + 8).toString('hex');
       throw new Wrong(
         `${label}, sector ${sector}, holds ${found}, which nobody may find there: ${model.describe(sector)}`,
       );
     }
-    model.settle(bytes);
+    if (!isRunning) model.settle(bytes, (number) => isUnreadable(content, number));
   }
 }
 
+interface Content {
+  readonly bytes: Buffer;
+  /** Numbers of chunks that could not be read. */
+  readonly damaged: ReadonlySet<number>;
+}
+
+function isUnreadable({ damaged }: Content, sector: number): boolean {
+  return damaged.size > 0 && damaged.has(Math.floor((sector * SECTOR_BYTES) / CHUNK_BYTES));
+}
+
+function wrongSector(model: DiskModel, content: Content): number | undefined {
+  return model.wrongSector(content.bytes, undefined, (sector) => isUnreadable(content, sector));
+}
+
 /** All bytes of a disk; what it calls holes reads as zeros. */
-async function contentOf(fleet: Fleet, exportName: string): Promise<Buffer> {
+async function contentOf(fleet: Fleet, exportName: string, isDamaged: boolean): Promise<Content> {
   const device = await fleet.attach(exportName);
   try {
     const bytes = Buffer.alloc(device.size, 0xee);
     const holes: number[] = [];
-    await device.read(0, device.size, bytes, 0, holes);
+    try {
+      await device.read(0, device.size, bytes, 0, holes);
+    } catch (error) {
+      if (!isDamaged || !isPandoError(error) || error.kind !== 'data') throw error;
+      return { bytes, damaged: await unreadableChunks(device, bytes) };
+    }
     for (let i = 0; i < holes.length; i += 2) {
       const hole = bytes.subarray(holes[i], holes[i]! + holes[i + 1]!);
       if (!hole.equals(Buffer.alloc(hole.byteLength))) throw new Wrong(`a hole of ${exportName} holds data`);
     }
-    return bytes;
+    return { bytes, damaged: new Set() };
   } finally {
     await device.close();
   }
+}
+
+/** Reads chunk by chunk into `bytes`; the numbers of those that are damaged. */
+async function unreadableChunks(device: Attachment, bytes: Buffer): Promise<Set<number>> {
+  const damaged = new Set<number>();
+  for (let at = 0; at < device.size; at += CHUNK_BYTES) {
+    try {
+      await device.read(at, Math.min(CHUNK_BYTES, device.size - at), bytes, at);
+    } catch (error) {
+      if (!isPandoError(error) || error.kind !== 'data') throw error;
+      damaged.add(at / CHUNK_BYTES);
+    }
+  }
+  return damaged;
 }
 
 function page(cursor: string | undefined): { limit: number; cursor?: string } {

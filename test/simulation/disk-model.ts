@@ -25,11 +25,19 @@ export class DiskModel {
   /** Sizes to which it may grow although nobody was told that it did. */
   readonly mayGrowTo: Set<number>;
   #sectors: Map<number, Sector>;
+  /** Sectors that could not be read at a time when it was to be found out what they hold. */
+  #unknown: Set<number>;
 
-  constructor(size: number, sectors = new Map<number, Sector>(), mayGrowTo = new Set<number>()) {
+  constructor(
+    size: number,
+    sectors = new Map<number, Sector>(),
+    mayGrowTo = new Set<number>(),
+    unknown = new Set<number>(),
+  ) {
     this.size = size;
     this.mayGrowTo = mayGrowTo;
     this.#sectors = sectors;
+    this.#unknown = unknown;
   }
 
   /** A disk that holds just this, durably. */
@@ -43,7 +51,7 @@ export class DiskModel {
   }
 
   copy(): DiskModel {
-    return new DiskModel(this.size, new Map(this.#sectors), new Set(this.mayGrowTo));
+    return new DiskModel(this.size, new Map(this.#sectors), new Set(this.mayGrowTo), new Set(this.#unknown));
   }
 
   /** A write begins: from here on either may be there. Returns what to acknowledge. */
@@ -104,7 +112,7 @@ export class DiskModel {
       const from = Math.max(0, (moment.get(number) ?? 0) - first);
       sectors.set(number, { versions: versions.slice(from), first: 0, acknowledged: 0 });
     }
-    const fork = new DiskModel(this.size, sectors, new Set(this.mayGrowTo));
+    const fork = new DiskModel(this.size, sectors, new Set(this.mayGrowTo), new Set(this.#unknown));
     return fork;
   }
 
@@ -121,6 +129,7 @@ export class DiskModel {
     this.mayGrowTo.clear();
     for (const size of other.mayGrowTo) this.mayGrowTo.add(size);
     this.#sectors = new Map(other.#sectors);
+    this.#unknown = new Set(other.#unknown);
   }
 
   /** A power cut may have taken what was acknowledged and not made durable. */
@@ -134,9 +143,14 @@ export class DiskModel {
    * The first sector that holds what it may not, if any; `bytes` begin at the disk's start. `since`: the moment at which
    * the reader began, for one that others write beside.
    */
-  wrongSector(bytes: Buffer, since = this.moment()): number | undefined {
+  wrongSector(
+    bytes: Buffer,
+    since = this.moment(),
+    isUnreadable?: (sector: number) => boolean,
+  ): number | undefined {
     const end = bytes.byteLength / SECTOR_BYTES;
     for (let number = 0; number < end; number++) {
+      if (isUnreadable?.(number) === true) continue;
       const found = bytes.subarray(number * SECTOR_BYTES, (number + 1) * SECTOR_BYTES);
       if (!this.allows(number, found, since.get(number) ?? 0)) return number;
     }
@@ -145,15 +159,20 @@ export class DiskModel {
 
   /** Whether a reader may find these bytes in a sector now, or, with a version, in one that began when that was the newest. */
   allows(number: number, found: Buffer, version?: number): boolean {
+    if (this.#unknown.has(number)) return true;
     const { versions, first, acknowledged } = this.#at(number);
     const from = Math.max(0, (version ?? acknowledged) - first);
     for (let i = from; i < versions.length; i++) if (versions[i]!.equals(found)) return true;
     return false;
   }
 
-  /** What was found after a restart is what it holds from now on. */
-  settle(bytes: Buffer): void {
-    this.become(DiskModel.of(bytes));
+  /** What was found after a restart is what it holds from now on; what could not be read may be anything. */
+  settle(bytes: Buffer, isUnreadable: (sector: number) => boolean): void {
+    const found = DiskModel.of(bytes);
+    const end = bytes.byteLength / SECTOR_BYTES;
+    for (let number = 0; number < end; number++)
+      if (isUnreadable(number) || this.#unknown.has(number)) found.#unknown.add(number);
+    this.become(found);
   }
 
   /** For messages: the versions of a sector. */

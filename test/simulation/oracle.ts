@@ -83,6 +83,20 @@ export class Oracle {
     this.pending.delete(id);
   }
 
+  /** Whether an operation that may have happened or not changes the VM or backup of that name. */
+  isInDoubt(name: string): boolean {
+    for (const operation of this.pending.values()) {
+      const { kind } = operation;
+      if (
+        kind === 'deleteBackup'
+          ? operation.backup === name
+          : kind !== 'create' && kind !== 'clone' && kind !== 'backup' && operation.vm === name
+      )
+        return true;
+    }
+    return false;
+  }
+
   #apply(operation: Pending): void {
     switch (operation.kind) {
       case 'create':

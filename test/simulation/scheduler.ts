@@ -27,6 +27,7 @@ export type Observer = (operation: Operation, count: number) => DiskFault | unde
 
 interface Waiting {
   readonly start: () => void;
+  readonly path: string;
 }
 
 interface Sleeper {
@@ -51,6 +52,8 @@ export class Scheduler {
   #isOver = false;
   /** Called before each operation that changes something. */
   observer: Observer | undefined;
+  /** Operations on paths that begin so are put off for as long as others wait, as a rule. */
+  slow: string | undefined;
 
   constructor(random: () => number, now = 0) {
     this.#random = random;
@@ -94,7 +97,7 @@ export class Scheduler {
   /** Lets an operation take effect some time from now, and its caller hear of it some time after that. */
   run<T>(operation: Operation, apply: (fault?: DiskFault) => T): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#enqueue(() => {
+      this.#enqueue(operation.path, () => {
         const fault = this.#begin(operation);
         let done: () => void;
         try {
@@ -105,7 +108,7 @@ export class Scheduler {
           this.note(`${operation.kind} ${operation.path} failed: ${String(failure)}`);
           done = () => reject(failure);
         }
-        if (this.#random() < 0.3) this.#enqueue(done);
+        if (this.#random() < 0.3) this.#enqueue('', done);
         else done();
       });
     });
@@ -154,12 +157,17 @@ export class Scheduler {
     this.#sleepers.clear();
   }
 
-  #enqueue(start: () => void): void {
-    if (!this.#isOver) this.#waiting.push({ start });
+  #enqueue(path: string, start: () => void): void {
+    if (!this.#isOver) this.#waiting.push({ path, start });
   }
 
   #step(): void {
-    const [next] = this.#waiting.splice(Math.floor(this.#random() * this.#waiting.length), 1);
+    let chosen = Math.floor(this.#random() * this.#waiting.length);
+    if (this.slow !== undefined && this.#random() < 0.95) {
+      const others = this.#waiting.flatMap(({ path }, i) => (path.startsWith(this.slow!) ? [] : [i]));
+      chosen = others[Math.floor(this.#random() * others.length)] ?? chosen;
+    }
+    const [next] = this.#waiting.splice(chosen, 1);
     this.#now += this.#random();
     next!.start();
   }

@@ -3,12 +3,14 @@
  * is entered into the oracle before it begins and after it returned, in the same turn.
  */
 import type { Attachment } from '@pando/fleet';
+import { isPandoError } from '@pando/common';
 import { between, fillRandom } from '@pando/common/testing';
 import { CHUNK_BYTES, type Engine } from './machine.ts';
 import { Wrong } from './check.ts';
 import { DiskModel, SECTOR_BYTES } from './disk-model.ts';
 import { copyDisks, momentsOf, type Disks, type Oracle, type Pending } from './oracle.ts';
 import type { Scheduler } from './scheduler.ts';
+import type { Weather } from './weather.ts';
 
 const VMS_MAX = 6;
 const BACKUPS_MAX = 6;
@@ -30,6 +32,7 @@ export class Workload {
   readonly #writing = new Map<DiskModel, Set<number>>();
   /** Numbers make names, which are never used twice. */
   readonly #names: { next: number };
+  readonly #weather: Weather;
   steps = 0;
 
   constructor(
@@ -38,7 +41,9 @@ export class Workload {
     scheduler: Scheduler,
     random: () => number,
     names: { next: number },
+    weather: Weather,
   ) {
+    this.#weather = weather;
     this.#engine = engine;
     this.#oracle = oracle;
     this.#scheduler = scheduler;
@@ -50,11 +55,36 @@ export class Workload {
     const client = async (): Promise<void> => {
       while (this.steps < steps) {
         this.steps++;
-        await this.#step();
+        await this.#attempt(() => this.#step());
         if (this.#random() < 0.2) await this.#scheduler.clock.sleep(this.#random() * 3000);
       }
     };
     await Promise.all(Array.from({ length: clients }, client));
+  }
+
+  /** When nothing fails any more: every disk takes writes, and says when they are durable. */
+  async goOn(): Promise<void> {
+    await this.#scheduler.clock.sleep(120_000);
+    for (const [vm, disks] of this.#oracle.vms) {
+      if (this.#oracle.isInDoubt(vm)) continue;
+      for (const [disk, { model }] of disks) {
+        const device = await this.#engine.fleet.attach(`${vm}/${disk}`);
+        await this.#write(device, model);
+        await this.#flush(device, model);
+        await device.close();
+      }
+    }
+  }
+
+  /** Runs what the weather may keep from being done. Returns whether it was done. */
+  async #attempt(act: () => Promise<unknown>): Promise<boolean> {
+    try {
+      await act();
+      return true;
+    } catch (error) {
+      if (!this.#weather.allows(error)) throw error;
+      return false;
+    }
   }
 
   async #step(): Promise<void> {
@@ -200,7 +230,7 @@ export class Workload {
       try {
         for (let rounds = between(this.#random, 1, 4); rounds > 0; rounds--) {
           const requests = Array.from({ length: between(this.#random, 1, 3) }, () =>
-            this.#request(device, model),
+            this.#attempt(() => this.#request(device, model)),
           );
           await Promise.all(requests);
         }
@@ -213,11 +243,14 @@ export class Workload {
   async #request(device: Attachment, model: DiskModel): Promise<void> {
     const dice = this.#random();
     if (dice < 0.55) await this.#write(device, model);
-    else if (dice < 0.75) {
-      const moment = model.moment();
-      await device.flush();
-      model.harden(moment);
-    } else await this.#read(device, model);
+    else if (dice < 0.75) await this.#flush(device, model);
+    else await this.#read(device, model);
+  }
+
+  async #flush(device: Attachment, model: DiskModel): Promise<void> {
+    const moment = model.moment();
+    await device.flush();
+    model.harden(moment);
   }
 
   async #write(device: Attachment, model: DiskModel): Promise<void> {
@@ -252,7 +285,13 @@ export class Workload {
 
   async #change(operation: Pending, act: () => Promise<unknown>): Promise<void> {
     const id = this.#oracle.begin(operation);
-    await act();
+    try {
+      await act();
+    } catch (error) {
+      // Refused whole; but what a failed sync was to make durable may be there after a restart.
+      if (!isPandoError(error, 'store-failed')) this.#oracle.didNot(id);
+      throw error;
+    }
     this.#oracle.happened(id);
   }
 
@@ -264,7 +303,7 @@ export class Workload {
   ): Promise<void> {
     let use = this.#uses.get(name);
     if (use === undefined) this.#uses.set(name, (use = { io: 0, forks: 0, exclusive: false }));
-    if (use.exclusive) return;
+    if (use.exclusive || this.#oracle.isInDoubt(name)) return;
     if (how === 'exclusive' && use.io > 0) return;
     if ((how === 'exclusive' || how === 'grow') && use.forks > 0) return;
     if (how === 'io' || how === 'forks') use[how]++;

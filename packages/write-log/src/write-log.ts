@@ -47,15 +47,19 @@ type OpenLogFile = LogFile & { readonly file: File };
 
 /**
  * Opens the log in `directory`, which must exist, and replays what it holds, in order, through `visit`.
- * @throws `log-corrupt`, `store-newer`, `store-foreign`, `store-failed`
+ * @throws `log-corrupt`, `store-newer`, `store-foreign`, `store-failed`, `store-full`
  */
 export async function openWriteLog(
   options: WriteLogOptions,
   visit: (record: LogRecord) => void | Promise<void>,
 ): Promise<WriteLog> {
   const { fs, directory, storeId } = options;
-  const recovered = await recover(fs, directory, storeId, visit);
-  return new FileWriteLog(options, recovered.files, recovered.lastPosition);
+  try {
+    const recovered = await recover(fs, directory, storeId, visit);
+    return new FileWriteLog(options, recovered.files, recovered.lastPosition);
+  } catch (error) {
+    throw fromIoError(error, 'open the write log', 'store-failed');
+  }
 }
 
 class FileWriteLog implements WriteLog {

@@ -147,6 +147,14 @@ export class CrashFileSystem implements FileSystem {
     node.unsynced = [];
   }
 
+  /** Flips bits of the byte at `offset`, on the disk and in the page cache: as the disk does it, unnoticed. */
+  flip(path: string, offset: number, bits: number): void {
+    const node = this.#names.get(path)!;
+    const isDurable = node.durable === node.current;
+    node.current = flipped(node.current, offset, bits);
+    node.durable = isDurable ? node.current : flipped(node.durable, offset, bits);
+  }
+
   /** The same disk once more, from here on independent of this one. Costs what there are files, not what they hold. */
   copy(): CrashFileSystem {
     const copies = new Map<Node, Node>();
@@ -311,4 +319,11 @@ function applyNames(names: Map<string, Node>, changes: NameChanges): void {
     if (node === undefined) names.delete(path);
     else names.set(path, node);
   }
+}
+
+function flipped(bytes: Uint8Array, offset: number, bits: number): Uint8Array {
+  if (offset >= bytes.byteLength) return bytes;
+  const result = bytes.slice();
+  result[offset]! ^= bits;
+  return result;
 }
