@@ -42,6 +42,7 @@ export function collect(
       const marks = new Marks(collection.candidates);
       barrier.marks = marks;
       const count = await mark(store, collection, roots, marks, barrier, options);
+      await options.beforeSweep?.();
       return { roots: count, ...(await sweep(collection, marks, options)) };
     } finally {
       collection.end();

@@ -144,6 +144,28 @@ async function checkQuiet(world: World, seed: number): Promise<GcReport> {
 }
 
 describe('a collection', () => {
+  test('asks before it removes anything, and removes nothing when it is told so', async () => {
+    const world = await newWorld(7);
+    await world.import();
+    await world.import();
+    world.delete();
+    const before = await world.store.stats();
+    const refused = new PandoError('store-failed', 'not now');
+    let asked = 0;
+    const beforeSweep = async (): Promise<void> => {
+      await nextTurn();
+      // The open segment has been sealed, so there is a footer more.
+      expect((await world.store.stats()).segmentBytes).toBeGreaterThanOrEqual(before.segmentBytes);
+      if (asked++ === 0) throw refused;
+    };
+    await expect(collect(world.store, () => world.rootsAt(), { beforeSweep })).rejects.toBe(refused);
+    expect((await world.store.stats()).segmentBytes).toBeGreaterThanOrEqual(before.segmentBytes);
+    const report = await collect(world.store, () => world.rootsAt(), { beforeSweep, compactBelow: 1 });
+    expect(report.freedBytes).toBeGreaterThan(0);
+    expect(asked).toBe(2);
+    await world.check();
+  });
+
   test('of an empty store does nothing', async () => {
     const world = await newWorld(1);
     expect(await collect(world.store, () => world.rootsAt())).toEqual({

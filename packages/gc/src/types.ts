@@ -12,6 +12,11 @@ export interface GcOptions {
    * all that is dead, and may rewrite the whole store for it.
    */
   readonly compactBelow?: number;
+  /**
+   * Awaited once all that is alive is known, before anything is removed: what has to be known elsewhere by then. When it rejects, so does
+   * the collection, and nothing was removed.
+   */
+  readonly beforeSweep?: () => Promise<void>;
   readonly signal?: AbortSignal;
   /** Called now and then: what it is doing, and how far. */
   readonly onProgress?: (progress: { phase: 'mark' | 'sweep'; done: number; all: number }) => void;
