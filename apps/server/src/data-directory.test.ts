@@ -160,7 +160,7 @@ test('a store.json of another store is refused with the segment that it is not o
     await rm(opened.index, { recursive: true });
     await mkdir(opened.index);
     await expect(openChunks(opened)).rejects.toThrow(
-      /segment 1 belongs to another store .* or store\.json was/,
+      /segment 1 says that it is segment 1 of store .* or store\.json was/,
     );
     await opened.catalog.close();
   } finally {

@@ -16,6 +16,7 @@ import {
   STORE_ID,
   World,
 } from './test-world.ts';
+import { CHUNK_MISSING } from './types.ts';
 
 /** A store whose last segment was never sealed, as a killed process leaves it. */
 async function killedWorld(numbers: readonly number[]): Promise<{ world: World; ids: Uint8Array }> {
@@ -281,5 +282,79 @@ describe('a failed sync', () => {
     await expect(session.flush()).rejects.toSatisfy(isCode('store-failed'));
     for (let i = 0; i < 9; i++) expect(world.index.get(idAt(ids, i), 0)).toBeUndefined();
     await store.close();
+  });
+});
+
+describe('a segment', () => {
+  it('of which the header is blank keeps its chunks, when it had been synced', async () => {
+    for (const sealed of [false, true]) {
+      const world = new World();
+      const first = await world.open();
+      await put(first, range(100, 5));
+      await first.close();
+      const store = await world.open();
+      const ids = await put(store, range(1, 10));
+      if (sealed) await store.close();
+      else await world.kill();
+      const file = (await world.files()).at(-1)!;
+      world.fs.damage(file, (bytes) => bytes.fill(0, 0, 48));
+      const again = await world.open();
+      await expectChunks(again, ids, range(1, 10));
+      expect((await again.verify()).damaged).toMatchObject([{ problem: 'the file header is damaged' }]);
+      await again.close();
+    }
+  });
+
+  it('that was open, and of which a run rotted before recovery cut or left it out: verification knows what is lost', async () => {
+    for (const which of ['first', 'last']) {
+      const { world, ids } = await killedWorld(range(1, 20));
+      const [file] = await world.files();
+      const bytes = Buffer.from(world.fs.bytesOf(file!));
+      const run = which === 'first' ? bytes.indexOf('PRUN') : bytes.lastIndexOf('PRUN');
+      world.fs.damage(file!, (whole) => whole.fill(0, run + 10, run + 60));
+      const store = await world.open();
+      for (const quick of [true, false]) {
+        const segments = new Float64Array(20);
+        const { finder } = await store.verify({ quick });
+        await finder.find(ids, 20, segments, new Uint32Array(20));
+        const lost = which === 'first' ? range(0, 4) : range(16, 4);
+        expect(range(0, 20).filter((i) => segments[i] === CHUNK_MISSING)).toEqual(lost);
+      }
+      await expect(store.readChunk(ids, (which === 'first' ? 0 : 19) * 32)).rejects.toSatisfy(
+        isCode('chunk-corrupt'),
+      );
+      // Written again, they are there again.
+      await put(store, range(1, 20));
+      await expectChunks(store, ids, range(1, 20));
+      await store.close();
+    }
+  });
+
+  it('that is another one does not keep the store from opening, and is left as it is', async () => {
+    for (const indexed of [true, false]) {
+      const world = new World({ segmentBytesMax: 64 * KiB });
+      const first = await world.open();
+      const ids = await put(first, range(1, 60));
+      await first.close();
+      const files = await world.files();
+      const other = world.fs.bytesOf(files[1]!).slice();
+      world.fs.damage(files[0]!, () => other.slice());
+      if (!indexed) world.index = new CrashIndex();
+      const store = await world.open();
+      let missing = 0;
+      for (let i = 0; i < 60; i++) {
+        await expectChunks(store, idAt(ids, i), [i + 1]).catch((error: unknown) => {
+          expect(error).toSatisfy(isCode(indexed ? 'chunk-corrupt' : 'chunk-missing'));
+          missing++;
+        });
+      }
+      expect(missing).toBeGreaterThan(5);
+      expect(missing).toBeLessThan(50);
+      const problems = (await store.verify()).damaged.map(({ segment, problem }) => `${segment}: ${problem}`);
+      expect(problems).toContain('1: the file header is damaged');
+      await expectChunks(store, await put(store, range(1, 60)), range(1, 60));
+      await store.close();
+      expect(Buffer.from(world.fs.bytesOf(files[0]!)).equals(other)).toBe(true);
+    }
   });
 });

@@ -119,7 +119,7 @@ describe(`the files of the index (seed ${seed})`, () => {
     }
     await index.close();
     const raw = new Level<Uint8Array, Uint8Array>(directory, { keyEncoding: 'view', valueEncoding: 'view' });
-    const whole = (await raw.get(one(ids, 3)))!;
+    const whole = (await raw.get(one(ids, 3)));
     for (let bit = 0; bit < whole.length * 8; bit++) {
       const bad = whole.slice();
       bad[bit >> 3]! ^= 1 << (bit & 7);

@@ -5,7 +5,7 @@
  * indexed again, ascending, so that of two copies of a chunk the newer one counts. One that is
  * not sealed is cut at its last whole run and sealed. Removals that had begun are finished.
  */
-import { fromIoError, ID_BYTES, PandoError } from '@pando/common';
+import { fromIoError, ID_BYTES, isHole, PandoError } from '@pando/common';
 import { GrowingBytes } from './growing-bytes.ts';
 import { INDEX_BATCH_ENTRIES, OPEN_CONCURRENCY } from './limits.ts';
 import { readPlace } from './place.ts';
@@ -60,6 +60,7 @@ export async function recover(context: RecoveryContext): Promise<void> {
     await reindex(context, table.get(segment)!, directory);
     reindexed = true;
   }
+  await refuseIfAllForeign(context);
   if (reindexed) await saveSuspects(index, table);
   await finishRemovals(context);
   const next = table.nextNumber;
@@ -101,7 +102,6 @@ async function registerSealed(context: RecoveryContext, number: number, size: nu
   const segment = context.table.add(number, 'sealed', size);
   const trailer = await readTrailer(context.storage, number, segment.seed, size);
   if (trailer === undefined) {
-    await checkHeader(context, number);
     segment.state = 'damaged';
     return;
   }
@@ -114,14 +114,14 @@ async function wholeDirectory(
   number: number,
   size: number,
 ): Promise<SegmentDirectory | undefined> {
-  const neverSynced = (await checkHeader(context, number)) === 'blank';
+  const foreign = await foreignHeader(context, number);
   const segment = context.table.add(number, 'sealed', size);
-  const trailer = await readTrailer(context.storage, number, segment.seed, size);
-  if (trailer === undefined && neverSynced) {
-    await context.storage.remove(number);
-    context.table.remove(number);
+  if (foreign !== undefined) {
+    // Not ours to cut, to write to or to remove.
+    segment.state = 'damaged';
     return undefined;
   }
+  const trailer = await readTrailer(context.storage, number, segment.seed, size);
   if (trailer !== undefined) {
     const directory = await readDirectory(context.storage, number, segment.seed, size).catch(
       (error: unknown) => {
@@ -167,7 +167,7 @@ async function sealTorn(
   const { storage, table } = context;
   const { directory, end } = await scanDirectory(context, segment, size);
   segment.slots = directory.ids.byteLength / ID_BYTES;
-  if (segment.slots === 0) {
+  if (segment.slots === 0 || (await isUnsynced(context, segment, directory))) {
     await storage.remove(segment.number);
     table.remove(segment.number);
     return undefined;
@@ -188,6 +188,25 @@ async function sealTorn(
   }
   segment.bytes = end + footer.byteLength;
   return directory;
+}
+
+/**
+ * Whether a segment without a footer was never synced: its header is blank, and the index, which is not empty, names none
+ * of its chunks. A header that rot has blanked takes no chunks along.
+ */
+async function isUnsynced(
+  { storage, index }: RecoveryContext,
+  { number }: Segment,
+  { ids }: SegmentDirectory,
+): Promise<boolean> {
+  const header = new Uint8Array(FILE_HEADER_BYTES);
+  await storage.read(number, header, 0);
+  if (header.some((byte) => byte !== 0) || (await readCheckpoint(index)).next === 1) return false;
+  for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
+    const value = isHole(ids, at) ? undefined : index.get(ids, at);
+    if (value !== undefined && readPlace(value).segment === number) return false;
+  }
+  return true;
 }
 
 /** The directory of a segment as its whole runs tell it, and where they end. */
@@ -217,27 +236,43 @@ export async function scanDirectory(
 }
 
 /**
- * A header that says something else than it should is somebody else's: refuse. One that is blank was never
- * written to the disk, so that no sync of this segment has succeeded and nobody was promised anything.
- * One that is damaged is not needed: what it says is known.
+ * What the header of a segment says when it is whole and of another segment or store, in words. One that is damaged or blank
+ * is not needed: what it says is known, and runs carry what proves that they belong here. @throws `store-newer`
  */
-async function checkHeader(context: RecoveryContext, number: number): Promise<'whole' | 'damaged' | 'blank'> {
+async function foreignHeader(
+  { storage, storeId, chunkBytes }: RecoveryContext,
+  number: number,
+): Promise<string | undefined> {
   const bytes = new Uint8Array(FILE_HEADER_BYTES);
-  await context.storage.read(number, bytes, 0);
+  await storage.read(number, bytes, 0);
   const header = decodeFileHeader(bytes);
-  if (header === undefined) return bytes.every((byte) => byte === 0) ? 'blank' : 'damaged';
+  if (header === undefined) return undefined;
   if (header.version > FORMAT_VERSION) {
     throw new PandoError('store-newer', `segment ${number} has format version ${header.version}`);
   }
-  const same = Buffer.from(header.storeId).equals(context.storeId);
-  if (!same || header.chunkBytes !== context.chunkBytes || header.segment !== number) {
-    const name = Buffer.from(header.storeId).toString('hex');
-    throw new PandoError(
-      'store-foreign',
-      `segment ${number} belongs to another store (id ${name}, segment ${header.segment}): it was copied here, or store.json was`,
-    );
+  const same = Buffer.from(header.storeId).equals(storeId);
+  if (same && header.chunkBytes === chunkBytes && header.segment === number) return undefined;
+  return `segment ${header.segment} of store ${idText(header.storeId)}`;
+}
+
+/** A single segment that belongs elsewhere is damage to that one; when none belongs here, store.json does not. */
+async function refuseIfAllForeign(context: RecoveryContext): Promise<void> {
+  const all = context.table.all();
+  let says: string | undefined;
+  for (const { number, state } of all) {
+    if (state !== 'damaged') return;
+    says = await foreignHeader(context, number);
+    if (says === undefined) return;
   }
-  return 'whole';
+  if (says === undefined) return;
+  throw new PandoError(
+    'store-foreign',
+    `segment ${all.at(-1)!.number} says that it is ${says}, and no segment is of this store, ${idText(context.storeId)}: they were copied here, or store.json was`,
+  );
+}
+
+function idText(storeId: Uint8Array): string {
+  return Buffer.from(storeId).toString('hex');
 }
 
 /** Puts all chunks of a segment into the index, over older places; notes who then holds copies that do not count. */
