@@ -7,15 +7,17 @@ export const SECTOR_BYTES = 512;
 const ZEROS = Buffer.alloc(SECTOR_BYTES);
 
 interface Sector {
-  /** Versions, oldest first; the oldest is durable. Never changed in place. */
+  /** Versions, oldest first. Never changed in place. */
   readonly versions: readonly Buffer[];
-  /** Number of the oldest: versions of a sector are counted from 0. */
+  /** Number of the oldest of them: versions of a sector are counted from 0. */
+  readonly base: number;
+  /** Number of the oldest that a power cut may bring back: it is durable. */
   readonly first: number;
   /** Number of the newest that was acknowledged: older ones cannot be read any more, newer ones can. */
   readonly acknowledged: number;
 }
 
-const UNWRITTEN: Sector = { versions: [ZEROS], first: 0, acknowledged: 0 };
+const UNWRITTEN: Sector = { versions: [ZEROS], base: 0, first: 0, acknowledged: 0 };
 
 /** Versions of all sectors that a reader or a fork may meet, as of an instant. */
 export type Moment = ReadonlyMap<number, number>;
@@ -27,6 +29,7 @@ export class DiskModel {
   #sectors: Map<number, Sector>;
   /** Sectors that could not be read at a time when it was to be found out what they hold. */
   #unknown: Set<number>;
+  #pins = 0;
 
   constructor(
     size: number,
@@ -45,7 +48,8 @@ export class DiskModel {
     const disk = new DiskModel(bytes.byteLength);
     for (let sector = 0; sector * SECTOR_BYTES < bytes.byteLength; sector++) {
       const data = Buffer.from(bytes.subarray(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES));
-      if (!data.equals(ZEROS)) disk.#sectors.set(sector, { versions: [data], first: 0, acknowledged: 0 });
+      if (!data.equals(ZEROS))
+        disk.#sectors.set(sector, { versions: [data], base: 0, first: 0, acknowledged: 0 });
     }
     return disk;
   }
@@ -61,15 +65,15 @@ export class DiskModel {
       const number = Math.floor((offset + done) / SECTOR_BYTES);
       const within = (offset + done) % SECTOR_BYTES;
       const count = Math.min(SECTOR_BYTES - within, data.byteLength - done);
-      const { versions, first, acknowledged } = this.#at(number);
-      const bases = count === SECTOR_BYTES ? versions.slice(-1) : versions.slice(acknowledged - first);
-      const patched = bases.map((base) => {
-        const next = Buffer.from(base);
+      const { versions, base, first, acknowledged } = this.#at(number);
+      const bases = count === SECTOR_BYTES ? versions.slice(-1) : versions.slice(acknowledged - base);
+      const patched = bases.map((version) => {
+        const next = Buffer.from(version);
         data.copy(next, within, done, done + count);
         return next;
       });
-      numbers.set(number, first + versions.length);
-      this.#sectors.set(number, { versions: [...versions, ...patched], first, acknowledged });
+      numbers.set(number, base + versions.length);
+      this.#sectors.set(number, { versions: [...versions, ...patched], base, first, acknowledged });
       done += count;
     }
     return numbers;
@@ -95,25 +99,35 @@ export class DiskModel {
   harden(moment: Moment): void {
     for (const [number, version] of moment) {
       const sector = this.#sectors.get(number);
-      if (sector === undefined || version <= sector.first) continue;
-      const versions = sector.versions.slice(version - sector.first);
+      if (sector === undefined || version < sector.first) continue;
+      const { versions, base } = sector;
+      const kept = this.#pins > 0 ? base : version;
       this.#sectors.set(number, {
-        versions,
+        versions: kept === base ? versions : versions.slice(kept - base),
+        base: kept,
         first: version,
         acknowledged: Math.max(version, sector.acknowledged),
       });
     }
   }
 
-  /** What a fork that began at that moment and ends now holds, durably: of each sector one of the versions since then. */
+  /** Something has begun that may meet any version from now on, durable or not; to be ended by `unpin`. */
+  pin(): void {
+    this.#pins++;
+  }
+
+  unpin(): void {
+    this.#pins--;
+  }
+
+  /** What a fork that began at that moment, pinned, and ends now holds, durably: of each sector one of the versions since then. */
   forkedSince(moment: Moment): DiskModel {
     const sectors = new Map<number, Sector>();
-    for (const [number, { versions, first }] of this.#sectors) {
-      const from = Math.max(0, (moment.get(number) ?? 0) - first);
-      sectors.set(number, { versions: versions.slice(from), first: 0, acknowledged: 0 });
+    for (const [number, { versions, base }] of this.#sectors) {
+      const from = Math.max(0, (moment.get(number) ?? 0) - base);
+      sectors.set(number, { versions: versions.slice(from), base: 0, first: 0, acknowledged: 0 });
     }
-    const fork = new DiskModel(this.size, sectors, new Set(this.mayGrowTo), new Set(this.#unknown));
-    return fork;
+    return new DiskModel(this.size, sectors, new Set(this.mayGrowTo), new Set(this.#unknown));
   }
 
   resize(size: number): void {
@@ -160,8 +174,8 @@ export class DiskModel {
   /** Whether a reader may find these bytes in a sector now, or, with a version, in one that began when that was the newest. */
   allows(number: number, found: Buffer, version?: number): boolean {
     if (this.#unknown.has(number)) return true;
-    const { versions, first, acknowledged } = this.#at(number);
-    const from = Math.max(0, (version ?? acknowledged) - first);
+    const { versions, base, acknowledged } = this.#at(number);
+    const from = Math.max(0, (version ?? acknowledged) - base);
     for (let i = from; i < versions.length; i++) if (versions[i]!.equals(found)) return true;
     return false;
   }
@@ -177,8 +191,8 @@ export class DiskModel {
 
   /** For messages: the versions of a sector. */
   describe(number: number): string {
-    const { versions, first, acknowledged } = this.#at(number);
-    return `${versions.length} versions from ${first}, acknowledged ${acknowledged}: ${versions
+    const { versions, base, first, acknowledged } = this.#at(number);
+    return `${versions.length} versions from ${base}, durable ${first}, acknowledged ${acknowledged}: ${versions
       .map((version) => version.subarray(0, 8).toString('hex'))
       .join(' ')}`;
   }

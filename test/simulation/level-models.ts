@@ -141,8 +141,11 @@ export class SimulatedCatalog implements Catalog {
   constructor(database: Database<CatalogBatch>, scheduler: Scheduler) {
     this.#database = database;
     this.#scheduler = scheduler;
-    // It commits in the turn of the call.
-    void this.#memory.commit(database.batches().flat());
+    // Of each record the newest operation is enough. It commits in the turn of the call.
+    const newest = new Map<string, CatalogOperation>();
+    for (const operation of database.batches().flat())
+      newest.set(`${operation.table}\0${operation.key}`, operation);
+    void this.#memory.commit([...newest.values()]);
   }
 
   get(table: string, key: string): Promise<unknown> {

@@ -67,20 +67,28 @@ export class Oracle {
       const { model } = this.vms.get(operation.vm)!.get(operation.disk)!;
       if (operation.size > model.size) model.mayGrowTo.add(operation.size);
     }
+    if (operation.kind === 'clone' || operation.kind === 'backup')
+      for (const { model } of this.vms.get(operation.vm)!.values()) model.pin();
     this.pending.set(++this.#next, operation);
     return this.#next;
   }
 
   /** It has returned, or was found to have happened. */
   happened(id: number): void {
-    const operation = this.pending.get(id)!;
-    this.pending.delete(id);
-    this.#apply(operation);
+    this.#apply(this.#end(id));
   }
 
   /** It was refused, or was found not to have happened. */
   didNot(id: number): void {
+    this.#end(id);
+  }
+
+  #end(id: number): Pending {
+    const operation = this.pending.get(id)!;
     this.pending.delete(id);
+    if (operation.kind === 'clone' || operation.kind === 'backup')
+      for (const { model } of this.vms.get(operation.vm)!.values()) model.unpin();
+    return operation;
   }
 
   /** Whether an operation that may have happened or not changes the VM or backup of that name. */

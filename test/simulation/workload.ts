@@ -276,7 +276,12 @@ export class Workload {
   async #read(device: Attachment, model: DiskModel): Promise<void> {
     const moment = model.moment();
     const bytes = Buffer.alloc(device.size, 0xee);
-    await device.read(0, device.size, bytes, 0);
+    model.pin();
+    try {
+      await device.read(0, device.size, bytes, 0);
+    } finally {
+      model.unpin();
+    }
     const wrong = model.wrongSector(bytes, moment);
     if (wrong === undefined) return;
     const found = bytes.subarray(wrong * SECTOR_BYTES, wrong * SECTOR_BYTES + 8).toString('hex');
