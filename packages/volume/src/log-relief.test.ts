@@ -261,6 +261,58 @@ it('has changed nothing when the disk gets full, and tries again', async () => {
   }
 });
 
+it('says that the disk is full, and not that it is damaged, to those who wait meanwhile', async () => {
+  const disks = await fresh();
+  let isRelief = false;
+  const again = (): void => {
+    isRelief = true;
+    onRelief = again;
+  };
+  onRelief = again;
+  m.fs.faults.before = (operation) => {
+    if (!isRelief || (operation !== 'write' && operation !== 'create')) return;
+    isRelief = false;
+    throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+  };
+  await expect(relieve(disks.other)).rejects.toMatchObject({ code: 'store-full' });
+  expect(m.volumes.stats.logBytes).toBeGreaterThan(options.logBytesMax);
+});
+
+it('keeps the old records until the new ones are synced, also when somebody else lets the log go', async () => {
+  const disks = await fresh();
+  let go!: () => void;
+  const synced = new Promise<void>((resolve) => (go = resolve));
+  let removed: Promise<void> | undefined;
+  const { open } = m.fs;
+  m.fs.open = async (path, mode) => {
+    const file = await open.call(m.fs, path, mode);
+    const sync = file.sync.bind(file);
+    file.sync = async () => {
+      // The first one in a relief of which everything is written.
+      if (isWritten && removed === undefined) {
+        removed = m.volumes.remove([disks.backup], none);
+        await synced;
+      }
+      await sync();
+    };
+    return file;
+  };
+  let isWritten = false;
+  onRelief = () => (m.fs.faults.before = (operation) => (isWritten ||= operation === 'write'));
+  const relieved = relieve(disks.other).catch(() => undefined);
+  await vi.waitFor(async () => {
+    expect(removed).not.toBe(undefined);
+    await removed;
+  });
+  m.crash();
+  go();
+  await relieved;
+  m.store.damaged.clear();
+  await m.open(options);
+  expect(await m.read(disks.copy, 0, 8 * CHUNK)).toEqual(ofCopy);
+  expect(await m.read(disks.disk, 0, 8 * CHUNK)).toEqual(ofDisk);
+});
+
 it('takes no more writes after a failed sync, and keeps what there was', async () => {
   const disks = await fresh();
   onRelief = () => (m.fs.faults.failSyncOf = 'log');

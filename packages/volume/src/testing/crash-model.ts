@@ -108,9 +108,10 @@ export async function runCrashModel(
   rounds: number,
   makeWorld: (random: () => number) => World,
   options: { readonly fillsUp?: boolean; readonly damages?: boolean } = {},
-): Promise<{ readonly unreadable: number }> {
+): Promise<{ readonly unreadable: number; readonly logRewrites: number }> {
   /** Chunks found unreadable after a restart. */
   let unreadable = 0;
+  let logRewrites = 0;
   const random = seededRandom(seed);
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)]!;
   let world = makeWorld(random);
@@ -138,8 +139,9 @@ export async function runCrashModel(
       storeId,
       destageAfterMs: random() < 0.5 ? 0 : 1e9,
       overlayBytesMax: 24 * CHUNK,
-      logFileBytes: 30_000,
-      ...(options.damages === true ? { clock: quick } : {}),
+      logFileBytes: options.damages === true ? pick([500, 4000, 15_000]) : 30_000,
+      // So short that it is relieved again and again.
+      ...(options.damages === true ? { clock: quick, logBytesMax: between(random, 80_000, 240_000) } : {}),
     });
   };
 
@@ -188,7 +190,7 @@ export async function runCrashModel(
     try {
       volumes = await start();
       await compare(volumes, when);
-      if (options.damages === true && random() < 0.6) {
+      if (options.damages === true && random() < 0.3) {
         world.repair!();
         const before = unreadable;
         await compare(volumes, `${when}, repaired`);
@@ -205,7 +207,7 @@ export async function runCrashModel(
     const step = async (): Promise<void> => {
       const dice = random();
       if (options.damages === true && random() < 0.05) world.damage!(random() * 0.3);
-      if (options.damages === true && random() < 0.03) world.repair!();
+      if (options.damages === true && random() < 0.01) world.repair!();
       if (options.fillsUp === true && resizing === 0 && random() < (isFull() ? 0.1 : 0.2)) {
         world.fs.faults.freeBytes = isFull() ? Infinity : pick([0, 0, 100, 3000]);
       }
@@ -239,9 +241,15 @@ export async function runCrashModel(
           const before = disk.sectors.map((history) => history.length);
           // From here on either is allowed, acknowledged or not.
           disk.write(offset, data);
-          if (
-            !(await allowed(async () => (zero ? handle.zero(offset, length) : handle.write(offset, data))))
-          ) {
+          // The same again and again fills the log, and nothing else.
+          const times =
+            options.damages === true && random() < 0.3 ? Math.min(60, Math.ceil(150_000 / length)) : 1;
+          let done = 0;
+          const write = async (): Promise<void> => {
+            for (; done < times; done++)
+              await (zero ? handle.zero(offset, length) : handle.write(offset, data));
+          };
+          if (!(await allowed(write)) && done === 0) {
             // What is refused for damage is so before anything of it is in the log.
             if (options.damages === true)
               for (const [sector, count] of before.entries()) disk.sectors[sector]!.length = count;
@@ -313,6 +321,19 @@ export async function runCrashModel(
     } catch (error) {
       throw new Error(when, { cause: error });
     }
+    // Parts of chunks that the log has, and damage below them, so that the next boot has something to wait for.
+    for (const [number, disk] of model) {
+      if (options.damages !== true || disk.readOnly || random() < 0.5) continue;
+      const handle = await volumes.open(number);
+      const data = Buffer.from(fillRandom(random, new Uint8Array(Math.min(disk.size, 100))));
+      if (await allowed(async () => handle.write(0, data))) {
+        disk.write(0, data);
+        await handle.flush();
+        disk.flush();
+      }
+      await handle.close();
+    }
+    if (options.damages === true && random() < 0.7) world.damage!(0.7);
     // A last burst of writes that nobody waits for, and the lights go out.
     for (const [number, disk] of model) {
       if (disk.readOnly || random() < 0.5) continue;
@@ -323,8 +344,9 @@ export async function runCrashModel(
     }
     for (let turns = between(random, 0, 12); turns > 0; turns--)
       await new Promise((resolve) => setImmediate(resolve));
+    logRewrites += volumes.stats.logRewrites;
     world = world.crash();
     void volumes.close().catch(() => undefined);
   }
-  return { unreadable };
+  return { unreadable, logRewrites };
 }
