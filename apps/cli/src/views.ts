@@ -87,7 +87,24 @@ export interface VerifyReport {
   readonly isComplete: boolean;
 }
 
+export interface RepairReport {
+  readonly verifiedAt: string;
+  readonly readBytes: number;
+  readonly lostChunks: number;
+  readonly lostNodes: number;
+  readonly repairedChunks: number;
+  readonly repairedNodes: number;
+  readonly repairedDisks: readonly {
+    readonly kind: 'vm' | 'backup';
+    readonly name: string;
+    readonly disk: string;
+  }[];
+  readonly again: boolean;
+  readonly report: VerifyReport;
+}
+
 export interface LastVerification {
+  readonly updatedAt?: string;
   readonly startedAt: string;
   readonly endedAt: string;
   readonly seconds: number;

@@ -164,7 +164,7 @@ async function* standardInput(): AsyncGenerator<DiskPart, void, undefined> {
   for await (const piece of process.stdin) yield* splitZeros(piece as Buffer);
 }
 
-async function* counted(
+export async function* counted(
   parts: AsyncIterable<DiskPart>,
   all: number | undefined,
   progress: Progress,

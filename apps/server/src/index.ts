@@ -7,8 +7,10 @@ export {
   type RunOptions,
   type ServeOptions,
 } from './options.ts';
-export { rebuildIndex, verifyOffline } from './rebuild-index.ts';
+export { rebuildIndex, repairOffline, verifyOffline } from './rebuild-index.ts';
+export { type RepairWork } from './repair.ts';
 export { run } from './run.ts';
 export { serve, type Addresses, type Serving } from './serve.ts';
+export { openStoreSource, type StoreSource } from './store-source.ts';
 export { type VerifyWork } from './verify.ts';
 export { VERSION } from './version.ts';

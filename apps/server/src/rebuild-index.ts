@@ -1,8 +1,9 @@
 /** `pando verify --rebuild-index --data DIR`: the index of a store that nobody serves, made anew from its segments. */
-import type { VerifyReport } from '@pando/api';
+import type { RepairReport, RepairSource, VerifyReport } from '@pando/api';
 import { systemClock } from '@pando/common';
 import { openDataDirectory, type DataDirectory } from './data-directory.ts';
 import { openChunks, removeIndex } from './store.ts';
+import { repair, type RepairWork } from './repair.ts';
 import { verifyAndKeep } from './verification.ts';
 import type { VerifyWork } from './verify.ts';
 
@@ -24,6 +25,22 @@ export async function verifyOffline(
   options: { readonly resume?: boolean } = {},
 ): Promise<VerifyReport> {
   return offline(path, (directory) => verifyChunks(directory, work, options));
+}
+
+/** Repairs a store that nobody serves: see `repair`. */
+export async function repairOffline(
+  path: string,
+  source: RepairSource,
+  work: RepairWork = {},
+): Promise<RepairReport> {
+  return offline(path, async (directory) => {
+    const store = await openChunks(directory);
+    try {
+      return await repair({ catalog: directory.catalog, store, clock: systemClock }, source, work);
+    } finally {
+      await store.close();
+    }
+  });
 }
 
 async function offline<T>(path: string, action: (directory: DataDirectory) => Promise<T>): Promise<T> {

@@ -20,7 +20,9 @@ import {
   warnOfExposure,
 } from './nbd-security.ts';
 import type { ServeOptions } from './options.ts';
+import { repair } from './repair.ts';
 import { isRotational } from './rotational.ts';
+import { openStoreSource } from './store-source.ts';
 import { collectGarbage, openStore, type OpenStore } from './store.ts';
 import { lastVerifications, verifyAndKeep, type VerificationParts } from './verification.ts';
 import { VERSION } from './version.ts';
@@ -135,6 +137,8 @@ export async function serve(
         gc: (work, options) => collectGarbage(open, work, options),
         verify: (work, { quick, resume }) => verifyAndKeep(verification, { ...work, quick }, { resume }),
         lastVerifications: () => lastVerifications(open.catalog, clock),
+        repair: (work, source) => repair(verification, source, work),
+        openStoreSource,
         store: () => storeState(open),
       },
       clock,

@@ -25,7 +25,7 @@ const KEEP_MS = 30_000;
 /** What was read longer ago says little: who goes on with it begins anew. 100 TiB at 100 MiB a second take 12 days. */
 const RESUME_MS_MAX = 30 * 24 * 60 * 60_000;
 
-interface StoredVerification {
+export interface StoredVerification {
   readonly version: 1;
   /** Milliseconds since 1970. */
   readonly startedAt: number;
@@ -33,6 +33,10 @@ interface StoredVerification {
   readonly seconds: number;
   readonly scheduled: boolean;
   readonly report: VerifyReport;
+  /** Of a full one: what came since, and what is damaged, is found from here. Absent in records of before there was this field. */
+  readonly position?: VerifyPosition;
+  /** When a repair last looked again at what is damaged by `report`. */
+  readonly updatedAt?: number;
 }
 
 interface StoredUnfinished {
@@ -66,36 +70,57 @@ export interface VerificationOptions {
 export async function verifyAndKeep(
   parts: VerificationParts,
   work: VerifyWork = {},
-  { scheduled = false, resume = false }: VerificationOptions = {},
+  options: VerificationOptions = {},
 ): Promise<VerifyReport> {
+  return (await verifyAndTell(parts, work, options)).report;
+}
+
+/** As `verifyAndKeep`. Resolves to what there is to be kept, all damaged places included. */
+export async function verifyAndTell(
+  parts: VerificationParts,
+  work: VerifyWork = {},
+  { scheduled = false, resume = false }: VerificationOptions = {},
+): Promise<StoredVerification> {
   const { catalog, clock } = parts;
   const before = resume && work.quick !== true ? await unfinished(catalog, clock) : undefined;
   const startedAt = before?.startedAt ?? clock.now();
   const start = clock.monotonic() - (before?.seconds ?? 0) * 1000;
   const seconds = (): number => (clock.monotonic() - start) / 1000;
   const trail = new Trail(parts, { startedAt, seconds });
-  const { report } = await trail.run(work, before?.position);
-  const { damaged } = report;
-  const cut = Math.max(0, damaged.length - KEPT_PLACES_MAX);
-  const value: StoredVerification = {
+  const { report, position } = await trail.run(work, before?.position);
+  const ended: StoredVerification = {
     version: VERSION,
     startedAt,
     endedAt: clock.now(),
     seconds: seconds(),
     scheduled,
-    report: {
-      ...report,
-      damaged: damaged.slice(0, KEPT_PLACES_MAX),
-      moreDamaged: report.moreDamaged + cut,
-    },
+    report,
+    ...(report.quick ? {} : { position }),
+  };
+  await keepVerification(parts, ended);
+  return ended;
+}
+
+/** Keeps what a verification found as the last one of its kind; of a full one, no unfinished one stays. */
+export async function keepVerification(parts: VerificationParts, ended: StoredVerification): Promise<void> {
+  const { report } = ended;
+  const { damaged, moreDamaged } = report;
+  const cut = Math.max(0, damaged.length - KEPT_PLACES_MAX);
+  const value: StoredVerification = {
+    ...ended,
+    report: { ...report, damaged: damaged.slice(0, KEPT_PLACES_MAX), moreDamaged: moreDamaged + cut },
   };
   await orNotKept(parts, () =>
-    catalog.commit([
+    parts.catalog.commit([
       { type: 'put', table: TABLE, key: report.quick ? 'quick' : 'full', value },
       ...(report.quick ? [] : [{ type: 'delete', table: TABLE, key: 'unfinished' } as const]),
     ]),
   );
-  return report;
+}
+
+/** The last full one. @throws `catalog-corrupt`, `store-newer` */
+export function lastFull(catalog: Catalog): Promise<StoredVerification | undefined> {
+  return read<StoredVerification>(catalog, 'full');
 }
 
 /** What is to be kept is worth less than what was found: a full disk, too, leaves the latter. */
@@ -183,7 +208,7 @@ async function unfinished(catalog: Catalog, clock: Clock): Promise<StoredUnfinis
  */
 export async function lastVerifications(catalog: Catalog, clock: Clock): Promise<LastVerifications> {
   const [full, quick, cutOff] = await Promise.all([
-    read<StoredVerification>(catalog, 'full'),
+    lastFull(catalog),
     read<StoredVerification>(catalog, 'quick'),
     unfinished(catalog, clock),
   ]);
@@ -201,7 +226,7 @@ export async function isDue(
   everyMs: number,
   createdAt: number,
 ): Promise<boolean> {
-  const age = clock.now() - ((await read<StoredVerification>(catalog, 'full'))?.endedAt ?? createdAt);
+  const age = clock.now() - ((await lastFull(catalog))?.endedAt ?? createdAt);
   return age >= everyMs || age < 0; // a clock that was set back tells nothing about when that was
 }
 
@@ -245,6 +270,14 @@ function asShown({
   seconds,
   scheduled,
   report,
+  updatedAt,
 }: StoredVerification): NonNullable<LastVerifications['full']> {
-  return { startedAt: shown(startedAt), endedAt: shown(endedAt), seconds, scheduled, report };
+  return {
+    startedAt: shown(startedAt),
+    endedAt: shown(endedAt),
+    seconds,
+    scheduled,
+    report,
+    ...(updatedAt === undefined ? {} : { updatedAt: shown(updatedAt) }),
+  };
 }

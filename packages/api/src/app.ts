@@ -12,6 +12,7 @@ import { idempotency } from './plugins/idempotency.ts';
 import { imports } from './plugins/imports.ts';
 import { jobRoutes } from './plugins/jobs.ts';
 import { openapi } from './plugins/openapi.ts';
+import { repairs } from './plugins/repairs.ts';
 import { report } from './plugins/report.ts';
 import { vms } from './plugins/vms.ts';
 import { work } from './plugins/work.ts';
@@ -68,7 +69,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   await app.register(
     async (api) => {
       const typed = api as unknown as App;
-      for (const routes of [vms, backups, imports, content, work, report, jobRoutes]) {
+      for (const routes of [vms, backups, imports, content, work, repairs, report, jobRoutes]) {
         // Each in a scope of its own: what one adds (a body parser, a hook) is not seen by the others.
         await typed.register(async (scope) => routes(scope as unknown as App, context));
       }

@@ -1,11 +1,11 @@
 /** What the plugins work with: given to `buildApi` by whoever runs it. */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
-import type { Clock } from '@pando/common';
+import type { Clock, DiskPart } from '@pando/common';
 import type { Fleet, Work } from '@pando/fleet';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Jobs } from './jobs.ts';
-import type { GcReport, LastVerifications, Progress, VerifyReport } from './schemas/index.ts';
+import type { GcReport, LastVerifications, Progress, RepairReport, VerifyReport } from './schemas/index.ts';
 
 export type App = FastifyInstance<
   RawServerDefault,
@@ -24,9 +24,21 @@ export interface Engine {
     work: Work<Progress>,
     options: { readonly quick: boolean; readonly resume: boolean },
   ): Promise<VerifyReport>;
+  /** Stores anew what disks need, is damaged, and the source holds. */
+  repair(work: Work<Progress>, source: RepairSource): Promise<RepairReport>;
+  /** A data directory as such a source. @throws `store-missing`, `store-newer`, `source-failed` */
+  openStoreSource(path: string): Promise<RepairSource & { close(): Promise<void> }>;
   /** What the last verifications found; kept over restarts. */
   lastVerifications(): Promise<LastVerifications>;
   store(): 'ready' | 'full' | 'failed';
+}
+
+export interface RepairSource {
+  readonly sizeBytes?: number;
+  /** Buffers are the source's and hold until the next pull. */
+  parts(signal: AbortSignal): AsyncIterable<DiskPart>;
+  /** It can be read but once. */
+  readonly isOnce?: boolean;
 }
 
 export interface ApiLimits {

@@ -1,5 +1,5 @@
 /** Where an import's bytes come from: the body of a request, or a file in the import directory. */
-import { realpath } from 'node:fs/promises';
+import { realpath, stat } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { join, sep } from 'node:path';
 import { decodeSparse, PandoError } from '@pando/common';
@@ -99,6 +99,35 @@ export async function openImportFile(
   path: string,
   { format, trustImages }: ImportFileOptions,
 ): Promise<DiskSource> {
+  const { root, real } = await resolveImportPath(directory, path);
+  // Checked again on the open file, if someone moved folders in between.
+  return openImage(real, {
+    within: root,
+    backingWithin: root,
+    ...(format === undefined ? {} : { format }),
+    ...(trustImages === true ? { confinement: 'none' } : {}),
+  });
+}
+
+/**
+ * The path that the data directory `path` inside the import directory really has; undefined when it is no directory.
+ * @throws `import-path-refused`, `import-not-a-file`
+ */
+export async function resolveStoreDirectory(
+  directory: string | undefined,
+  path: string,
+): Promise<string | undefined> {
+  const { root, real } = await resolveImportPath(directory, path);
+  if (!(await stat(real)).isDirectory()) return undefined;
+  const segments = await realpath(join(real, 'segments')).catch(() => real);
+  if (!isInside(root, segments)) throw refused(path);
+  return real;
+}
+
+async function resolveImportPath(
+  directory: string | undefined,
+  path: string,
+): Promise<{ root: string; real: string }> {
   if (directory === undefined) {
     throw new PandoError('import-path-refused', 'this server was started without an import directory');
   }
@@ -114,13 +143,7 @@ export async function openImportFile(
     throw new PandoError('import-not-a-file', `cannot open ${JSON.stringify(path)}`, { cause: error });
   }
   if (!isInside(root, real)) throw refused(path);
-  // Checked again on the open file, if someone moved folders in between.
-  return openImage(real, {
-    within: root,
-    backingWithin: root,
-    ...(format === undefined ? {} : { format }),
-    ...(trustImages === true ? { confinement: 'none' } : {}),
-  });
+  return { root, real };
 }
 
 function isInside(root: string, path: string): boolean {

@@ -1,5 +1,12 @@
 export { buildApi } from './app.ts';
-export { DEFAULT_LIMITS, type ApiLimits, type ApiOptions, type App, type Engine } from './context.ts';
+export {
+  DEFAULT_LIMITS,
+  type ApiLimits,
+  type ApiOptions,
+  type App,
+  type Engine,
+  type RepairSource,
+} from './context.ts';
 export { Jobs, type JobWork, type StartedJob } from './jobs.ts';
 export { problemOf, statusOf } from './plugins/errors.ts';
 export { STORE_LANE } from './plugins/work.ts';
@@ -12,5 +19,6 @@ export type {
   JobState,
   LastVerifications,
   Progress,
+  RepairReport,
   VerifyReport,
 } from './schemas/work.ts';

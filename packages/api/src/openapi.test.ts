@@ -33,6 +33,7 @@ const ROUTES = [
   'post /api/v1/gc',
   'get /api/v1/health',
   'post /api/v1/imports',
+  'post /api/v1/repairs',
   'get /api/v1/jobs',
   'get /api/v1/jobs/{id}',
   'delete /api/v1/jobs/{id}',

@@ -28,7 +28,7 @@ import { vmUrl } from './vms.ts';
 import { backupUrl } from './backups.ts';
 import { accepted, fleetWork } from './work.ts';
 
-const RAW_MEDIA_TYPE = 'application/octet-stream';
+export const RAW_MEDIA_TYPE = 'application/octet-stream';
 
 const since = Type.Optional({
   ...Reference,
@@ -208,7 +208,7 @@ function checkNamed({ name, since }: Pick<Wanted, 'name' | 'since'>): void {
  * The client may still be sending while it is told no. Closing now would reset the connection and could take the answer
  * with it; so what comes is thrown away for a moment, then the connection is cut.
  */
-function linger(request: FastifyRequest, ms: number): void {
+export function linger(request: FastifyRequest, ms: number): void {
   const { raw } = request;
   if (raw.complete || raw.destroyed) return;
   raw.on('error', () => undefined);

@@ -108,12 +108,53 @@ export const VerifyReport = Type.Object(
 );
 export type VerifyReport = Static<typeof VerifyReport>;
 
+export const RepairReport = Type.Object(
+  {
+    verifiedAt: Type.String({
+      description: 'RFC 3339, UTC: when the verification ended by which it is known what is damaged',
+    }),
+    readBytes: Type.Integer({ minimum: 0, description: 'of the source, each reading of it' }),
+    lostChunks: Type.Integer({
+      minimum: 0,
+      description:
+        'chunks of data that disks refer to and that were damaged or missing, as far as could be seen',
+    }),
+    lostNodes: Type.Integer({ minimum: 0, description: 'and nodes of their trees' }),
+    repairedChunks: Bytes,
+    repairedNodes: Bytes,
+    repairedDisks: list(
+      Type.Object(
+        {
+          kind: Type.Union([Type.Literal('vm'), Type.Literal('backup')]),
+          id: Type.String(),
+          name: Type.String(),
+          disk: Type.String(),
+        },
+        { additionalProperties: false },
+      ),
+      { description: 'disks that were damaged and are whole again; at most 100' },
+    ),
+    again: Type.Boolean({
+      description:
+        'damaged nodes came back, and below them more is damaged: the same source may hold that too',
+    }),
+    report: { ...ref(VerifyReport), description: 'what is damaged still' },
+  },
+  { $id: 'RepairReport', additionalProperties: false },
+);
+export type RepairReport = Static<typeof RepairReport>;
+
 export const LastVerification = Type.Object(
   {
     startedAt: Instant,
     endedAt: Instant,
     seconds: Type.Number({ minimum: 0, description: 'how long it took' }),
     scheduled: Type.Boolean({ description: 'the server began it by itself' }),
+    updatedAt: Type.Optional(
+      Type.String({
+        description: 'RFC 3339, UTC: when a repair last looked again at what it had found damaged',
+      }),
+    ),
     report: ref(VerifyReport),
   },
   { $id: 'LastVerification', additionalProperties: false },
@@ -149,6 +190,7 @@ export const JobKind = Type.Union([
   Type.Literal('restore'),
   Type.Literal('gc'),
   Type.Literal('verify'),
+  Type.Literal('repair'),
 ]);
 export type JobKind = Static<typeof JobKind>;
 
@@ -187,7 +229,14 @@ export const Job = Type.Object(
     endedAt: Type.Optional(Instant),
     progress: Type.Optional(ref(Progress)),
     result: Type.Optional(
-      Type.Union([ref(ImportResult), ref(BackupImportResult), ref(Vm), ref(GcReport), ref(VerifyReport)]),
+      Type.Union([
+        ref(ImportResult),
+        ref(BackupImportResult),
+        ref(Vm),
+        ref(GcReport),
+        ref(VerifyReport),
+        ref(RepairReport),
+      ]),
     ),
     error: Type.Optional(ref(JobError)),
   },

@@ -1,7 +1,7 @@
 /** An api over a fake fleet, for tests. */
-import { systemClock } from '@pando/common';
+import { PandoError, systemClock } from '@pando/common';
 import { buildApi, Jobs, type ApiOptions, type App, type Engine } from '../index.ts';
-import type { GcReport, VerifyReport } from '../schemas/index.ts';
+import type { GcReport, RepairReport, VerifyReport } from '../schemas/index.ts';
 import { FakeFleet } from './fake-fleet.ts';
 
 export const GC_REPORT: GcReport = {
@@ -29,6 +29,18 @@ export const VERIFY_REPORT: VerifyReport = {
   isComplete: true,
 };
 
+export const REPAIR_REPORT: RepairReport = {
+  verifiedAt: '2026-11-20T10:00:00.000Z',
+  readBytes: 4096,
+  lostChunks: 2,
+  lostNodes: 0,
+  repairedChunks: 1,
+  repairedNodes: 0,
+  repairedDisks: [{ kind: 'vm', id: 'x', name: 'web', disk: 'disk0' }],
+  again: false,
+  report: VERIFY_REPORT,
+};
+
 export interface Harness {
   readonly app: App;
   readonly fleet: FakeFleet;
@@ -46,6 +58,8 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     gc: () => Promise.resolve(GC_REPORT),
     verify: () => Promise.resolve(VERIFY_REPORT),
     lastVerifications: () => Promise.resolve({}),
+    repair: () => Promise.resolve(REPAIR_REPORT),
+    openStoreSource: () => Promise.reject(new PandoError('store-missing', 'there are no segments')),
     store: () => 'ready',
   };
   const app = await buildApi({
@@ -55,6 +69,8 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
       gc: (work, given) => engine.gc(work, given),
       verify: (work, given) => engine.verify(work, given),
       lastVerifications: () => engine.lastVerifications(),
+      repair: (work, source) => engine.repair(work, source),
+      openStoreSource: (path) => engine.openStoreSource(path),
       store: () => engine.store(),
     },
     clock: systemClock,
