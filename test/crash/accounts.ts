@@ -15,6 +15,7 @@ const CHUNK_BYTES = 4096;
 const ID_BYTES = 32;
 /** The ids of 128 children. */
 const NODE_BYTES = 128 * ID_BYTES;
+const ZEROS = Buffer.alloc(CHUNK_BYTES);
 /** What a store may hold for itself: the mirrors of its catalog (a few pages, nodes and anchors), and those before as garbage. */
 const OWN_CHUNKS_MAX = 24;
 export const OWN_BYTES_MAX = 24 * 1024;
@@ -258,7 +259,7 @@ function holdingOf(disks: readonly SectorModel[]): Holding {
 
 /** Puts the id into its place among `ids`; undefined for a hole, whose place stays zeros. */
 function idOf(chunk: Uint8Array, ids: Buffer, index: number): string | undefined {
-  if (chunk.every((byte) => byte === 0)) return undefined;
+  if (ZEROS.equals(chunk)) return undefined;
   const id = Buffer.from(hashChunk(chunk));
   ids.set(id, index * ID_BYTES);
   return id.toString('hex');
