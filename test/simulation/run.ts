@@ -24,7 +24,7 @@ export interface RunOptions {
 export class SimulationFailure extends Error {}
 
 const LIVES = 2;
-const STEPS = 14;
+const STEPS = 11;
 /** What may be slow. */
 const SLOW = ['segments/', 'log/', 'index', 'catalog'];
 
