@@ -21,9 +21,17 @@ import type { Row } from './harness/rounds.ts';
 import { formatTable } from './harness/table.ts';
 import { question as importQuestion } from './import/question.ts';
 import { question as randomIo } from './random-io/question.ts';
+import { question as startUp } from './start-up/question.ts';
 import { question as thousandClones } from './thousand-clones/question.ts';
 
-const QUESTIONS: readonly Question[] = [importQuestion, randomIo, thousandClones, cloneLatency, cloneChain];
+const QUESTIONS: readonly Question[] = [
+  importQuestion,
+  randomIo,
+  thousandClones,
+  cloneLatency,
+  cloneChain,
+  startUp,
+];
 const SEED_DEFAULT = 20_240_601;
 
 const HELP = `Usage: npm run bench -- [flags] [QUESTION…]

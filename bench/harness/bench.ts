@@ -15,6 +15,8 @@ export interface Scale {
   readonly latencyClones: number;
   readonly chainDepth: number;
   readonly qcowChainDepth: number;
+  readonly startUpVolumes: number;
+  readonly startUpLogBytes: number;
 }
 
 export const FULL: Scale = {
@@ -25,6 +27,8 @@ export const FULL: Scale = {
   latencyClones: 100,
   chainDepth: 1000,
   qcowChainDepth: 100,
+  startUpVolumes: 10_000,
+  startUpLogBytes: 256 * 1024 * 1024,
 };
 
 /** For rot, not for numbers. */
@@ -36,6 +40,8 @@ export const SMOKE: Scale = {
   latencyClones: 3,
   chainDepth: 4,
   qcowChainDepth: 3,
+  startUpVolumes: 8,
+  startUpLogBytes: 1024 * 1024,
 };
 
 export interface Bench {

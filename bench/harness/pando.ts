@@ -53,6 +53,10 @@ export class Pando {
     return this.#server.rest;
   }
 
+  get pid(): number {
+    return this.#server.pid!;
+  }
+
   get nbdSocket(): string {
     return this.#server.nbdSocket;
   }

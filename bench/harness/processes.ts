@@ -204,8 +204,8 @@ export async function untilQuiet(pid: number): Promise<void> {
   }
 }
 
-/** Processor time so far, in clock ticks; undefined where /proc does not tell. */
-async function ticksOf(pid: number): Promise<number | undefined> {
+/** Processor time so far, in clock ticks of 10 ms; undefined where /proc does not tell. */
+export async function ticksOf(pid: number): Promise<number | undefined> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
   if (stat === undefined) return undefined;
   // The name, in parentheses, may hold spaces; utime and stime are fields 14 and 15.

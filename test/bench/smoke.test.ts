@@ -34,6 +34,7 @@ describe('the bench', () => {
         'clone-latency',
         'import',
         'random-io',
+        'start-up',
         'thousand-clones',
       ]);
       for (const { question, ratio, ratios } of result.rows) {
