@@ -83,7 +83,7 @@ export async function openLevelCatalog(
     if (options.witness !== undefined) witness = await Witness.open(nodeFileSystem, options.witness);
     if (witness !== undefined && witness.value > commits) {
       if (!accept) throw lostCommits(directory, witness.value, commits);
-      await witness.clear();
+      await witness.set(0);
     }
     return new LevelCatalog(directory, database, commits, witness);
   } catch (error) {

@@ -5,7 +5,7 @@
  * compacted away, or its run is damaged and the chunk has been stored again; it is then found again through
  * the index. Damage is an error only where the index names no other place.
  */
-import { ID_BYTES, idToHex, isHole, PandoError } from '@pando/common';
+import { ID_BYTES, idToHex, isHole, isLost, PandoError } from '@pando/common';
 import type { ChunkReader, TreeNode } from '@pando/tree';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator, type Found } from './chunk-locator.ts';
 import { isDamage, type DamagedRuns } from './damaged-runs.ts';
@@ -272,5 +272,6 @@ class Damage {
 }
 
 function missing(what: string, ids: Uint8Array, offset: number): PandoError {
+  if (isLost(ids, offset)) return new PandoError('chunk-missing', 'what was written here is lost');
   return new PandoError('chunk-missing', `${what} ${idToHex(ids, offset)} is not in the store`);
 }

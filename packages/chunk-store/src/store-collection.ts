@@ -6,7 +6,7 @@
  * same turn the segment is *condemned*: a dedupe hit no longer counts on it. Hits before that step were
  * reported through the barrier, hits after it do not happen.
  */
-import { ID_BYTES, idToHex, isHole, PandoError } from '@pando/common';
+import { ID_BYTES, idToHex, isHole, isLost, PandoError } from '@pando/common';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator } from './chunk-locator.ts';
 import type { BatchWriter } from './batch-writer.ts';
 import { saveSuspects, unindex } from './recovery.ts';
@@ -59,7 +59,7 @@ export class StoreCollection implements Collection {
       const at = i * ID_BYTES;
       segments[i] = 0;
       slots[i] = 0;
-      if (isHole(ids, at)) continue;
+      if (isHole(ids, at) || isLost(ids, at)) continue;
       if (locator.ready() !== undefined) await this.#ready();
       let found = locator.find(ids, at);
       while (found === IN_FLIGHT) {

@@ -168,7 +168,7 @@ export interface Collection {
 
   /**
    * Resolves `count` ids to (segment, slot), in memory-friendly bulk: one index hit loads the ids of the whole
-   * segment around it. A hole gets segment 0; an id that lies in a segment that is no candidate (written since)
+   * segment around it. A hole, and what is lost for good, gets segment 0; an id that lies in a segment that is no candidate (written since)
    * gets that segment's number.
    * @throws `chunk-missing` naming the first id that is in no segment at all
    */

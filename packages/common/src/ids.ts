@@ -44,3 +44,14 @@ export function idFromHex(text: string): Uint8Array {
   }
   return new Uint8Array(Buffer.from(text, 'hex'));
 }
+
+/**
+ * Stands in a leaf for a chunk of which the contents are lost for good: no chunk has this id, so it reads as an error until
+ * it is written anew, on every disk that shares the leaf.
+ */
+export const LOST_ID: Uint8Array = Buffer.from('pando: what was here is lost ...', 'latin1');
+
+/** Whether the id at `ids[offset…]` is that of what is lost. */
+export function isLost(ids: Uint8Array, offset: number): boolean {
+  return ids[offset] === LOST_ID[0] && idsEqual(ids, offset, LOST_ID, 0);
+}

@@ -17,14 +17,19 @@ export class Witness {
   readonly #path: string;
   #file: File | undefined;
   #value: number;
+  /** What stands in the file; and what does so durably, -1 when that is not known. */
   #written: number;
-  #writing: Promise<void> | undefined;
+  #durable: number;
+  /** Whether a `note` waits for its turn. */
+  #queued = false;
+  #tail: Promise<void> = Promise.resolve();
 
   private constructor(fs: FileSystem, path: string, value: number, file: File | undefined) {
     this.#fs = fs;
     this.#path = path;
     this.#value = value;
     this.#written = value;
+    this.#durable = file === undefined ? 0 : -1;
     this.#file = file;
   }
 
@@ -52,36 +57,41 @@ export class Witness {
    */
   note(value: number): void {
     this.#value = value;
-    this.#writing ??= this.#write().finally(() => (this.#writing = undefined));
+    if (this.#queued) return;
+    this.#queued = true;
+    void this.#inTurn(async () => {
+      this.#queued = false;
+      if (this.#value !== this.#written) await this.#write(this.#value);
+    }).catch(() => undefined); // what stands in the file is an older value, or nothing that is whole
   }
 
-  /** Says, durably, that nothing is there any more: to be awaited before what it speaks of is removed. */
-  async clear(): Promise<void> {
-    await this.#writing;
-    if (this.#value === 0 && this.#written === 0) return;
-    this.#value = 0;
-    this.#file ??= await this.#fs.open(this.#path, 'create');
-    await this.#file.write([encode(0)], 0);
-    await this.#file.sync();
-    this.#written = 0;
+  /** Says `value`, durably: to be awaited before what it said until now is made untrue. 0: nothing is there any more. */
+  set(value: number): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#value = value;
+      if (this.#durable === value && this.#written === value) return;
+      await this.#write(value);
+      await this.#file!.sync();
+      this.#durable = value;
+    });
   }
 
   async close(): Promise<void> {
-    await this.#writing;
+    await this.#tail;
     await this.#file?.close();
   }
 
-  async #write(): Promise<void> {
-    try {
-      while (this.#written !== this.#value) {
-        const value = this.#value;
-        this.#file ??= await this.#fs.open(this.#path, 'create');
-        await this.#file.write([encode(value)], 0);
-        this.#written = value;
-      }
-    } catch {
-      // See `note`. What stands in the file is an older value, or nothing that is whole.
-    }
+  #inTurn(task: () => Promise<void>): Promise<void> {
+    const done = this.#tail.then(task);
+    this.#tail = done.catch(() => undefined);
+    return done;
+  }
+
+  async #write(value: number): Promise<void> {
+    this.#durable = -1;
+    this.#file ??= await this.#fs.open(this.#path, 'create');
+    await this.#file.write([encode(value)], 0);
+    this.#written = value;
   }
 }
 

@@ -9,7 +9,7 @@
 import { hashChunk } from '@pando/chunk-store';
 import { emptyRoot, type Root } from '@pando/tree';
 import { bottomOf, findChunk, type Layer } from './layer.ts';
-import { ABSENT, ZERO, isBaseless } from './overlay.ts';
+import { ABSENT, LOST, ZERO, isBaseless } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
 
 /** At most so many chunks are hashed in one turn: 2.5 ms for those of 4 KiB. Finding the stretches among 30,000 entries takes 3 to 6 ms. */
@@ -96,8 +96,8 @@ export function compareLayers(
     const treeA = inA === ABSENT ? rootA : hole;
     const treeB = inB === ABSENT ? rootB : hole;
     const stretch = { from, to: points[i + 1]!, a: treeA, b: treeB };
-    // What a baseless chunk holds is not known: it is the same as itself only.
-    if (isBaseless(inA) || isBaseless(inB))
+    // What a baseless or lost chunk holds is not known: it is the same as itself only.
+    if (isUnknown(inA) || isUnknown(inB))
       stretches.push({ ...stretch, verdict: inA === inB ? SAME : DIFFERENT });
     else if (inA < 0 && inB < 0) stretches.push({ ...stretch, verdict: treeA === treeB ? SAME : IN_TREES });
     else if (inA === ABSENT)
@@ -110,6 +110,10 @@ export function compareLayers(
     }
   }
   return stretches;
+}
+
+function isUnknown(found: number): boolean {
+  return found === LOST || isBaseless(found);
 }
 
 /** As findChunk; a slot that holds zeros is as good as a hole. */

@@ -12,14 +12,14 @@
  * covers them, in one commit: a root without what is known of those chunks must never be in a record, because the
  * write that covers them may be lost in a power cut.
  */
-import { PandoError, isPandoError } from '@pando/common';
+import { LOST_ID, PandoError, isPandoError } from '@pando/common';
 import type { WriteSession } from '@pando/chunk-store';
 import { resizeTree, updateTree, type Root } from '@pando/tree';
 import type { Engine } from './engine.ts';
 import { findChunk, unresolvedOf, type Layer } from './layer.ts';
 import { makeWhole } from './layer-read.ts';
 import { relieveLog } from './log-relief.ts';
-import { ZERO, isBaseless } from './overlay.ts';
+import { LOST, ZERO, isBaseless } from './overlay.ts';
 
 /** Chunks handed to the store at once, and how many such batches are under way. */
 const BATCH_CHUNKS = 256;
@@ -375,7 +375,8 @@ async function putLayer(engine: Engine, layer: Layer, below: Root, session: Writ
     const places: number[] = [];
     while (next < indexes.length && places.length < BATCH_CHUNKS) {
       const slot = overlay.find(indexes[next]!);
-      if (slot !== ZERO) {
+      if (slot === LOST) ids.set(LOST_ID, next * 32);
+      else if (slot !== ZERO) {
         const at = pool.offsetOf(slot);
         pool.slabOf(slot).copy(batch, places.length * chunkBytes, at, at + chunkBytes);
         places.push(next);

@@ -1,3 +1,4 @@
 export { DISK_TABLE, checkRecord, diskKey, rootOf } from './disk.ts';
+export { LogLossError } from './log-loss.ts';
 export type * from './types.ts';
 export { openVolumes, type VolumesOptions } from './volumes.ts';

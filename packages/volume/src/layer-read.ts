@@ -1,8 +1,8 @@
 /** Reading through a chain of layers: overlays first, the tree for the rest. */
-import { isPandoError } from '@pando/common';
+import { PandoError, isPandoError } from '@pando/common';
 import { readTree, type ChunkReader, type Root } from '@pando/tree';
 import { bottomOf, findChunk, type Layer } from './layer.ts';
-import { ABSENT, ZERO, isBaseless } from './overlay.ts';
+import { ABSENT, LOST, ZERO, isBaseless } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
 
 /**
@@ -50,6 +50,8 @@ export function readLayers(
       if (list !== undefined) (lists ??= []).push(list);
       const place = at + from - offset;
       (pending ??= []).push(readBaseless(top, from, to - from, target, place, pool, reader, list));
+    } else if (slot === LOST) {
+      (pending ??= []).push(Promise.reject(lostError(chunk)));
     } else if (slot === ZERO) {
       target.fill(0, at + from - offset, at + to - offset);
       if (holes !== undefined) own.push(from, to - from);
@@ -66,6 +68,10 @@ export function readLayers(
   return afterAll(pending).then(() => {
     if (holes !== undefined) mergeHoles(holes, own, lists);
   });
+}
+
+export function lostError(chunk: number): PandoError {
+  return new PandoError('chunk-missing', `what was written to chunk ${chunk} is lost`);
 }
 
 /** Reads from one chunk, which is baseless. */

@@ -11,8 +11,8 @@
 import { PandoError } from '@pando/common';
 import { readTree, type ChunkReader } from '@pando/tree';
 import { bottomOf, findChunk, type Layer } from './layer.ts';
-import { afterAll, makeWhole } from './layer-read.ts';
-import { ABSENT, ZERO, isBaseless } from './overlay.ts';
+import { afterAll, lostError, makeWhole } from './layer-read.ts';
+import { ABSENT, LOST, ZERO, isBaseless } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
 
 /** Up to two partial chunks whose bases come from the tree. */
@@ -138,6 +138,7 @@ function readEdge(
   if (chunk === undefined) return undefined;
   const found = findChunk(top, chunk);
   if (isBaseless(found)) return makeWhole(top, chunk, pool, reader);
+  if (found === LOST) throw lostError(chunk);
   if (found !== ABSENT) return undefined;
   const root = bottomOf(top).root!;
   const at = chunk * chunkBytes;
@@ -170,11 +171,13 @@ export function writeToLayer(
     const slot = whole
       ? layer.overlay!.slotFor(chunk)
       : slotWithBase(layer, chunk, within, within + count, pool, bases);
-    const slab = pool.slabOf(slot);
-    const start = pool.offsetOf(slot);
-    data.copy(slab, start + within, done, done + count);
-    // The last chunk of a disk is padded with zeros.
-    if (whole && count < chunkBytes) slab.fill(0, start + count, start + chunkBytes);
+    if (slot !== LOST) {
+      const slab = pool.slabOf(slot);
+      const start = pool.offsetOf(slot);
+      data.copy(slab, start + within, done, done + count);
+      // The last chunk of a disk is padded with zeros.
+      if (whole && count < chunkBytes) slab.fill(0, start + count, start + chunkBytes);
+    }
     done += count;
   }
 }
@@ -205,13 +208,14 @@ function zeroPart(layer: Layer, from: number, to: number, pool: SlotPool, bases:
   if (findChunk(layer, chunk) === ZERO) return;
   const within = from - chunk * pool.chunkBytes;
   const slot = slotWithBase(layer, chunk, within, within + to - from, pool, bases);
+  if (slot === LOST) return;
   const start = pool.offsetOf(slot) + within;
   pool.slabOf(slot).fill(0, start, start + to - from);
 }
 
 /**
  * The slot of a chunk in the layer's own overlay, filled with what the chunk holds now, for a change of its bytes
- * `from` … `to` − 1.
+ * `from` … `to` − 1. LOST for one that is lost there, which only replay writes to in part: it stays so.
  */
 function slotWithBase(
   layer: Layer,
@@ -222,7 +226,7 @@ function slotWithBase(
   bases: EdgeBases,
 ): number {
   const own = layer.overlay!.find(chunk);
-  if (own >= 0) return own;
+  if (own >= 0 || own === LOST) return own;
   if (isBaseless(own) || bases.isUnreadable(chunk)) return slotWithoutBase(layer, chunk, from, to, pool);
   const below = own === ZERO ? ZERO : findChunk(layer.parent!, chunk);
   const slot = layer.overlay!.slotFor(chunk);
@@ -246,4 +250,10 @@ function slotWithoutBase(layer: Layer, chunk: number, from: number, to: number, 
   const at = pool.offsetOf(slot);
   if (isLast) pool.slabOf(slot).fill(0, at + to, at + pool.chunkBytes);
   return slot;
+}
+
+/** Chunks of which a write to [offset, offset + length) of a layer changes anything: they are lost, when the write is. */
+export function loseInLayer(layer: Layer, offset: number, length: number, chunkBytes: number): void {
+  if (length === 0) return;
+  layer.overlay!.lose(Math.floor(offset / chunkBytes), Math.ceil((offset + length) / chunkBytes));
 }

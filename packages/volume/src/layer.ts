@@ -79,7 +79,7 @@ export class Layer {
 }
 
 /**
- * Looks a chunk up from `top` down: its slot in the newest overlay that has one, ZERO, ABSENT when the
+ * Looks a chunk up from `top` down: its slot in the newest overlay that has one, ZERO, LOST, ABSENT when the
  * root at the bottom has to be read, or something that `isBaseless`. On the path of every read and write: numbers only.
  */
 export function findChunk(top: Layer, chunk: number): number {

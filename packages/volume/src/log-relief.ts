@@ -27,10 +27,13 @@ const RECORD_BYTES = 64;
 export const WRITERS_MS_MAX = 5_000;
 
 /**
- * Only while nothing is destaged. Resolves with false when a writer did not come to an end: nothing has changed then.
+ * Only while nothing is destaged. Resolves with false when a writer did not come to an end, or when writes are lost with damage
+ * to the log: nothing has changed then.
  * @throws `store-full`, when nothing has changed but that the log is longer; `store-failed`
  */
 export async function relieveLog(engine: Engine): Promise<boolean> {
+  // That something is lost is in no record that could be appended again.
+  if (engine.pending.some(({ overlay }) => overlay !== undefined && overlay.lost > 0)) return false;
   engine.holdsWriters = true;
   try {
     if (!(await writersAreGone(engine))) return false;

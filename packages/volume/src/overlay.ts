@@ -8,6 +8,9 @@
  * A *baseless* chunk is one of which replay knows a part only: it was written in part, and what lies below it is
  * damaged. Its slot holds the bytes that are known, until the base can be read again and is filled in around them. That
  * changes nothing that anybody could have read, so it may happen to a frozen overlay.
+ *
+ * A *lost* chunk is one of which a write was lost with damage to the log: nobody knows what it holds, until all of it is
+ * written or zeroed.
  */
 import { Ranges } from './ranges.ts';
 import type { SlotPool } from './slot-pool.ts';
@@ -15,12 +18,17 @@ import type { SlotPool } from './slot-pool.ts';
 /** What `find` answers besides a slot. */
 export const ZERO = -1;
 export const ABSENT = -2;
+export const LOST = -3;
 /** A baseless chunk with slot s is BASELESS − s. */
-const BASELESS = -3;
+const BASELESS = -4;
 
 /** Whether what `find` answered is a chunk that cannot be read before its base can. */
 export function isBaseless(found: number): boolean {
   return found <= BASELESS;
+}
+
+function hasSlot(entry: number): boolean {
+  return entry !== ZERO && entry !== LOST;
 }
 
 /** Zeroed runs shorter than this become entries, longer ones ranges. */
@@ -35,6 +43,7 @@ export class Overlay {
   /** The baseless chunks, and which of their bytes are known. */
   readonly #known = new Map<number, Ranges>();
   #slots = 0;
+  #lost = 0;
 
   constructor(pool: SlotPool) {
     this.#pool = pool;
@@ -49,12 +58,17 @@ export class Overlay {
     return this.#entries.size === 0 && this.#zeros.count === 0;
   }
 
+  /** Chunks that are lost. */
+  get lost(): number {
+    return this.#lost;
+  }
+
   /** Numbers of the baseless chunks. */
   get baseless(): readonly number[] {
     return [...this.#known.keys()];
   }
 
-  /** The slot of a chunk, ZERO or ABSENT; or something that `isBaseless`. */
+  /** The slot of a chunk, ZERO, LOST or ABSENT; or something that `isBaseless`. */
   find(chunk: number): number {
     const entry = this.#entries.get(chunk);
     if (entry !== undefined) return entry;
@@ -64,9 +78,10 @@ export class Overlay {
   /** The slot of a chunk, a new one with undefined contents when it had none. */
   slotFor(chunk: number): number {
     const entry = this.#entries.get(chunk);
-    if (entry !== undefined && entry !== ZERO) return isBaseless(entry) ? this.#whole(chunk, entry) : entry;
+    if (entry !== undefined && hasSlot(entry)) return isBaseless(entry) ? this.#whole(chunk, entry) : entry;
     const slot = this.#pool.take();
-    if (entry === ZERO) this.#pool.charge(-ZERO_ENTRY_BYTES);
+    if (entry !== undefined) this.#pool.charge(-ZERO_ENTRY_BYTES);
+    if (entry === LOST) this.#lost--;
     this.#entries.set(chunk, slot);
     this.#slots++;
     return slot;
@@ -125,6 +140,16 @@ export class Overlay {
     this.#pool.settle();
   }
 
+  /** Makes chunks start … end − 1 lost: a write is, and few chunks long. */
+  lose(start: number, end: number): void {
+    for (let chunk = start; chunk < end; chunk++) {
+      this.#drop(chunk);
+      this.#entries.set(chunk, LOST);
+    }
+    this.#lost += end - start;
+    this.#pool.charge((end - start) * ZERO_ENTRY_BYTES);
+  }
+
   /** Numbers of all chunks that have an entry, ascending, without the baseless ones. */
   sortedChunks(): Float64Array {
     const chunks = Float64Array.from(this.#entries.keys()).sort();
@@ -178,13 +203,14 @@ export class Overlay {
   /** Gives all slots back. The overlay must not be used any more. */
   dispose(): void {
     for (const entry of this.#entries.values()) {
-      if (entry !== ZERO) this.#pool.give(isBaseless(entry) ? BASELESS - entry : entry);
+      if (hasSlot(entry)) this.#pool.give(isBaseless(entry) ? BASELESS - entry : entry);
     }
     this.#pool.charge(-(this.#entries.size - this.#slots + this.#zeros.count) * ZERO_ENTRY_BYTES);
     this.#entries.clear();
     this.#known.clear();
     this.#zeros.clear();
     this.#slots = 0;
+    this.#lost = 0;
     this.#pool.settle();
   }
 
@@ -192,7 +218,8 @@ export class Overlay {
     const entry = this.#entries.get(chunk);
     if (entry === undefined) return;
     this.#entries.delete(chunk);
-    if (entry === ZERO) {
+    if (!hasSlot(entry)) {
+      if (entry === LOST) this.#lost--;
       this.#pool.charge(-ZERO_ENTRY_BYTES);
       return;
     }

@@ -9,7 +9,7 @@
  * error, its layer waits in the log, and destage tries again.
  */
 import { PandoError, idToHex } from '@pando/common';
-import type { LogRecord } from '@pando/write-log';
+import type { LogDamage, LogDamageError, LogRecord } from '@pando/write-log';
 import {
   DISK_TABLE,
   Disk,
@@ -23,10 +23,11 @@ import {
   type NumbersRecord,
 } from './disk.ts';
 import type { Engine } from './engine.ts';
-import { EdgeBases, readEdgesForReplay, writeToLayer, zeroInLayer } from './layer-write.ts';
+import { LogLossError, lossNow, lossOf } from './log-loss.ts';
+import { EdgeBases, loseInLayer, readEdgesForReplay, writeToLayer, zeroInLayer } from './layer-write.ts';
 import { Layer } from './layer.ts';
 import { Overlay } from './overlay.ts';
-import type { DiskRecord } from './types.ts';
+import type { DiskNumber, DiskRecord, LogLoss } from './types.ts';
 
 const PAGE = 1000;
 
@@ -66,10 +67,12 @@ export class Recovery {
     if (record.type === 'open') return this.#open(record);
     const layer = this.#layers.get(record.overlay);
     if (layer === undefined || !this.#isReady(layer)) return;
-    const { engine, length } = {
-      engine: this.#engine,
-      length: record.type === 'zero' ? record.length : record.data.byteLength,
-    };
+    const engine = this.#engine;
+    if (record.type === 'lost') {
+      loseInLayer(layer, record.offset, record.length, engine.chunkBytes);
+      return;
+    }
+    const length = record.type === 'zero' ? record.length : record.data.byteLength;
     const { pool, store } = engine;
     const damage = await readEdgesForReplay(layer, record.offset, length, pool, store, this.#bases);
     if (damage !== undefined) this.#damaged.set(layer, damage);
@@ -92,11 +95,33 @@ export class Recovery {
     return true;
   }
 
-  /** After the log was replayed. */
-  finish(): void {
+  /** Says of a damaged log which disks that concerns. */
+  async explain({ message, damage }: LogDamageError): Promise<LogLossError> {
+    return new LogLossError(message, await lossOf(damage, (...of) => this.#disksOf(...of)));
+  }
+
+  /** The disks that an overlay counts for. */
+  async #disksOf(overlay: number, opener: DiskNumber | undefined): Promise<DiskNumber[]> {
+    const layer = this.#layers.get(overlay);
+    if (layer !== undefined) return [...layer.disks].map(({ number }) => number);
+    if (opener === undefined) return [];
+    const { catalog, chunkBytes } = this.#engine;
+    const value = await catalog.get(DISK_TABLE, diskKey(opener));
+    return value !== undefined && overlay > checkRecord(opener, value, chunkBytes).overlayFloor
+      ? [opener]
+      : [];
+  }
+
+  /** After the log was replayed; of one whose damage was accepted, it says what is lost. */
+  finish(accepted?: LogDamage): LogLoss | undefined {
     const engine = this.#engine;
-    for (const layer of [...this.#layers.values()].sort((a, b) => a.number - b.number)) {
-      if (!this.#opened.has(layer.number)) {
+    const layers = [...this.#layers.values()].sort((a, b) => a.number - b.number);
+    const disks = [...engine.disks.values()];
+    const maybe = new Set<DiskNumber>();
+    if (accepted?.isAllKnown === false)
+      for (const layer of layers) for (const disk of layer.disks) maybe.add(disk.number);
+    for (const layer of layers) {
+      if (!this.#opened.has(layer.number) && accepted?.isAllKnown !== false) {
         const disks = [...layer.disks].map((disk) => disk.number).join(', ');
         throw new PandoError(
           'log-corrupt',
@@ -109,7 +134,9 @@ export class Recovery {
         layer.trouble = { error: damage, retryAt: 0 };
       engine.pending.push(layer);
     }
-    for (const disk of [...engine.disks.values()]) {
+    const loss =
+      accepted === undefined ? undefined : lossNow(accepted, disks, layers, maybe, engine.chunkBytes);
+    for (const disk of disks) {
       disk.freeze();
       engine.evict(disk);
     }

@@ -81,6 +81,29 @@ export interface ForkRequest {
   readonly records: (disks: readonly (readonly DiskNumber[])[]) => readonly CatalogOperation[];
 }
 
+/** What of a disk is lost, or was to be written where, in order. */
+export interface DiskLoss {
+  readonly disk: DiskNumber;
+  readonly ranges: readonly { readonly offset: number; readonly bytes: number }[];
+}
+
+/** What damage to the log costs. */
+export interface LogLoss {
+  /** The damaged places; a file has its path. */
+  readonly places: readonly {
+    readonly file: string;
+    readonly offset: number;
+    readonly bytes: number;
+    readonly problem: string;
+  }[];
+  /** Disks that have lost writes, clones and backups included. */
+  readonly disks: readonly DiskLoss[];
+  /** Whether these are all. */
+  readonly isAllKnown: boolean;
+  /** Where not: disks that may have lost writes, or more of them. Others were not written to. */
+  readonly maybe: readonly DiskNumber[];
+}
+
 export interface Volumes {
   readonly chunkBytes: number;
 
@@ -136,6 +159,12 @@ export interface Volumes {
   settleAll(): Promise<void>;
 
   readonly stats: VolumeStats;
+
+  /**
+   * What was lost when a damaged log was accepted. It reads as an error on all disks that are named, until it is written
+   * anew; of disks that may have lost more, that reads as what it was before.
+   */
+  readonly logLoss: LogLoss | undefined;
 
   /** Destages what fits into the given time, keeps the rest in the log; then closes. */
   close(): Promise<void>;

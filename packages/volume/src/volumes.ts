@@ -8,7 +8,7 @@ import { PandoError, systemClock, type Clock, type FileSystem, type SpaceGuard }
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import { emptyRoot, resizeTree, rootsEqual, type Root } from '@pando/tree';
-import { openWriteLog } from '@pando/write-log';
+import { LogDamageError, openWriteLog } from '@pando/write-log';
 import { DESTAGE_AFTER_MS, Destager } from './destage.ts';
 import { DISK_TABLE, Disk, PENDING_TABLE, checkRecord, diskKey, forkedOf, rootOf } from './disk.ts';
 import { Engine } from './engine.ts';
@@ -21,6 +21,7 @@ import type {
   DiskRecord,
   ForkRequest,
   LogGate,
+  LogLoss,
   OpenVolume,
   VolumeStats,
   Volumes,
@@ -46,6 +47,8 @@ export interface VolumesOptions {
   readonly logFileBytes?: number;
   readonly destageAfterMs?: number;
   readonly space?: SpaceGuard;
+  /** Open a log that is damaged, without the writes that are lost: see `Volumes.logLoss`. */
+  readonly acceptLogDamage?: boolean;
   /** Without one, the log lets go of what is destaged at once. */
   readonly logGate?: LogGate;
 }
@@ -60,25 +63,29 @@ export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
   engine.gate = options.logGate;
   const recovery = new Recovery(engine);
   await recovery.loadPending();
-  const fileBytes = options.logFileBytes;
+  const { logFileBytes: fileBytes, acceptLogDamage: acceptDamage = false } = options;
   engine.log = await openWriteLog(
-    { fs, directory: logDirectory, storeId, ...(fileBytes === undefined ? {} : { fileBytes }) },
+    { fs, directory: logDirectory, storeId, acceptDamage, ...(fileBytes === undefined ? {} : { fileBytes }) },
     (record) => recovery.replay(record),
-  );
-  recovery.finish();
+  ).catch(async (error: unknown) => {
+    throw error instanceof LogDamageError ? await recovery.explain(error) : error;
+  });
+  const logLoss = recovery.finish(engine.log.damage);
   await engine.releaseLog();
   engine.gate?.onRelease(() => void engine.releaseLog());
   const destager = new Destager(engine, options.destageAfterMs ?? DESTAGE_AFTER_MS);
   destager.start();
-  return new AllVolumes(engine, destager);
+  return new AllVolumes(engine, destager, logLoss);
 }
 
 class AllVolumes implements Volumes {
+  readonly logLoss: LogLoss | undefined;
   readonly #engine: Engine;
   readonly #destager: Destager;
   readonly #loading = new Map<DiskNumber, Promise<void>>();
 
-  constructor(engine: Engine, destager: Destager) {
+  constructor(engine: Engine, destager: Destager, logLoss: LogLoss | undefined) {
+    this.logLoss = logLoss;
     this.#engine = engine;
     this.#destager = destager;
   }

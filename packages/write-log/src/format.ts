@@ -1,16 +1,19 @@
 /**
- * Bytes of the write log, format version 1 (docs/format.md, "Write log"). Little endian throughout.
+ * Bytes of the write log, format version 2 (docs/format.md, "Write log"). Little endian throughout.
  *
  * A file: one header of 64 bytes, then records. A record: a header of 40 bytes, then, for a write, its
  * data. The CRC covers the record from its fifth byte to its end and starts from the CRC of the store's id:
  * a torn or flipped record is never taken for a whole one, nor is data that a guest made to look like one.
+ *
+ * A check of the header alone stands beside the type. When the data of a record is damaged, it proves what was written
+ * where; records of version 1 have zeros there.
  */
 import { crc32 } from 'node:zlib';
 import { PandoError } from '@pando/common';
 
 export const FILE_HEADER_BYTES = 64;
 export const RECORD_HEADER_BYTES = 40;
-export const LOG_FORMAT_VERSION = 1;
+export const LOG_FORMAT_VERSION = 2;
 
 const MAGIC = Buffer.from('PANDOLOG', 'latin1');
 const STORE_ID_BYTES = 16;
@@ -72,6 +75,24 @@ export function recordCrc(bytes: Buffer, at: number, dataBytes: number, crcSeed:
   return crc32(bytes.subarray(at + 4, at + RECORD_HEADER_BYTES + dataBytes), crcSeed);
 }
 
+/** 24 bits that prove type, position, overlay, a and b of the record whose header stands at `at`; never 0. */
+function headerCheck(bytes: Buffer, at: number, type: number, crcSeed: number): number {
+  return crc32(bytes.subarray(at + 8, at + RECORD_HEADER_BYTES), (crcSeed ^ type) >>> 0) >>> 8 || 1;
+}
+
+/** The type of the record whose header stands at `at`, or 0 where there can be none: of another type, or with a wrong check. */
+export function typeAt(bytes: Buffer, at: number, crcSeed: number): number {
+  const type = bytes[at + 4]!;
+  if (type < TYPE_OPEN || type > TYPE_SYNCED) return 0;
+  const check = bytes.readUIntLE(at + 5, 3);
+  return check === 0 || check === headerCheck(bytes, at, type, crcSeed) ? type : 0;
+}
+
+/** Whether the header at `at`, of which `typeAt` knows the type, has a check: what it says is proven, whatever its data is. */
+export function isChecked(bytes: Buffer, at: number): boolean {
+  return bytes.readUIntLE(at + 5, 3) !== 0;
+}
+
 /**
  * Writes a record's header at `at` and then its CRC, which covers `dataBytes` bytes that already lie behind it.
  * `a` and `b` by type: open: size, disk · write: offset, length of data · zero: offset, length · synced: position, 0.
@@ -87,11 +108,11 @@ export function encodeRecord(
   dataBytes: number,
   crcSeed: number,
 ): void {
-  target.writeUInt32LE(type, at + 4);
   writeNumber(target, at + 8, position);
   writeNumber(target, at + 16, overlay);
   writeNumber(target, at + 24, a);
   writeNumber(target, at + 32, b);
+  target.writeUInt32LE(type + headerCheck(target, at, type, crcSeed) * 256, at + 4);
   target.writeUInt32LE(recordCrc(target, at, dataBytes, crcSeed), at);
 }
 

@@ -4,18 +4,21 @@
  * After a crash the log may end in a torn record, and because files are synced in the background, the
  * tear may even lie in a file before the last. Whatever follows a tear was not synced, unless a later
  * record says that it was: `synced` records carry the position up to which everything had been synced
- * when they were written. So: a tear after the greatest such position is the end of the log, and
- * what lies behind it goes; a tear before it is damage, and the log is refused (`log-corrupt`).
+ * when they were written, and so does the witness beside the log. So: a tear after the greatest such position is the end
+ * of the log, and what lies behind it goes; a tear before it is damage, and the log is refused (`log-corrupt`), unless
+ * whoever opens it accepts that: then everything else is replayed.
  */
 import { join } from 'node:path';
-import { PandoError, type FileSystem } from '@pando/common';
+import { PandoError, type FileSystem, type Witness } from '@pando/common';
 import { FILE_HEADER_BYTES, crcSeedOf, decodeFileHeader, type FileHeader } from './format.ts';
-import { findSyncedAfter, scanFile } from './scan.ts';
-import type { LogRecord } from './types.ts';
+import { scanFile, type Gap } from './scan.ts';
+import { LogDamageError, type LogDamage, type LogRecord } from './types.ts';
 
 /** A file of the log that holds records which are still needed. */
 export interface OldFile {
   readonly path: string;
+  /** Position of the first record that may be in it. */
+  readonly firstPosition: number;
   readonly bytes: number;
   readonly lastPosition: number;
 }
@@ -23,6 +26,18 @@ export interface OldFile {
 export interface Recovered {
   readonly files: OldFile[];
   readonly lastPosition: number;
+  readonly damage: LogDamage | undefined;
+}
+
+export interface RecoverOptions {
+  readonly fs: FileSystem;
+  readonly directory: string;
+  readonly storeId: Uint8Array;
+  /** The position up to which everything was synced. */
+  readonly synced: Witness;
+  /** First position of the oldest file. */
+  readonly oldest: Witness;
+  readonly acceptDamage: boolean;
 }
 
 const FILE_NAME = /^\d{16}\.log$/;
@@ -32,95 +47,172 @@ export function logFileName(firstPosition: number): string {
 }
 
 /**
- * Replays what the directory holds and leaves it so that every file in it is whole and durable.
- * `visit` gets the records in order; those behind a tear that ends the log are never handed over.
- * @throws `log-corrupt`, `store-newer`, `store-foreign`
+ * Replays what the directory holds and leaves it so that every file in it is durable, and whole but for damage that is
+ * accepted. `visit` gets the records in order; those behind a tear that ends the log are never handed over.
+ * @throws `log-corrupt` (a LogDamageError), `store-newer`, `store-foreign`
  */
 export async function recover(
-  fs: FileSystem,
-  directory: string,
-  storeId: Uint8Array,
+  options: RecoverOptions,
   visit: (record: LogRecord) => void | Promise<void>,
 ): Promise<Recovered> {
+  const { fs, directory, storeId } = options;
   const names = (await fs.list(directory)).filter((name) => FILE_NAME.test(name));
-  const tear = await findTear(fs, directory, storeId, names);
+  const { tear, damage } = await survey(options, names);
+  if (damage !== undefined && !options.acceptDamage) throw new LogDamageError(damage);
+  // What is accepted is accepted, and positions may begin anew from here on.
+  await options.synced.set(0);
+  await options.oldest.set(0);
   const crcSeed = crcSeedOf(storeId);
   const files: OldFile[] = [];
   let lastPosition = 0;
   for (const [index, name] of names.entries()) {
     const path = join(directory, name);
-    if (tear !== undefined && (index > tear.index || (index === tear.index && tear.validBytes === 0))) {
+    if (tear !== undefined && (index > tear.index || (index === tear.index && tear.offset === 0))) {
       await fs.remove(path);
       await fs.syncDirectory(directory);
       continue;
     }
     const file = await fs.open(path, 'write');
+    let bytes: number;
     try {
-      if (index === tear?.index) await file.truncate(tear.validBytes);
+      if (index === tear?.index) await file.truncate(tear.offset);
       const scan = await scanFile(file, lastPosition, crcSeed, visit);
       // What was only in the page cache when the process died is counted on from here on.
       await file.sync();
       lastPosition = scan.lastPosition;
-      files.push({ path, bytes: scan.validBytes, lastPosition });
+      bytes = scan.bytes;
     } finally {
       await file.close();
     }
     // A file without a record would be in the way of the next one, which starts at the same position.
-    if (files.at(-1)!.bytes === FILE_HEADER_BYTES) {
-      files.pop();
+    if (bytes > FILE_HEADER_BYTES)
+      files.push({ path, firstPosition: firstPositionOf(name), bytes, lastPosition });
+    else {
       await fs.remove(path);
       await fs.syncDirectory(directory);
     }
   }
-  return { files, lastPosition };
+  const [first] = files;
+  if (first !== undefined) options.oldest.note(first.firstPosition);
+  return { files, lastPosition, damage };
 }
 
-/** The first place where the log cannot be read on, when there is one; refuses damage to what was synced. */
-async function findTear(
-  fs: FileSystem,
-  directory: string,
-  storeId: Uint8Array,
-  names: readonly string[],
-): Promise<{ index: number; validBytes: number } | undefined> {
-  let tear: { index: number; validBytes: number; position: number } | undefined;
+function firstPositionOf(name: string): number {
+  return Number.parseInt(name, 10);
+}
+
+const MISSING = 'what stood before it is missing';
+
+interface Survey {
+  /** Where the log ends, when that is before the end of its files. */
+  readonly tear: { readonly index: number; readonly offset: number } | undefined;
+  readonly damage: LogDamage | undefined;
+}
+
+interface Place extends Gap {
+  readonly index: number;
+  readonly problem: string;
+}
+
+/** Reads all of the log, changes nothing, and tells damage from its end. @throws `store-newer`, `store-foreign` */
+async function survey(options: RecoverOptions, names: readonly string[]): Promise<Survey> {
+  const { fs, directory, storeId } = options;
   const crcSeed = crcSeedOf(storeId);
+  const places: Place[] = [];
+  const disks = new Map<number, number>();
+  const lost: (LogRecord & { type: 'lost' })[] = [];
   let lastPosition = 0;
   let synced = 0;
+  const note = (record: LogRecord): void => {
+    if (record.type === 'open') disks.set(record.overlay, record.disk);
+    else if (record.type === 'lost') lost.push(record);
+  };
   for (const [index, name] of names.entries()) {
     const file = await fs.open(join(directory, name), 'read');
     try {
       const header = await readHeader(file);
       if (header !== undefined && !Buffer.from(header.storeId).equals(storeId)) {
-        throw new PandoError('store-foreign', `${name} in the write log belongs to another store`);
+        throw new PandoError(
+          'store-foreign',
+          `${join(directory, name)} belongs to another store (id ${Buffer.from(header.storeId).toString('hex')}); take it away from here`,
+        );
       }
-      if (tear === undefined && header === undefined) {
-        // The records of this file are lost, none before them: its name says where it begins.
-        tear = { index, validBytes: 0, position: Math.max(lastPosition, Number.parseInt(name, 10) - 1) };
-      } else if (tear === undefined && index > 0 && header!.previousPosition !== lastPosition) {
-        tear = { index, validBytes: 0, position: lastPosition };
-      }
+      const place = { index, offset: 0, end: 0, unknownBytes: 0, after: lastPosition };
+      const first = firstPositionOf(name);
+      const isOldestGone = index === 0 && options.oldest.value > 0 && options.oldest.value < first;
+      if (isOldestGone) places.push({ ...place, after: options.oldest.value - 1, problem: MISSING });
       if (header === undefined) {
-        synced = Math.max(synced, await findSyncedAfter(file, 0, crcSeed));
-        continue;
+        // None before the first of this file are lost with it: its name says where it begins.
+        const after = Math.max(lastPosition, first - 1);
+        places.push({
+          ...place,
+          end: FILE_HEADER_BYTES,
+          after,
+          problem: 'the header of the file is damaged',
+        });
+      } else if (index > 0 && header.previousPosition > lastPosition && !endsInGap(places, index - 1)) {
+        places.push({ ...place, problem: MISSING });
       }
-      const scan = await scanFile(file, header.firstPosition - 1, crcSeed, () => undefined);
+      lastPosition = Math.max(lastPosition, header?.previousPosition ?? 0, first - 1);
+      const scan = await scanFile(file, lastPosition, crcSeed, note);
+      places.push(...scan.gaps.map((gap) => ({ ...gap, index, problem: 'no whole record stands there' })));
       synced = Math.max(synced, scan.syncedPosition);
-      if (!scan.clean) synced = Math.max(synced, await findSyncedAfter(file, scan.validBytes, crcSeed));
-      if (tear === undefined && !scan.clean) {
-        tear = { index, validBytes: scan.validBytes, position: scan.lastPosition };
-      }
       lastPosition = scan.lastPosition;
     } finally {
       await file.close();
     }
   }
-  if (tear !== undefined && synced > tear.position) {
-    throw new PandoError(
-      'log-corrupt',
-      `the write log cannot be read after position ${tear.position} (${names[tear.index]}, offset ${tear.validBytes}), but was synced up to ${synced}`,
-    );
+  synced = Math.max(synced, options.synced.value);
+  const tear = places.find(({ after }) => after >= synced);
+  const damaged = places.filter(({ after }) => after < synced);
+  const end = tear?.after ?? lastPosition;
+  // The last whole record is before what was synced, and nothing that is damaged stands behind it: the end is gone.
+  const isCut = end < synced && (damaged.length === 0 || !endsInGap(damaged, names.length - 1));
+  if (damaged.length === 0 && !isCut) return { tear, damage: undefined };
+  const before = tear?.after ?? Infinity;
+  const last = names.at(-1);
+  return {
+    tear,
+    damage: {
+      places: [
+        ...damaged.map(({ index, offset, end: to, problem }) => ({
+          file: join(directory, names[index]!),
+          offset,
+          bytes: to - offset,
+          problem,
+        })),
+        ...(isCut
+          ? [
+              {
+                file: last === undefined ? directory : join(directory, last),
+                offset: last === undefined ? 0 : await sizeOf(fs, join(directory, last)),
+                bytes: 0,
+                problem: `the log ends with position ${end}, and was synced up to ${synced}`,
+              },
+            ]
+          : []),
+      ],
+      lost: lost.filter(({ position }) => position <= before),
+      isAllKnown: !isCut && damaged.every(({ end: to, unknownBytes }) => unknownBytes === 0 && to > 0),
+      disks,
+    },
+  };
+}
+
+/** Whether a file is damaged at its end, so that what comes after it may begin anywhere. */
+function endsInGap(places: readonly Place[], index: number): boolean {
+  return places.some(
+    (place) => place.index === index && place.unknownBytes > 0 && place.end > FILE_HEADER_BYTES,
+  );
+}
+
+async function sizeOf(fs: FileSystem, path: string): Promise<number> {
+  const file = await fs.open(path, 'read');
+  try {
+    return await file.size();
+  } finally {
+    await file.close();
   }
-  return tear;
 }
 
 async function readHeader(file: {

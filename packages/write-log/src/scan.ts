@@ -1,4 +1,7 @@
-/** Reads the records of one log file in order and says where the last whole one ends. */
+/**
+ * Reads the records of one log file in order, also past what is damaged: the next whole record is looked for, and what can be
+ * told of those before it is.
+ */
 import type { File } from '@pando/common';
 import {
   FILE_HEADER_BYTES,
@@ -7,102 +10,135 @@ import {
   TYPE_SYNCED,
   TYPE_WRITE,
   TYPE_ZERO,
+  isChecked,
   readNumber,
   recordCrc,
+  typeAt,
 } from './format.ts';
 import { WRITE_BYTES_MAX, type LogRecord } from './types.ts';
 
 const WINDOW_BYTES = 4 * 1024 * 1024;
 
+/** Bytes of a file that are no whole records. */
+export interface Gap {
+  readonly offset: number;
+  /** Where the next whole record begins, or the end of the file. */
+  readonly end: number;
+  /** Position of the last record before it. */
+  readonly after: number;
+  /** Bytes of it of which it is not known what they said. */
+  readonly unknownBytes: number;
+}
+
 export interface FileScan {
-  /** Bytes of the file up to the end of its last whole record. */
-  readonly validBytes: number;
-  /** Whether the file ends there. */
-  readonly clean: boolean;
-  /** Position of the last whole record; `after` when there is none. */
+  readonly bytes: number;
+  /** Position of the last record, whole or known by its header; `after` when there is none. */
   readonly lastPosition: number;
   /** The greatest position that a record of the file says was synced; 0 when none does. */
   readonly syncedPosition: number;
+  readonly gaps: readonly Gap[];
 }
 
 /**
- * Hands every whole record to `visit`, which may be asynchronous, until the first that is not whole.
+ * Hands every whole record to `visit`, which may be asynchronous, and of those that are damaged what their headers prove: a
+ * write is a `lost` one then, of which the data is not known.
  * @param after positions up to this one come before the file: its records must have greater ones
+ * @param until where to stop; everything before it is read
  */
 export async function scanFile(
   file: File,
   after: number,
   crcSeed: number,
   visit: (record: LogRecord) => void | Promise<void>,
+  until = Infinity,
 ): Promise<FileScan> {
-  const size = await file.size();
+  const bytes = await file.size();
+  const size = Math.min(bytes, until);
   const window = Buffer.alloc(Math.min(WINDOW_BYTES, Math.max(size, RECORD_HEADER_BYTES)));
+  const gaps: Gap[] = [];
   let windowStart = 0;
   let windowBytes = 0;
   let at = FILE_HEADER_BYTES;
   let lastPosition = after;
   let syncedPosition = 0;
+  let gap: { offset: number; after: number; unknownBytes: number } | undefined;
 
-  /** Makes `bytes` bytes from `at` on available in the window, or says that the file does not have them. */
-  const fill = async (bytes: number): Promise<boolean> => {
-    if (at + bytes <= windowStart + windowBytes) return true;
-    if (at + bytes > size) return false;
-    windowStart = at;
-    windowBytes = await file.read(window, at);
-    return bytes <= windowBytes;
+  /** Makes `count` bytes from `from` on available in the window, or says that the file does not have them. */
+  const fill = async (from: number, count: number): Promise<boolean> => {
+    if (from >= windowStart && from + count <= windowStart + windowBytes) return true;
+    if (from + count > size) return false;
+    windowStart = from;
+    windowBytes = await file.read(window.subarray(0, Math.min(window.byteLength, size - from)), from);
+    return count <= windowBytes;
   };
 
-  for (;;) {
-    if (!(await fill(RECORD_HEADER_BYTES))) break;
-    let base = at - windowStart;
-    const type = window.readUInt32LE(base + 4);
+  /** Bytes of data of the record at `from`, when its header is one. The header is in the window then. */
+  const dataAt = async (from: number): Promise<number | undefined> => {
+    if (!(await fill(from, RECORD_HEADER_BYTES))) return undefined;
+    const base = from - windowStart;
+    const type = typeAt(window, base, crcSeed);
+    if (type === 0 || readNumber(window, base + 8) <= lastPosition) return undefined;
     const dataBytes = type === TYPE_WRITE ? readNumber(window, base + 32) : 0;
-    if (dataBytes > WRITE_BYTES_MAX) break;
-    if (!(await fill(RECORD_HEADER_BYTES + dataBytes))) break;
-    base = at - windowStart;
-    const end = base + RECORD_HEADER_BYTES + dataBytes;
-    if (recordCrc(window, base, dataBytes, crcSeed) !== window.readUInt32LE(base)) break;
+    return dataBytes <= WRITE_BYTES_MAX ? dataBytes : undefined;
+  };
+
+  /** Whether a whole record stands at `from`. All of it is in the window then. */
+  const isWhole = async (from: number): Promise<boolean> => {
+    const dataBytes = await dataAt(from);
+    if (dataBytes === undefined || !(await fill(from, RECORD_HEADER_BYTES + dataBytes))) return false;
+    const base = from - windowStart;
+    return recordCrc(window, base, dataBytes, crcSeed) === window.readUInt32LE(base);
+  };
+
+  const take = async (whole: boolean): Promise<void> => {
+    const base = at - windowStart;
+    const type = window[base + 4]!;
     const position = readNumber(window, base + 8);
-    if (position <= lastPosition) break;
     const overlay = readNumber(window, base + 16);
     const a = readNumber(window, base + 24);
     const b = readNumber(window, base + 32);
-    if (type === TYPE_OPEN) await visit({ type: 'open', position, overlay, size: a, disk: b });
-    else if (type === TYPE_WRITE) {
-      await visit({
-        type: 'write',
-        position,
-        overlay,
-        offset: a,
-        data: window.subarray(base + RECORD_HEADER_BYTES, end),
-      });
-    } else if (type === TYPE_ZERO) await visit({ type: 'zero', position, overlay, offset: a, length: b });
-    else if (type === TYPE_SYNCED) syncedPosition = Math.max(syncedPosition, a);
-    else break;
     lastPosition = position;
-    at += RECORD_HEADER_BYTES + dataBytes;
-  }
-  return { validBytes: at, clean: at === size, lastPosition, syncedPosition };
-}
-
-/**
- * The greatest position that any `synced` record behind `from` names, whole records or not in between; 0 when
- * there is none. This is how damage in the middle of a file is told from a torn end.
- */
-export async function findSyncedAfter(file: File, from: number, crcSeed: number): Promise<number> {
-  const size = await file.size();
-  const window = Buffer.alloc(WINDOW_BYTES);
-  let synced = 0;
-  for (let start = from; start + RECORD_HEADER_BYTES <= size;) {
-    const count = await file.read(window, start);
-    const last = count - RECORD_HEADER_BYTES;
-    for (let at = 0; at <= last; at++) {
-      if (window[at + 4] !== TYPE_SYNCED || window.readUInt32LE(at + 4) !== TYPE_SYNCED) continue;
-      if (recordCrc(window, at, 0, crcSeed) !== window.readUInt32LE(at)) continue;
-      synced = Math.max(synced, readNumber(window, at + 24));
+    at += RECORD_HEADER_BYTES + (type === TYPE_WRITE ? b : 0);
+    if (type === TYPE_OPEN) await visit({ type: 'open', position, overlay, size: a, disk: b });
+    else if (type === TYPE_ZERO) await visit({ type: 'zero', position, overlay, offset: a, length: b });
+    else if (type === TYPE_SYNCED) syncedPosition = Math.max(syncedPosition, a);
+    else if (!whole) await visit({ type: 'lost', position, overlay, offset: a, length: b });
+    else {
+      const data = window.subarray(base + RECORD_HEADER_BYTES, base + RECORD_HEADER_BYTES + b);
+      await visit({ type: 'write', position, overlay, offset: a, data });
     }
-    if (last < 0) break;
-    start += last + 1;
+  };
+
+  while (at < size) {
+    if (await isWhole(at)) {
+      if (gap !== undefined) gaps.push({ ...gap, end: at });
+      gap = undefined;
+      await take(true);
+      continue;
+    }
+    gap ??= { offset: at, after: lastPosition, unknownBytes: 0 };
+    const dataBytes = await dataAt(at);
+    // The header is proven: what is wrong is the data, or the CRC.
+    if (
+      dataBytes !== undefined &&
+      isChecked(window, at - windowStart) &&
+      at + RECORD_HEADER_BYTES + dataBytes <= size
+    ) {
+      await take(false);
+      continue;
+    }
+    const from = at++;
+    while (at < size && !(await isWholeAhead(at))) at++;
+    gap.unknownBytes += at - from;
   }
-  return synced;
+  if (gap !== undefined) gaps.push({ ...gap, end: size });
+  return { bytes, lastPosition, syncedPosition, gaps };
+
+  /** As `isWhole`, asked at every byte: without a promise where no record can be. */
+  function isWholeAhead(from: number): Promise<boolean> | boolean {
+    const base = from - windowStart;
+    if (base >= 0 && base + RECORD_HEADER_BYTES <= windowBytes && typeAt(window, base, crcSeed) === 0)
+      return false;
+    return from + RECORD_HEADER_BYTES <= size && isWhole(from);
+  }
 }

@@ -9,7 +9,7 @@
  * Records name overlays, not disks: an overlay is opened by a record that says whose it is, so that
  * a fork needs nothing in the log but that later writes go to another overlay.
  */
-import type { PandoError } from '@pando/common';
+import { PandoError } from '@pando/common';
 
 /**
  * Position of a record: a number that grows by one with each record. It starts anew only when a log is opened that
@@ -34,6 +34,14 @@ export type LogRecord =
       readonly data: Uint8Array;
     }
   | {
+      /** A write of which damage has taken the data. */
+      readonly type: 'lost';
+      readonly position: LogPosition;
+      readonly overlay: number;
+      readonly offset: number;
+      readonly length: number;
+    }
+  | {
       readonly type: 'zero';
       readonly position: LogPosition;
       readonly overlay: number;
@@ -41,7 +49,41 @@ export type LogRecord =
       readonly length: number;
     };
 
+/** What is damaged of a log, before the end of what had been synced. */
+export interface LogDamage {
+  readonly places: readonly {
+    readonly file: string;
+    readonly offset: number;
+    readonly bytes: number;
+    readonly problem: string;
+  }[];
+  /** Writes that are lost, as their headers prove them. */
+  readonly lost: readonly (LogRecord & { readonly type: 'lost' })[];
+  /** Whether these are all: else any overlay that is in the log, or was to be, may have lost writes. */
+  readonly isAllKnown: boolean;
+  /** The overlays that were opened in the log, with their disks. */
+  readonly disks: ReadonlyMap<number, number>;
+}
+
+/** `log-corrupt`, with what is known of it. */
+export class LogDamageError extends PandoError {
+  readonly damage: LogDamage;
+
+  constructor(damage: LogDamage) {
+    const [first, ...more] = damage.places;
+    const others = more.length === 0 ? '' : `, and ${more.length} more places`;
+    super(
+      'log-corrupt',
+      `the write log is damaged: ${first!.file} at byte ${first!.offset}: ${first!.problem}${others}`,
+    );
+    this.damage = damage;
+  }
+}
+
 export interface WriteLog {
+  /** What was damaged when it was opened, and accepted. */
+  readonly damage: LogDamage | undefined;
+
   /** Position that the next record will get. */
   readonly nextPosition: LogPosition;
 

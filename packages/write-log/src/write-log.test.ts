@@ -140,7 +140,7 @@ describe('the write log', () => {
     const { crc32 } = await import('node:zlib');
     fs.damage(`log/${(await fs.list('log'))[0]}`, (bytes) => {
       const header = Buffer.from(bytes.buffer);
-      header.writeUInt32LE(2, 8);
+      header.writeUInt32LE(3, 8);
       header.writeUInt32LE(crc32(header.subarray(0, 60)), 60);
       return bytes;
     });

@@ -9,7 +9,7 @@
  * - After a failed fdatasync nothing is appended or synced any more.
  */
 import { join } from 'node:path';
-import { PandoError, fromIoError, isPandoError, type File, type FileSystem } from '@pando/common';
+import { PandoError, Witness, fromIoError, isPandoError, type File, type FileSystem } from '@pando/common';
 import {
   FILE_HEADER_BYTES,
   TYPE_OPEN,
@@ -20,8 +20,15 @@ import {
   encodeFileHeader,
 } from './format.ts';
 import { BufferPool, Group } from './group.ts';
-import { logFileName, recover, type OldFile } from './recover.ts';
-import { WRITE_BYTES_MAX, type LogPosition, type LogRecord, type LogStats, type WriteLog } from './types.ts';
+import { logFileName, recover, type Recovered } from './recover.ts';
+import {
+  WRITE_BYTES_MAX,
+  type LogDamage,
+  type LogPosition,
+  type LogRecord,
+  type LogStats,
+  type WriteLog,
+} from './types.ts';
 
 /** A file is left for a new one when it has grown past this. Small enough to free space often. */
 export const FILE_BYTES_DEFAULT = 64 * 1024 * 1024;
@@ -32,10 +39,19 @@ export interface WriteLogOptions {
   /** 16 bytes that name the store: a log of another store is refused. */
   readonly storeId: Uint8Array;
   readonly fileBytes?: number;
+  /** Open a log that is damaged, and replay what is not. */
+  readonly acceptDamage?: boolean;
+}
+
+/** How far the log had come, and where it begins: in files beside its directory. */
+interface Witnesses {
+  readonly synced: Witness;
+  readonly oldest: Witness;
 }
 
 interface LogFile {
   readonly path: string;
+  readonly firstPosition: number;
   /** Absent for files of an earlier process: they are whole, synced, and only wait to be released. */
   readonly file: File | undefined;
   bytes: number;
@@ -53,16 +69,25 @@ export async function openWriteLog(
   options: WriteLogOptions,
   visit: (record: LogRecord) => void | Promise<void>,
 ): Promise<WriteLog> {
-  const { fs, directory, storeId } = options;
+  const { fs, directory, storeId, acceptDamage = false } = options;
   try {
-    const recovered = await recover(fs, directory, storeId, visit);
-    return new FileWriteLog(options, recovered.files, recovered.lastPosition);
+    const synced = await Witness.open(fs, `${directory}.synced`);
+    const oldest = await Witness.open(fs, `${directory}.oldest`);
+    try {
+      const recovered = await recover({ fs, directory, storeId, synced, oldest, acceptDamage }, visit);
+      return new FileWriteLog(options, recovered, { synced, oldest });
+    } catch (error) {
+      await Promise.all([synced.close(), oldest.close()]);
+      throw error;
+    }
   } catch (error) {
     throw fromIoError(error, 'open the write log', 'store-failed');
   }
 }
 
 class FileWriteLog implements WriteLog {
+  readonly damage: LogDamage | undefined;
+  readonly #witnesses: Witnesses;
   readonly #fs: FileSystem;
   readonly #directory: string;
   readonly #storeId: Uint8Array;
@@ -90,13 +115,16 @@ class FileWriteLog implements WriteLog {
   #closed = false;
   readonly #counts = { records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
 
-  constructor(options: WriteLogOptions, old: OldFile[], lastPosition: number) {
+  constructor(options: WriteLogOptions, recovered: Recovered, witnesses: Witnesses) {
+    const { files, lastPosition } = recovered;
+    this.damage = recovered.damage;
+    this.#witnesses = witnesses;
     this.#fs = options.fs;
     this.#directory = options.directory;
     this.#storeId = options.storeId;
     this.#fileBytes = options.fileBytes ?? FILE_BYTES_DEFAULT;
     this.#crcSeed = crcSeedOf(options.storeId);
-    this.#old = old.map((file) => ({ ...file, file: undefined, synced: true }));
+    this.#old = files.map((file) => ({ ...file, file: undefined, synced: true }));
     this.#lastWritten = lastPosition;
     this.#synced = lastPosition;
     this.#nextPosition = lastPosition + 1;
@@ -205,6 +233,7 @@ class FileWriteLog implements WriteLog {
     await this.#releasing;
     for (const file of this.#old) await file.file?.close();
     await this.#current?.file.close();
+    await Promise.all([this.#witnesses.synced.close(), this.#witnesses.oldest.close()]);
     if (failure !== undefined) throw failure as Error;
   }
 
@@ -301,7 +330,15 @@ class FileWriteLog implements WriteLog {
       throw error;
     }
     if (current !== undefined) this.#old.push(current);
-    this.#current = { path, file, bytes: FILE_HEADER_BYTES, lastPosition: this.#lastWritten, synced: false };
+    if (this.#old.length === 0) this.#witnesses.oldest.note(group.firstPosition);
+    this.#current = {
+      path,
+      file,
+      firstPosition: group.firstPosition,
+      bytes: FILE_HEADER_BYTES,
+      lastPosition: this.#lastWritten,
+      synced: false,
+    };
     return this.#current;
   }
 
@@ -329,7 +366,20 @@ class FileWriteLog implements WriteLog {
       throw this.#fail(error, 'sync the log');
     }
     this.#synced = Math.max(this.#synced, upTo);
+    // Without a file, all is released, and the witness was told so before.
+    if (files.length > 0) this.#witnesses.synced.note(this.#synced);
     this.#counts.syncs++;
+  }
+
+  /** Before the oldest file is removed, which is out of `#old` already: nobody is to miss it after a power cut. */
+  async #setWitnesses(): Promise<void> {
+    const next = this.#old[0] ?? this.#current;
+    try {
+      await this.#witnesses.oldest.set(next?.firstPosition ?? 0);
+      if (next === undefined) await this.#witnesses.synced.set(0);
+    } catch (error) {
+      throw isFull(error) ? error : this.#fail(error, 'sync a witness of the log');
+    }
   }
 
   #fail(cause: unknown, what: string): PandoError {
@@ -361,6 +411,7 @@ class FileWriteLog implements WriteLog {
       try {
         // A sync under way may hold the file; one that starts from now on does not know it any more.
         await this.#syncing?.catch(() => undefined);
+        await this.#setWitnesses();
         await this.#fs.remove(file.path);
       } catch (error) {
         this.#old.unshift(file);

@@ -26,6 +26,7 @@ interface FakeDisk {
 type From = { readonly size: number } | { readonly root: Root };
 
 export class FakeVolumes implements Volumes {
+  readonly logLoss = undefined;
   readonly chunkBytes: number;
   readonly #catalog: Catalog;
   readonly #reader: ChunkReader;

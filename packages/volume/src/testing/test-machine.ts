@@ -33,6 +33,7 @@ export interface MachineOptions {
   readonly space?: SpaceGuard;
   readonly clock?: Clock;
   readonly logGate?: LogGate;
+  readonly acceptLogDamage?: boolean;
 }
 
 export class TestMachine {
