@@ -89,6 +89,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
         throw failed(seed, moment.operation, `operation ${moment.operation} (${moment.what})`, error);
       }
     }
+    if (life === LIVES - 1) break;
     const next = moments[Math.floor(random() * moments.length)]!;
     const after = next.oracle.copy();
     const image = crashed(next.image, after, random() < 0.3 ? 'kill' : 'powerCut', random);

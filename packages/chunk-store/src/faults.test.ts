@@ -3,6 +3,7 @@ import { between, fillRandom, runSeed, seededRandom, type CrashFileSystem } from
 import { describe, expect, it } from 'vitest';
 import { rebuildIndex } from './chunk-store.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
+import { decodeFileHeader } from './segment-format.ts';
 import {
   CHUNK,
   CrashIndex,
@@ -59,6 +60,19 @@ describe('a torn tail', () => {
     await world.crash(() => 0.99); // a luck that loses all that was not synced
     const last = await world.open();
     await expectChunks(last, ids, range(1, 10));
+    expect((await last.verify()).damaged).toEqual([]);
+    await last.close();
+  });
+
+  it('never lies behind a blank header: that is on the disk before the first run is written', async () => {
+    const world = new World();
+    const store = await world.open();
+    await store.openSession().writeChunks(chunksOf(range(1, 10)), 10);
+    await world.crash(() => 0.99); // a luck that loses all that was not synced
+    const [file] = await world.files();
+    const header = decodeFileHeader(world.fs.bytesOf(file!));
+    expect(header?.segment).toBe(1);
+    const last = await world.open();
     expect((await last.verify()).damaged).toEqual([]);
     await last.close();
   });

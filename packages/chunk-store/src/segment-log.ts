@@ -162,6 +162,8 @@ export class SegmentLog {
     try {
       writer = await storage.create(number);
       await writer.append([encodeFileHeader(storeId, chunkBytes, number)]);
+      // So that runs are never found behind a blank header but where something has blanked it.
+      await this.#sync(writer);
     } catch (error) {
       await writer?.close().catch(() => undefined);
       await storage.remove(number).catch(() => undefined); // a segment without runs; opening the store removes it too
