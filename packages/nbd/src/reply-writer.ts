@@ -110,11 +110,16 @@ export class ReplyWriter {
   }
 
   release(block: ReplyBlock): void {
+    if (this.#unreference(block)) this.#onFreed();
+  }
+
+  /** Whether the block went back to the pool. */
+  #unreference(block: ReplyBlock): boolean {
     block.references--;
-    if (block.references > 0) return;
+    if (block.references > 0) return false;
     this.#heldBytes -= block.buffer.byteLength;
     this.#pool.give(block.buffer);
-    this.#onFreed();
+    return true;
   }
 
   /** Hands everything gathered to the socket. */
@@ -123,15 +128,17 @@ export class ReplyWriter {
     const count = this.#segmentBlocks.length;
     if (count === 0) return;
     const socket = this.#socket;
+    // Not even `uncork`: one whose write has failed, and which is calling back, would write again what it has called
+    // back already, and call back twice.
+    if (!socket.writable) {
+      this.#dropSegments();
+      return;
+    }
     if (count > 1) socket.cork();
     for (let i = 0; i < count; i++) {
       const block = this.#segmentBlocks[i]!;
-      if (socket.writable) {
-        const view = block.buffer.subarray(this.#segmentBounds[2 * i], this.#segmentBounds[2 * i + 1]);
-        socket.write(view, block.onWritten);
-      } else {
-        this.release(block);
-      }
+      const view = block.buffer.subarray(this.#segmentBounds[2 * i], this.#segmentBounds[2 * i + 1]);
+      socket.write(view, block.onWritten);
     }
     if (count > 1) socket.uncork();
     this.#segmentBlocks.length = 0;
@@ -140,9 +147,13 @@ export class ReplyWriter {
 
   /** Gives the block being filled back; what was gathered and not flushed is dropped. */
   close(): void {
-    for (const block of this.#segmentBlocks.splice(0)) this.release(block);
-    this.#segmentBounds.length = 0;
+    this.#dropSegments();
     this.#dropBlock();
+  }
+
+  #dropSegments(): void {
+    this.#segmentBounds.length = 0;
+    for (const block of this.#segmentBlocks.splice(0)) this.release(block);
   }
 
   #closeSegment(): void {
@@ -156,7 +167,10 @@ export class ReplyWriter {
 
   #startBlock(bytes: number): void {
     this.#closeSegment();
-    this.#dropBlock();
+    // Without telling of room: whoever is told might start a block as well.
+    if (this.#block !== undefined) this.#unreference(this.#block);
+    this.#segmentStart = 0;
+    this.#position = 0;
     const buffer = this.#pool.take(Math.max(bytes, BLOCK_BYTES));
     this.#heldBytes += buffer.byteLength;
     const block: ReplyBlock = { buffer, references: 1, onWritten: () => this.#written(block) };
