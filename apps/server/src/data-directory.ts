@@ -24,6 +24,7 @@ import {
   PandoError,
   type Clock,
 } from '@pando/common';
+import { refuseNewerParts } from './refuse-newer.ts';
 import {
   FORMAT,
   isChunkBytes,
@@ -77,6 +78,7 @@ export async function openDataDirectory(
     throw new PandoError('store-missing', `there is no store in ${path}`);
   }
   if (before === undefined) await makeDirectory(path);
+  else await refuseNewerParts(path);
   const catalog = await openLevelCatalog(join(path, 'catalog'), {
     witness: join(path, 'catalog.commits'),
     mustExist: before !== undefined,

@@ -57,12 +57,13 @@ async function openChunksOnce(directory: DataDirectory, space?: SpaceGuard): Pro
   const index = await LevelChunkIndex.open(directory.index);
   try {
     return await openChunkStore({
-      storage: new DirectorySegmentStorage(nodeFileSystem, directory.segments),
+      storage,
       index,
       storeId: directory.storeId,
       chunkBytes: directory.store.chunkBytes,
       ...(space === undefined ? {} : { space }),
     });
+  const storage = new DirectorySegmentStorage(nodeFileSystem, directory.segments);
   } catch (error) {
     await index.close();
     throw error;
@@ -73,6 +74,7 @@ async function openChunksOnce(directory: DataDirectory, space?: SpaceGuard): Pro
 export async function openStore(
   directory: DataDirectory,
   clock: Clock,
+    await storage.close();
   space: SpaceGuard,
   onRebuild?: (error: PandoError) => void,
 ): Promise<OpenStore> {

@@ -12,6 +12,6 @@ export { MemoryChunkIndex } from './memory-chunk-index.ts';
 export { createMemoryChunkStore } from './memory-chunk-store.ts';
 export { MemorySegmentStorage } from './memory-segment-storage.ts';
 export { readPlace, writePlace } from './place.ts';
-export { readStoreOf, type StoreOfSegments } from './store-of-segments.ts';
+export { readStoreOf, refuseNewerSegment, type StoreOfSegments } from './store-of-segments.ts';
 export { openStoredChunks, type StoredChunks } from './stored-chunks.ts';
 export * from './types.ts';

@@ -21,11 +21,11 @@ import {
   decodeFileHeader,
   encodeFooter,
   FILE_HEADER_BYTES,
-  FORMAT_VERSION,
   RUN_ENTRY_BYTES,
   writeRunEntry,
 } from './segment-format.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
+import { refuseNewerSegment } from './store-of-segments.ts';
 import { readCheckpoint, readNumbers, writeCheckpoint, writeNumbers } from './store-marks.ts';
 import { PLACE_BYTES, type ChunkIndex, type SegmentStorage } from './types.ts';
 
@@ -53,6 +53,10 @@ export async function recover(context: RecoveryContext): Promise<void> {
     if (segment !== undefined) segment.suspect = true;
   }
   let reindexed = false;
+  // All of them before the first one is cut or written to.
+  for (const { segment } of found) {
+    if (segment >= checkpoint.completeBelow) await refuseNewerSegment(storage, segment);
+  }
   for (const { segment, size } of found) {
     if (segment < checkpoint.completeBelow) continue;
     const directory = await wholeDirectory(context, segment, size);
@@ -102,6 +106,8 @@ async function registerSealed(context: RecoveryContext, number: number, size: nu
   const segment = context.table.add(number, 'sealed', size);
   const trailer = await readTrailer(context.storage, number, segment.seed, size);
   if (trailer === undefined) {
+    // One of a later version has other CRCs: it only looks damaged.
+    await refuseNewerSegment(context.storage, number);
     segment.state = 'damaged';
     return;
   }
@@ -237,7 +243,7 @@ export async function scanDirectory(
 
 /**
  * What the header of a segment says when it is whole and of another segment or store, in words. One that is damaged or blank
- * is not needed: what it says is known, and runs carry what proves that they belong here. @throws `store-newer`
+ * is not needed: what it says is known, and runs carry what proves that they belong here.
  */
 async function foreignHeader(
   { storage, storeId, chunkBytes }: RecoveryContext,
@@ -247,9 +253,6 @@ async function foreignHeader(
   await storage.read(number, bytes, 0);
   const header = decodeFileHeader(bytes);
   if (header === undefined) return undefined;
-  if (header.version > FORMAT_VERSION) {
-    throw new PandoError('store-newer', `segment ${number} has format version ${header.version}`);
-  }
   const same = Buffer.from(header.storeId).equals(storeId);
   if (same && header.chunkBytes === chunkBytes && header.segment === number) return undefined;
   return `segment ${header.segment} of store ${idText(header.storeId)}`;

@@ -1,4 +1,5 @@
 /** A disk in memory: where its chain starts, and who has it open. Loaded when needed, let go when idle. */
+import { checkRecord as checkVersion, type Catalog } from '@pando/catalog';
 import { PandoError } from '@pando/common';
 import { heightFor, type Root } from '@pando/tree';
 import { Layer, bottomOf, unresolvedOf } from './layer.ts';
@@ -15,6 +16,13 @@ export interface NumbersRecord {
   readonly version: 1;
   readonly lastDisk: number;
   readonly lastOverlay: number;
+}
+
+/** The record of numbers; undefined in a store that has handed out none. @throws `store-newer`, `catalog-corrupt` */
+export async function readNumbers(catalog: Catalog): Promise<NumbersRecord | undefined> {
+  const value = await catalog.get(NUMBERS_TABLE, NUMBERS_KEY);
+  if (value !== undefined) checkVersion(NUMBERS_TABLE, NUMBERS_KEY, value, 1);
+  return value as NumbersRecord | undefined;
 }
 
 export class Disk {
@@ -117,9 +125,9 @@ export function rootOf(record: Pick<DiskRecord, 'rootId' | 'rootHeight' | 'rootS
 
 /** Checks what the catalog holds before anything relies on it. @throws `catalog-corrupt` */
 export function checkRecord(number: DiskNumber, value: unknown, chunkBytes: number): DiskRecord {
+  checkVersion(DISK_TABLE, diskKey(number), value, 1);
   const record = value as Partial<DiskRecord>;
   const whole =
-    record.version === 1 &&
     isRoot(record, chunkBytes) &&
     typeof record.size === 'number' &&
     Array.isArray(record.overlays) &&

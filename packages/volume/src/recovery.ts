@@ -13,14 +13,12 @@ import type { LogDamage, LogDamageError, LogRecord } from '@pando/write-log';
 import {
   DISK_TABLE,
   Disk,
-  NUMBERS_KEY,
-  NUMBERS_TABLE,
   PENDING_TABLE,
   checkRecord,
   diskKey,
   forkedOf,
   rootOf,
-  type NumbersRecord,
+  readNumbers,
 } from './disk.ts';
 import type { Engine } from './engine.ts';
 import { LogLossError, lossNow, lossOf } from './log-loss.ts';
@@ -47,7 +45,7 @@ export class Recovery {
   /** Before the log is replayed. */
   async loadPending(): Promise<void> {
     const { catalog } = this.#engine;
-    const numbers = (await catalog.get(NUMBERS_TABLE, NUMBERS_KEY)) as NumbersRecord | undefined;
+    const numbers = await readNumbers(catalog);
     this.#engine.lastDisk = numbers?.lastDisk ?? 0;
     this.#engine.lastOverlay = numbers?.lastOverlay ?? 0;
     let after: string | undefined;

@@ -1,2 +1,3 @@
+export { refuseNewerLog } from './refuse-newer.ts';
 export * from './types.ts';
 export { FILE_BYTES_DEFAULT, openWriteLog, type WriteLogOptions } from './write-log.ts';
