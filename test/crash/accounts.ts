@@ -6,6 +6,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { openLevelCatalog } from '@pando/catalog';
 import { hashChunk } from '@pando/chunk-store';
 import type { TestServer } from '../support/server.ts';
 import { SECTOR, sectorBytes, type SectorModel } from './sectors.ts';
@@ -15,6 +16,11 @@ const CHUNK_BYTES = 4096;
 const ID_BYTES = 32;
 /** The ids of 128 children. */
 const NODE_BYTES = 128 * ID_BYTES;
+/** All of docs/format.md but those of the store itself. */
+const TABLES_OF_OWNERS = [
+  ...['disk', 'disk-pending', 'disk-removal', 'vm', 'vm-name', 'vm-gone', 'vm-gone-name'],
+  ...['backup', 'backup-name', 'backup-label', 'vm-backup'],
+];
 const ZEROS = Buffer.alloc(CHUNK_BYTES);
 /** What a store may hold for itself: the mirrors of its catalog (a few pages, nodes and anchors), and those before as garbage. */
 const OWN_CHUNKS_MAX = 24;
@@ -189,14 +195,28 @@ export async function checkCollection(
 
 /** Deletes everything and checks that nothing stays: no chunk but the store's own, no record of the log. Ends the world. */
 export async function checkNothingLeft(server: TestServer, world: World): Promise<void> {
-  for (const name of world.backups.keys()) await server.rest.must('DELETE', `/backups/${name}`);
+  // VMs first: then backups outlive them.
   for (const name of world.vms.keys()) await server.rest.must('DELETE', `/vms/${name}`);
+  for (const name of world.backups.keys()) await server.rest.must('DELETE', `/backups/${name}`);
   world.backups.clear();
   world.vms.clear();
   await untilLogEmpty(server);
   const report = await checkCollection(server, world, { thorough: true });
   mustBe('bytes of the log', report.logBytes, 0);
   mustBeUpTo('bytes of the segments', await segmentFileBytes(server), 0, OWN_BYTES_MAX);
+}
+
+/** No record of any owner is in the catalog of a stopped server from which everything was deleted. @throws Error with the table */
+export async function checkNoRecords(dataDirectory: string): Promise<void> {
+  const catalog = await openLevelCatalog(join(dataDirectory, 'catalog'));
+  try {
+    for (const table of TABLES_OF_OWNERS) {
+      const left = await catalog.list(table, { limit: 1000 });
+      mustBe(`records of the table ${table}`, left.map(({ key }) => key).join(' '), '');
+    }
+  } finally {
+    await catalog.close();
+  }
 }
 
 async function segmentFileBytes(server: TestServer): Promise<number> {

@@ -9,7 +9,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SeededRandom } from '@pando/block-device/testing';
 import { MiB, mustVerify } from '../support/disks.ts';
 import { TestServer } from '../support/server.ts';
-import { checkAccounts, checkCollection, checkNothingLeft, checkRoots, checkSums } from './accounts.ts';
+import {
+  checkAccounts,
+  checkCollection,
+  checkNoRecords,
+  checkNothingLeft,
+  checkRoots,
+  checkSums,
+} from './accounts.ts';
 import { Load } from './load.ts';
 import { SectorModel } from './sectors.ts';
 import { emptyTags, World } from './world.ts';
@@ -108,13 +115,14 @@ export class Killing {
   /** An orderly stop, all checks, and in the end everything is deleted, and has to be gone. */
   async end(): Promise<void> {
     await this.#server.rest.job('/gc');
-    const status = await this.#server.stop();
-    if (status !== 0) throw new Error(`the server ended with ${status}`);
+    await this.#stop();
     await this.#server.restart();
     await this.#check();
     await this.#checkAccounts(true);
     await checkNothingLeft(this.#server, this.#world);
     await mustVerify(this.#server);
+    await this.#stop();
+    await checkNoRecords(this.#server.dataDirectory);
   }
 
   /** What was done and found, in numbers: it is called when nothing was wrong. */
@@ -132,6 +140,11 @@ export class Killing {
 
   async close(): Promise<void> {
     await this.#server.close();
+  }
+
+  async #stop(): Promise<void> {
+    const status = await this.#server.stop();
+    if (status !== 0) throw new Error(`the server ended with ${status}`);
   }
 
   async #killUnderLoad(round: number, moment: (typeof MOMENTS)[number], random: SeededRandom): Promise<void> {
