@@ -1,106 +1,26 @@
 /** Relief of the log, and every sentence of its argument: each test here fails when that sentence is made untrue. */
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { PandoError, isPandoError, type Clock } from '@pando/common';
-import { between, fillRandom, runSeed, seededRandom } from '@pando/common/testing';
-import type { DiskNumber } from './index.ts';
-import { WRITERS_MS_MAX } from './log-relief.ts';
-import {
-  CHUNK,
-  DAMAGED,
-  TestMachine,
-  base,
-  bases,
-  none,
-  patched,
-  quick,
-  type MachineOptions,
-  type Patch,
-} from './testing/test-machine.ts';
+import { PandoError } from '@pando/common';
+import { fillRandom, seededRandom } from '@pando/common/testing';
+import { LOG_BYTES_MAX, ReliefMachine, ofCopy, ofDisk, type Disks } from './testing/relief-machine.ts';
+import { CHUNK, DAMAGED, base, bases, none, patched, type MachineOptions } from './testing/test-machine.ts';
 
-/** Called once when a relief begins; it is told so by how long that waits for writers. */
-let onRelief: (() => void) | undefined;
-const clock: Clock = {
-  ...quick,
-  sleep: (ms, signal) => {
-    const run = ms === WRITERS_MS_MAX ? onRelief : undefined;
-    if (run !== undefined) onRelief = undefined;
-    run?.();
-    return quick.sleep(ms, signal);
-  },
-};
-const options = { logBytesMax: 48 * CHUNK, logFileBytes: 2 * CHUNK, clock };
-
-let m: TestMachine;
+let m: ReliefMachine;
 
 /** A new machine, for another attempt in the same test. */
 async function fresh(more: MachineOptions = {}): Promise<Disks> {
   await m.close();
-  onRelief = undefined;
-  m = new TestMachine();
-  await m.open({ ...options, ...more });
-  return makeDisks(more);
+  m = new ReliefMachine();
+  await m.open(more);
+  return m.makeDisks(more);
 }
 
 beforeEach(async () => {
-  onRelief = undefined;
-  m = new TestMachine();
-  await m.open(options);
+  m = new ReliefMachine();
+  await m.open();
 });
 
 afterEach(() => m.close());
-
-interface Disks {
-  /** Four overlays, of which `copy` and `backup` hold the oldest and the two oldest, and the others are in no record. */
-  readonly disk: DiskNumber;
-  readonly copy: DiskNumber;
-  readonly backup: DiskNumber;
-  readonly other: DiskNumber;
-}
-
-const ofCopy = patched(bases, [2 * CHUNK + 50, 100, 7], [5 * CHUNK, CHUNK, 0]);
-const ofBackup = patched(ofCopy, [2 * CHUNK + 200, 10, 9]);
-const ofDisk = patched(ofBackup, [6 * CHUNK + 10, 20, 3], [6 * CHUNK + 20, 20, 4]);
-
-/** Makes the disks, damages chunk 2, and lets the power fail. */
-async function makeDisks(more: MachineOptions = {}): Promise<Disks> {
-  const other = await m.volumes.create({ size: 40 * CHUNK }, none);
-  const disk = await m.volumes.create({ size: 8 * CHUNK }, none);
-  const fill = async (value: number): Promise<void> => m.write(other, 0, Buffer.alloc(3 * CHUNK, value));
-  await m.write(disk, 0, bases);
-  await m.volumes.settle(disk);
-  await m.write(disk, 2 * CHUNK + 50, Buffer.alloc(100, 7));
-  await m.zero(disk, 5 * CHUNK, CHUNK);
-  const copy = await m.fork(disk, false);
-  await fill(1);
-  await m.write(disk, 2 * CHUNK + 200, Buffer.alloc(10, 9));
-  // Of a chunk that the overlay below says is zero, this one says nothing then.
-  await m.zero(disk, 5 * CHUNK + 10, 20);
-  const backup = await m.fork(disk);
-  await fill(2);
-  await m.write(disk, 6 * CHUNK + 10, Buffer.alloc(20, 3));
-  m.store.damage(base(2));
-  await m.restart({ ...options, ...more });
-  await fill(3);
-  await m.write(disk, 6 * CHUNK + 20, Buffer.alloc(20, 4));
-  return { disk, copy, backup, other };
-}
-
-/** Writes to `other` until the log was relieved, or `stop` says so. */
-async function relieve(other: DiskNumber, stop = (): boolean => false): Promise<void> {
-  const before = m.volumes.stats.logRewrites;
-  for (let value = 1; !stop() && m.volumes.stats.logRewrites === before; value++) {
-    await m.write(other, 0, Buffer.alloc(CHUNK, value));
-    // Destage, too, gets its turn, before the log is full.
-    if (m.volumes.stats.logBytes * 2 > options.logBytesMax)
-      await new Promise((resolve) => setTimeout(resolve, 1));
-  }
-}
-
-async function check({ disk, copy, backup }: Disks, ...more: Patch[]): Promise<void> {
-  expect(await m.read(copy, 0, 8 * CHUNK)).toEqual(ofCopy);
-  expect(await m.read(backup, 0, 8 * CHUNK)).toEqual(ofBackup);
-  expect(await m.read(disk, 0, 8 * CHUNK)).toEqual(patched(ofDisk, ...more));
-}
 
 it.each([true, false])(
   'loses nothing when the power fails after some of the old files are removed (healed meanwhile: %s)',
@@ -109,25 +29,25 @@ it.each([true, false])(
     for (let cut = true; cut; removed++) {
       const disks = await fresh();
       let left = removed;
-      onRelief = () => {
+      m.onRelief = () => {
         m.fs.faults.before = (operation) => {
           if (operation !== 'remove' || left-- > 0) return;
           m.crash();
         };
       };
-      await relieve(disks.other, () => m.isOff).catch(() => undefined);
+      await m.relieve(disks.other, () => m.isOff).catch(() => undefined);
       cut = m.isOff;
       if (!cut) m.crash();
       if (healed) m.store.damaged.clear();
-      await m.open(options);
+      await m.open();
       if (!healed) {
         await expect(m.read(disks.copy, 2 * CHUNK, 10)).rejects.toMatchObject(DAMAGED);
         m.store.damaged.clear();
       }
-      await check(disks);
-      await m.restart(options);
+      await m.check(disks);
+      await m.restart();
       await m.volumes.settleAll();
-      await check(disks);
+      await m.check(disks);
     }
     // Each overlay begins in a file of its own.
     expect(removed).toBeGreaterThan(4);
@@ -141,7 +61,7 @@ it('keeps the old records while the new ones are not complete, over any number o
       const disks = await fresh();
       let left = operations;
       let isOver = false;
-      onRelief = () => {
+      m.onRelief = () => {
         m.fs.faults.before = (operation) => {
           if (operation === 'remove') isOver = true;
           if (isOver || left-- > 0) return;
@@ -153,18 +73,18 @@ it('keeps the old records while the new ones are not complete, over any number o
           m.crash();
         };
       };
-      await relieve(disks.other, () => m.isOff).catch(() => undefined);
+      await m.relieve(disks.other, () => m.isOff).catch(() => undefined);
       cut = m.isOff;
       if (!cut) m.crash();
       for (let boot = 0; boot < 3; boot++) {
         // Without another relief. What is destaged lets the log go as far as it may.
-        await m.open({ ...options, logBytesMax: Infinity });
+        await m.open({ logBytesMax: Infinity });
         await m.write(disks.other, CHUNK, Buffer.alloc(CHUNK, boot));
         await m.volumes.settle(disks.other);
         if (boot < 2) m.crash();
       }
       m.store.damaged.clear();
-      await check(disks);
+      await m.check(disks);
     }
     expect(operations).toBeGreaterThan(3);
   }
@@ -175,16 +95,16 @@ it('keeps the log from the open record of a disk that grows meanwhile', async ()
     const small = { logFileBytes: 100 };
     const disks = await fresh(small);
     let grown: Promise<void> | undefined;
-    onRelief = () => {
+    m.onRelief = () => {
       let waited = Promise.resolve();
       for (let i = 0; i < turns; i++) waited = waited.then(() => undefined);
       grown = waited.then(() => m.volumes.resize(disks.disk, 9 * CHUNK, none));
     };
-    await relieve(disks.other);
+    await m.relieve(disks.other);
     await grown;
     await m.restart(small);
     m.store.damaged.clear();
-    await check(disks);
+    await m.check(disks);
     expect(await m.read(disks.disk, 8 * CHUNK, CHUNK)).toEqual(Buffer.alloc(CHUNK));
   }
 });
@@ -210,13 +130,13 @@ it('lets writers that were let in finish first, so that nothing comes between wh
   const handle = await m.volumes.open(disks.disk);
   // Waits for what chunk 7 holds. What chunk 6 holds, two overlays know, which are appended last.
   const written = handle.write(7 * CHUNK - 10, Buffer.alloc(20, 6));
-  onRelief = () => setImmediate(go);
-  await relieve(disks.other);
+  m.onRelief = () => setImmediate(go);
+  await m.relieve(disks.other);
   await written;
   await handle.flush();
-  await m.restart(options);
+  await m.restart();
   m.store.damaged.clear();
-  await check(disks, [7 * CHUNK - 10, 20, 6]);
+  await m.check(disks, [7 * CHUNK - 10, 20, 6]);
 });
 
 it('does not wait for ever for a writer whose read hangs', async () => {
@@ -225,24 +145,24 @@ it('does not wait for ever for a writer whose read hangs', async () => {
   const handle = await m.volumes.open(disks.disk);
   const written = handle.write(7 * CHUNK - 10, Buffer.alloc(20, 6));
   const stopped = new AbortController();
-  onRelief = () => stopped.abort();
-  await relieve(disks.other, () => stopped.signal.aborted);
+  m.onRelief = () => stopped.abort();
+  await m.relieve(disks.other, () => stopped.signal.aborted);
   for (let i = 0; i < 5; i++) await m.write(disks.other, CHUNK, Buffer.alloc(CHUNK, i));
   expect(m.volumes.stats.logRewrites).toBe(0);
   go();
   await written;
   await handle.close();
-  await relieve(disks.other);
-  await m.restart(options);
+  await m.relieve(disks.other);
+  await m.restart();
   m.store.damaged.clear();
-  await check(disks, [7 * CHUNK - 10, 20, 6]);
+  await m.check(disks, [7 * CHUNK - 10, 20, 6]);
 });
 
 it('has changed nothing when the disk gets full, and tries again', async () => {
   for (let free = 0; free <= 900; free += 60) {
     const disks = await fresh();
-    onRelief = () => (m.fs.faults.freeBytes = free);
-    const error = await relieve(disks.other).then(
+    m.onRelief = () => (m.fs.faults.freeBytes = free);
+    const error = await m.relieve(disks.other).then(
       () => undefined,
       (reason: unknown) => reason,
     );
@@ -254,10 +174,10 @@ it('has changed nothing when the disk gets full, and tries again', async () => {
     }
     // Lets the log go as far as it may.
     await m.volumes.settle(disks.other);
-    if (free % 120 === 0) await relieve(disks.other);
-    await m.restart(options);
+    if (free % 120 === 0) await m.relieve(disks.other);
+    await m.restart();
     m.store.damaged.clear();
-    await check(disks);
+    await m.check(disks);
   }
 });
 
@@ -266,16 +186,16 @@ it('says that the disk is full, and not that it is damaged, to those who wait me
   let isRelief = false;
   const again = (): void => {
     isRelief = true;
-    onRelief = again;
+    m.onRelief = again;
   };
-  onRelief = again;
+  m.onRelief = again;
   m.fs.faults.before = (operation) => {
     if (!isRelief || (operation !== 'write' && operation !== 'create')) return;
     isRelief = false;
     throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
   };
-  await expect(relieve(disks.other)).rejects.toMatchObject({ code: 'store-full' });
-  expect(m.volumes.stats.logBytes).toBeGreaterThan(options.logBytesMax);
+  await expect(m.relieve(disks.other)).rejects.toMatchObject({ code: 'store-full' });
+  expect(m.volumes.stats.logBytes).toBeGreaterThan(LOG_BYTES_MAX);
 });
 
 it('keeps the old records until the new ones are synced, also when somebody else lets the log go', async () => {
@@ -298,8 +218,8 @@ it('keeps the old records until the new ones are synced, also when somebody else
     return file;
   };
   let isWritten = false;
-  onRelief = () => (m.fs.faults.before = (operation) => (isWritten ||= operation === 'write'));
-  const relieved = relieve(disks.other).catch(() => undefined);
+  m.onRelief = () => (m.fs.faults.before = (operation) => (isWritten ||= operation === 'write'));
+  const relieved = m.relieve(disks.other).catch(() => undefined);
   await vi.waitFor(async () => {
     expect(removed).not.toBe(undefined);
     await removed;
@@ -308,20 +228,20 @@ it('keeps the old records until the new ones are synced, also when somebody else
   go();
   await relieved;
   m.store.damaged.clear();
-  await m.open(options);
+  await m.open();
   expect(await m.read(disks.copy, 0, 8 * CHUNK)).toEqual(ofCopy);
   expect(await m.read(disks.disk, 0, 8 * CHUNK)).toEqual(ofDisk);
 });
 
 it('takes no more writes after a failed sync, and keeps what there was', async () => {
   const disks = await fresh();
-  onRelief = () => (m.fs.faults.failSyncOf = 'log');
-  await expect(relieve(disks.other)).rejects.toMatchObject({ code: 'store-failed' });
+  m.onRelief = () => (m.fs.faults.failSyncOf = 'log');
+  await expect(m.relieve(disks.other)).rejects.toMatchObject({ code: 'store-failed' });
   expect(m.volumes.stats).toMatchObject({ logRewrites: 0, failure: { code: 'store-failed' } });
   await expect(m.write(disks.disk, 0, base(0))).rejects.toMatchObject({ code: 'store-failed' });
-  await m.restart(options);
+  await m.restart();
   m.store.damaged.clear();
-  await check(disks);
+  await m.check(disks);
 });
 
 it('works while what waits fills most of the memory', async () => {
@@ -334,10 +254,10 @@ it('works while what waits fills most of the memory', async () => {
   await handle.close();
   for (let chunk = 8; chunk < 27; chunk++) await m.write(disks.disk, chunk * CHUNK, kept);
   expect(m.volumes.stats.overlayBytes).toBeGreaterThan(overlayBytesMax * 0.9);
-  for (let round = 0; round < 4; round++) await relieve(disks.other);
-  await m.restart({ ...options, ...more });
+  for (let round = 0; round < 4; round++) await m.relieve(disks.other);
+  await m.restart({ ...more });
   m.store.damaged.clear();
-  await check(disks);
+  await m.check(disks);
   expect(await m.read(disks.disk, 26 * CHUNK, CHUNK)).toEqual(kept);
 });
 
@@ -350,120 +270,15 @@ it('leaves alone the room on a full disk that is kept for gc', async () => {
   };
   const disks = await fresh({ space });
   let relieved = false;
-  onRelief = () => (relieved = true);
-  while (m.volumes.stats.logBytes * 2 <= options.logBytesMax)
-    await m.write(disks.other, 0, Buffer.alloc(CHUNK, 1));
+  m.onRelief = () => (relieved = true);
+  while (m.volumes.stats.logBytes * 2 <= LOG_BYTES_MAX) await m.write(disks.other, 0, Buffer.alloc(CHUNK, 1));
   refusal = new PandoError('store-full', 'as the test wanted');
   await m.volumes.settle(disks.other);
   for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setTimeout(resolve, 1));
   expect(relieved).toBe(false);
   refusal = undefined;
-  await relieve(disks.other);
+  await m.relieve(disks.other);
   expect(relieved).toBe(true);
-});
-
-interface Meanwhile {
-  readonly what: string;
-  readonly run: (disks: Disks) => Promise<unknown>;
-  /** Throws when what was done is not there; nothing else may have changed. */
-  readonly expectDone: (disks: Disks, result: unknown) => Promise<void>;
-}
-
-const PART = [7 * CHUNK - 10, 20, 6] as const;
-const sizeOf = async (disk: DiskNumber): Promise<number> => {
-  const handle = await m.volumes.open(disk);
-  await handle.close();
-  return handle.size;
-};
-
-const meanwhile: readonly Meanwhile[] = [
-  {
-    what: 'writes part of a chunk',
-    run: ({ disk }) => m.write(disk, PART[0], Buffer.alloc(PART[1], PART[2])),
-    expectDone: async (disks) => check(disks, PART),
-  },
-  {
-    what: 'grows the disk',
-    run: ({ disk }) => m.volumes.resize(disk, 12 * CHUNK, none),
-    expectDone: async ({ disk }) => {
-      expect(await sizeOf(disk)).toBe(12 * CHUNK);
-      expect(await m.read(disk, 8 * CHUNK, 4 * CHUNK)).toEqual(Buffer.alloc(4 * CHUNK));
-    },
-  },
-  {
-    what: 'forks it',
-    run: ({ disk }) => m.fork(disk, false),
-    expectDone: async (_, copy) => expect(await m.read(copy as DiskNumber, 0, 8 * CHUNK)).toEqual(ofDisk),
-  },
-  {
-    what: 'removes a backup of it',
-    run: ({ backup }) => m.volumes.remove([backup], none),
-    expectDone: async ({ backup }) =>
-      expect(m.volumes.open(backup)).rejects.toMatchObject({ code: 'disk-missing' }),
-  },
-  {
-    what: 'restores a backup onto a clone of it',
-    run: ({ copy, backup }) => m.volumes.replace([{ target: copy, source: backup }], none),
-    expectDone: async ({ copy }) => expect(await m.read(copy, 0, 8 * CHUNK)).toEqual(ofBackup),
-  },
-  {
-    what: 'shrinks another disk',
-    run: ({ other }) => m.volumes.resize(other, 20 * CHUNK, none),
-    expectDone: async ({ other }) => expect(await sizeOf(other)).toBe(20 * CHUNK),
-  },
-  {
-    what: 'heals what is damaged',
-    run: async ({ copy, disk }) => {
-      m.store.damaged.clear();
-      await m.read(copy, 2 * CHUNK, 10);
-      await m.volumes.settle(disk);
-    },
-    expectDone: async (disks) => check(disks),
-  },
-];
-
-it.each(meanwhile)('loses nothing, nor waits for ever, when somebody $what meanwhile', async (one) => {
-  const random = seededRandom(runSeed());
-  for (let attempt = 0; attempt < 8; attempt++) {
-    const disks = await fresh();
-    const crashes = attempt > 1;
-    let turns = between(random, 0, 20);
-    let left = between(random, 1, 30);
-    let running: Promise<unknown> | undefined;
-    /** What it resolved with, if it did so before the power failed. */
-    const done: unknown[] = [];
-    onRelief = () => {
-      const start = async (): Promise<void> => {
-        for (; turns > 0; turns--) await Promise.resolve();
-        const result = await one.run(disks);
-        if (!m.isOff) done.push(result);
-      };
-      running = start();
-      running.catch(() => undefined);
-      m.fs.faults.before = () => {
-        if (!crashes || m.isOff || left-- > 0) return;
-        m.crash();
-      };
-    };
-    await relieve(disks.other, () => m.isOff).catch((error: unknown) => {
-      // It shares the other disk with whoever shrinks it.
-      if (!m.isOff && !isPandoError(error, 'disk-in-use')) throw error;
-    });
-    if (!m.isOff) await running;
-    if (!m.isOff) m.crash();
-    await m.open(options);
-    m.store.damaged.clear();
-    for (let again = 0; again < 2; again++) {
-      for (const result of done) await one.expectDone(disks, result);
-      expect(await m.read(disks.disk, 0, 6 * CHUNK)).toEqual(ofDisk.subarray(0, 6 * CHUNK));
-      const end = await m.read(disks.disk, 6 * CHUNK, 2 * CHUNK);
-      const ends = [ofDisk, patched(ofDisk, PART)].map((bytes) => bytes.subarray(6 * CHUNK));
-      expect(ends.some((bytes) => bytes.equals(end))).toBe(true);
-      const copy = await m.read(disks.copy, 0, 8 * CHUNK);
-      expect([ofCopy, ofBackup].some((bytes) => bytes.equals(copy))).toBe(true);
-      await m.volumes.settleAll();
-    }
-  }
 });
 
 it('lets nobody wait for room in a log that has failed', async () => {
