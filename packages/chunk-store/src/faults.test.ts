@@ -174,6 +174,19 @@ describe('a flipped bit', () => {
 });
 
 describe('a full disk', () => {
+  it('is no reason for a store not to close, and what was flushed is there when it opens again', async () => {
+    const world = new World({ segmentBytesMax: 4096 * KiB });
+    const store = await world.open();
+    const ids = await put(store, range(0, 50));
+    world.fs.faults.freeBytes = 0;
+    await store.close();
+    world.fs.faults.freeBytes = Infinity;
+    const again = await world.open();
+    await expectChunks(again, ids, range(0, 50));
+    expect(await again.verify()).toMatchObject({ damaged: [], chunks: 50 });
+    await again.close();
+  });
+
   it('fails the sessions in flight, lets reads go on, and writing works again when there is room', async () => {
     for (const free of [0, 10, 48, 500, 5000, 40_000]) {
       const world = new World();

@@ -9,7 +9,7 @@
  * segment is given up as far as it was not in the index (`stuck`), and sealing it is tried again later.
  * A sync that fails is final: what the disk then holds of the segment is unknown for good.
  */
-import { fromIoError, ID_BYTES, PandoError } from '@pando/common';
+import { fromIoError, ID_BYTES, isPandoError, PandoError } from '@pando/common';
 import { NODE_BYTES } from '@pando/tree';
 import type { DamagedRuns } from './damaged-runs.ts';
 import type { FreshChunks } from './fresh-chunks.ts';
@@ -107,10 +107,15 @@ export class SegmentLog {
     this.throwIfFailed();
   }
 
-  /** Seals what can be sealed and closes every file. Rejects with what kept it from sealing. */
+  /**
+   * Seals what can be sealed and closes every file. Rejects with what kept it from sealing, unless that is a full disk: what was promised is
+   * durable, and opening the store seals it.
+   */
   async close(): Promise<void> {
     try {
       if (this.#failed === undefined) await this.seal();
+    } catch (error) {
+      if (!isPandoError(error, 'store-full')) throw error;
     } finally {
       await Promise.allSettled(this.#sealing.values());
       for (const segment of this.#options.table.all()) await segment.contents?.writer?.close();
