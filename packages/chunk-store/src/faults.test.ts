@@ -67,14 +67,15 @@ describe('a torn tail', () => {
   it('never lies behind a blank header: that is on the disk before the first run is written', async () => {
     const world = new World();
     const store = await world.open();
-    await store.openSession().writeChunks(chunksOf(range(1, 10)), 10);
-    await world.crash(() => 0.99); // a luck that loses all that was not synced
+    let writes = 0;
+    let before: CrashFileSystem | undefined;
+    world.fs.faults.before = (operation) => {
+      if (operation === 'write' && ++writes === 2) before = world.fs.copy();
+    };
+    await put(store, range(1, 10));
+    world.fs = before!.crash(() => 0.99); // a luck that loses all that was not synced
     const [file] = await world.files();
-    const header = decodeFileHeader(world.fs.bytesOf(file!));
-    expect(header?.segment).toBe(1);
-    const last = await world.open();
-    expect((await last.verify()).damaged).toEqual([]);
-    await last.close();
+    expect(decodeFileHeader(world.fs.bytesOf(file!))?.segment).toBe(1);
   });
 
   it('of garbage, or of zeros, is cut, and what was whole can be written again', async () => {
