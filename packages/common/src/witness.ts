@@ -7,6 +7,7 @@
  *     witness = "PANDOWIT" value:u64 zero:u32 CRC-32 of the 20 bytes before:u32
  */
 import { crc32 } from 'node:zlib';
+import { fromIoError } from './errors.ts';
 import type { File, FileSystem } from './file-system.ts';
 
 const MAGIC = Buffer.from('PANDOWIT', 'latin1');
@@ -65,14 +66,23 @@ export class Witness {
     }).catch(() => undefined); // what stands in the file is an older value, or nothing that is whole
   }
 
-  /** Says `value`, durably: to be awaited before what it said until now is made untrue. 0: nothing is there any more. */
+  /**
+   * Says `value`, durably: to be awaited before what it said until now is made untrue. 0: nothing is there any more. Where
+   * the disk is full it says 0 as well, which is always true and needs no room.
+   */
   set(value: number): Promise<void> {
     return this.#inTurn(async () => {
       this.#value = value;
       if (this.#durable === value && this.#written === value) return;
-      await this.#write(value);
-      await this.#file!.sync();
-      this.#durable = value;
+      try {
+        await this.#write(value);
+      } catch (error) {
+        if (fromIoError(error, 'write a witness', 'store-failed').code !== 'store-full') throw error;
+        await this.#file?.truncate(0);
+        this.#value = this.#written = 0;
+      }
+      await this.#file?.sync();
+      this.#durable = this.#written;
     });
   }
 

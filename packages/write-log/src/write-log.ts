@@ -112,6 +112,8 @@ class FileWriteLog implements WriteLog {
   /** Positions of the `open` records that are not written yet, ascending: they go out in this order. */
   #unwrittenOpens: LogPosition[] = [];
   #releasing: Promise<void> = Promise.resolve();
+  /** Path of the file that is being removed. */
+  #removing: string | undefined;
   #closed = false;
   readonly #counts = { records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
 
@@ -311,6 +313,13 @@ class FileWriteLog implements WriteLog {
     const current = this.#current;
     if (current !== undefined && current.bytes < this.#fileBytes) return current;
     const path = join(this.#directory, logFileName(group.firstPosition));
+    // A file that got no record, because the disk was full, may be on its way out under this name, or about to be.
+    if (this.#removing === path) await this.#releasing;
+    const last = this.#old.at(-1);
+    if (last !== undefined && last.path === path && isOpen(last)) {
+      this.#old.pop();
+      return (this.#current = last);
+    }
     const file = await this.#fs.open(path, 'create');
     try {
       const header = {
@@ -408,6 +417,7 @@ class FileWriteLog implements WriteLog {
     }
     while (this.#old.length > 0 && this.#old[0]!.lastPosition < position) {
       const file = this.#old.shift()!;
+      this.#removing = file.path;
       try {
         // A sync under way may hold the file; one that starts from now on does not know it any more.
         await this.#syncing?.catch(() => undefined);
@@ -416,6 +426,8 @@ class FileWriteLog implements WriteLog {
       } catch (error) {
         this.#old.unshift(file);
         throw fromIoError(error, 'remove a log file', 'store-failed');
+      } finally {
+        this.#removing = undefined;
       }
       // One at a time and in order: a crash must not leave a gap between files that stayed.
       await this.#fs.syncDirectory(this.#directory).catch((error: unknown) => {
@@ -424,6 +436,10 @@ class FileWriteLog implements WriteLog {
       await file.file?.close();
     }
   }
+}
+
+function isOpen(file: LogFile): file is OpenLogFile {
+  return file.file !== undefined;
 }
 
 function isFull(error: unknown): boolean {
