@@ -26,13 +26,17 @@ export class SimulatedIndex implements ChunkIndex {
   readonly #database: Database<IndexBatch>;
   readonly #scheduler: Scheduler;
   readonly #random: () => number;
-  #failed = false;
+  #failure: PandoError | undefined;
 
   constructor(database: Database<IndexBatch>, scheduler: Scheduler, random: () => number) {
     this.#database = database;
     this.#scheduler = scheduler;
     this.#random = random;
     for (const batch of database.batches()) this.#apply(batch);
+  }
+
+  get failure(): PandoError | undefined {
+    return this.#failure;
   }
 
   get(ids: Uint8Array, offset: number): Uint8Array | undefined {
@@ -104,13 +108,14 @@ export class SimulatedIndex implements ChunkIndex {
       });
     } catch (error) {
       const failure = fromIoError(error, 'writing the index', 'store-failed');
-      if (failure.code !== 'store-full') this.#failed = true;
+      if (failure.code !== 'store-full') this.#failure ??= failure;
       throw failure;
     }
   }
 
   #refuse(fault: { readonly code: string } | undefined): void {
-    if (this.#failed) throw new PandoError('store-failed', 'the index stopped writing after a failure');
+    if (this.#failure !== undefined)
+      throw new PandoError('store-failed', 'the index stopped writing after a failure');
     if (fault !== undefined) throw Object.assign(new Error(fault.code), { code: fault.code });
   }
 
@@ -136,7 +141,7 @@ export class SimulatedCatalog implements Catalog {
   readonly #scheduler: Scheduler;
   #waiting: Waiting[] = [];
   #running = false;
-  #failed = false;
+  #failure: PandoError | undefined;
 
   constructor(database: Database<CatalogBatch>, scheduler: Scheduler) {
     this.#database = database;
@@ -146,6 +151,10 @@ export class SimulatedCatalog implements Catalog {
     for (const operation of database.batches().flat())
       newest.set(`${operation.table}\0${operation.key}`, operation);
     void this.#memory.commit([...newest.values()]);
+  }
+
+  get failure(): PandoError | undefined {
+    return this.#failure;
   }
 
   get(table: string, key: string): Promise<unknown> {
@@ -203,7 +212,8 @@ export class SimulatedCatalog implements Catalog {
     const path = 'catalog';
     const parts = [Buffer.from(JSON.stringify(batch))];
     const refuse = (fault: { readonly code: string } | undefined): void => {
-      if (this.#failed) throw new PandoError('store-failed', 'a write to the catalog failed earlier');
+      if (this.#failure !== undefined)
+        throw new PandoError('store-failed', 'a write to the catalog failed earlier');
       if (fault !== undefined) throw Object.assign(new Error(fault.code), { code: fault.code });
     };
     try {
@@ -218,7 +228,7 @@ export class SimulatedCatalog implements Catalog {
       });
     } catch (error) {
       const failure = fromIoError(error, 'write to the catalog', 'store-failed');
-      if (failure.code !== 'store-full') this.#failed = true;
+      if (failure.code !== 'store-full') this.#failure ??= failure;
       throw failure;
     }
   }

@@ -62,7 +62,7 @@ export class Engine {
   gate: LogGate | undefined;
   /** While it refuses, guests' writes are refused as well. */
   space: SpaceGuard | undefined;
-  /** Set for good after a failed sync. */
+  /** Set for good when a destage failed for good. */
   failure: PandoError | undefined;
   /** Why the log could not be shortened the last time, if so. */
   releaseTrouble: PandoError | undefined;
@@ -83,14 +83,22 @@ export class Engine {
     return this.pool.chunkBytes;
   }
 
+  /**
+   * Why no more writes are taken, once a sync or a write of log, catalog, segments or index has failed: nobody knows what is on
+   * the disk then, and what is written now could not be kept safe.
+   */
+  get stopped(): PandoError | undefined {
+    return this.failure ?? this.log.failure ?? this.catalog.failure ?? this.store.failure;
+  }
+
   /** Whether a write has to wait before it may be taken. */
   get congested(): boolean {
     return this.space?.refusal !== undefined || this.log.pendingBytes > LOG_PENDING_BYTES_MAX || this.#isFull;
   }
 
-  /** A log that has failed gets no shorter: writers are let in, and it tells them. */
+  /** A log that has failed gets no shorter: writers are let in, and told. */
   get #isFull(): boolean {
-    if (this.log.failure !== undefined) return false;
+    if (this.stopped !== undefined) return false;
     return this.holdsWriters || this.pool.exhausted || this.log.bytes > this.logBytesMax;
   }
 

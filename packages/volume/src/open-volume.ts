@@ -230,7 +230,8 @@ export class DiskHandle implements OpenVolume {
   #checkWrite(offset: number, length: number): void {
     if (this.readOnly) throw new PandoError('read-only', `disk ${this.disk} belongs to a backup`);
     this.#check(offset, length);
-    if (this.#engine.failure !== undefined) throw this.#engine.failure;
+    const { stopped } = this.#engine;
+    if (stopped !== undefined) throw stopped;
   }
 }
 
@@ -243,7 +244,7 @@ async function enter(engine: Engine): Promise<void> {
     await engine.room.wait();
     if (engine.log.pendingBytes > LOG_PENDING_BYTES_MAX) await engine.log.written();
   }
-  if (engine.failure !== undefined) throw engine.failure;
+  if (engine.stopped !== undefined) throw engine.stopped;
   engine.room.enter();
 }
 

@@ -104,7 +104,7 @@ class AllVolumes implements Volumes {
       destagedBytes: engine.destagedBytes,
       full: engine.space?.refusal !== undefined || engine.room.refusal?.code === 'store-full',
       logRewrites: engine.logRewrites,
-      failure: engine.failure ?? engine.log.failure,
+      failure: engine.stopped,
       damaged: engine.pending.flatMap((layer) =>
         layer.trouble === undefined ? [] : [...layer.disks].map((disk) => disk.number),
       ),
