@@ -31,7 +31,13 @@ export interface ServeOptions {
   readonly verifyEveryMs?: number;
   /** How fast that one reads. */
   readonly verifyBytesPerSecond?: number;
+  /** Start in spite of damage to these, without what it has taken. */
+  readonly acceptDamage?: readonly DamagedPart[];
 }
+
+/** Parts of a store that can be damaged so that it does not open before somebody says that it may. */
+export const DAMAGED_PARTS = ['log', 'catalog'] as const;
+export type DamagedPart = (typeof DAMAGED_PARTS)[number];
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -110,6 +116,12 @@ export const SERVE_FLAGS: readonly Flag[] = [
     fallback: '100',
     help: 'MiB a second that this verification reads at most',
   },
+  {
+    name: 'accept-damage',
+    value: 'PART',
+    multiple: true,
+    help: `start in spite of damage to ${DAMAGED_PARTS.join(' or ')}, without what is lost with it: docs/durability.md`,
+  },
   { name: 'log-level', value: 'LEVEL', fallback: 'info', help: LOG_LEVELS.join(', ') },
   { name: 'json', help: 'print where it listens as one line of JSON' },
 ];
@@ -137,6 +149,13 @@ export function runOptions(
   if (!(rate >= 1 && rate <= 1_000_000)) {
     throw new PandoError('request-invalid', '--verify-rate is a number of MiB a second from 1 to 1000000');
   }
+  const accepted = values['accept-damage'];
+  const acceptDamage = (Array.isArray(accepted) ? accepted : []).map((value: unknown) => {
+    const part = DAMAGED_PARTS.find((each) => each === value);
+    if (part === undefined)
+      throw new PandoError('request-invalid', `--accept-damage is one of ${DAMAGED_PARTS.join(', ')}`);
+    return part;
+  });
   const nbdTls = TLS_MODES.find((mode) => mode === text('nbd-tls'));
   if (nbdTls === undefined && text('nbd-tls') !== undefined) {
     throw new PandoError('request-invalid', `--nbd-tls is one of ${TLS_MODES.join(', ')}`);
@@ -173,6 +192,7 @@ export function runOptions(
     gcEveryMs: minutes * 60_000,
     verifyEveryMs: hours * 3_600_000,
     verifyBytesPerSecond: rate * 2 ** 20,
+    ...(acceptDamage.length === 0 ? {} : { acceptDamage }),
     logLevel,
     json: values['json'] === true,
   };

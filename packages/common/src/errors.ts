@@ -229,7 +229,8 @@ export const ERROR_CODES = {
   },
   'log-corrupt': {
     kind: 'data',
-    remedy: 'The write log is damaged before its end; keep a copy of the data directory and ask for help.',
+    remedy:
+      'The write log is damaged. Keep a copy of the data directory; a server that is started with `--accept-damage log` goes on without what the message names (docs/durability.md).',
   },
   'catalog-corrupt': {
     kind: 'data',

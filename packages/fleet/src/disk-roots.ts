@@ -2,6 +2,7 @@
 import type { Catalog } from '@pando/catalog';
 import { PandoError } from '@pando/common';
 import type { Root } from '@pando/tree';
+import type { DiskNumber } from '@pando/volume';
 import { diskKey, getRecord, readAs } from './records.ts';
 
 export interface OwnedDisk {
@@ -12,6 +13,7 @@ export interface OwnedDisk {
   readonly name: string;
   /** Name of the disk. */
   readonly disk: string;
+  readonly number: DiskNumber;
   /** What of it has been destaged; what is in an overlay is not in the tree yet. */
   readonly root: Root;
 }
@@ -33,7 +35,8 @@ export async function* listOwnedDisks(catalog: Catalog): AsyncGenerator<OwnedDis
             throw new PandoError('catalog-corrupt', `disk ${disk} (${name}/${diskName}) has no record`);
           }
           const { rootId, rootHeight, rootSize } = record;
-          yield { kind, id, name, disk: diskName, root: { id: rootId, height: rootHeight, size: rootSize } };
+          const root = { id: rootId, height: rootHeight, size: rootSize };
+          yield { kind, id, name, disk: diskName, number: disk, root };
         }
       }
     }
