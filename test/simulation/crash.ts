@@ -17,11 +17,13 @@ export interface Moment {
   readonly oracle: Oracle;
   /** Bits have flipped in what is stored. */
   readonly isDamaged: boolean;
+  /** A sync has failed: what it should have covered is in the page cache, and may never reach the disk. Only a power cut ends this. */
+  readonly isSyncLost: boolean;
 }
 
 /** Shares of crashes whose recovery is crashed at each of its operations, and at one of them; and of those, at one more. */
 const DEEP_ALL = 0.02;
-const DEEP_ONE = 0.25;
+const DEEP_ONE = 0.2;
 const DEEPER_ONE = 0.3;
 const DEPTH_MAX = 2;
 /** Share of recoveries that meet a fault, and are tried again. */
@@ -29,21 +31,29 @@ const FAULTY = 0.1;
 /** Storage operations of a recovery, reads included, roughly: a fault strikes one of them. */
 const RECOVERY_OPERATIONS = 40;
 
+export interface CrashContext {
+  readonly tuning: Tuning;
+  readonly figures: Figures;
+  readonly print?: ((line: string) => void) | undefined;
+}
+
 /** Crashes there, recovers, and looks whether all is as it must be; goes on to crash that. Resolves to a hash of what happened. */
 export async function crashAt(
   seed: number,
   moment: Moment,
-  tuning: Tuning,
-  figures: Figures,
+  context: CrashContext,
   depth = 0,
 ): Promise<string> {
+  const { tuning, figures, print } = context;
   const random = seededRandom(seed);
-  const ending: Ending = random() < 0.25 ? 'kill' : 'powerCut';
+  const ending = endingOf(moment, random);
   const { isDamaged } = moment;
   const oracle = moment.oracle.copy();
   const machine = new Machine(crashed(moment.image, oracle, ending, random), mix(seed, 1));
   const { scheduler } = machine;
   const moments = new Moments(depth, random);
+  scheduler.print = print;
+  print?.(`${nameOf(ending)} before operation ${moment.operation} (${moment.what})`);
   figures.crashes[depth]!++;
   let fault = random() < FAULTY ? between(random, 1, RECOVERY_OPERATIONS) : 0;
   let trace = '';
@@ -55,6 +65,7 @@ export async function crashAt(
         image: machine.image(),
         oracle: oracle.copy(),
         isDamaged,
+        isSyncLost: false,
       }));
     return fault > 0 && --fault === 0 ? faultOf(operation, random) : undefined;
   };
@@ -98,13 +109,18 @@ export async function crashAt(
   }
   for (const next of moments.chosen) {
     try {
-      trace += await crashAt(mix(seed, next.operation + 10), next, tuning, figures, depth + 1);
+      trace += await crashAt(mix(seed, next.operation + 10), next, context, depth + 1);
     } catch (error) {
       const where = `in the recovery from it, at operation ${next.operation} (${next.what})`;
       throw new Wrong(`after a ${nameOf(ending)}, and ${where}: ${messageOf(error)}`, { cause: error });
     }
   }
   return trace;
+}
+
+/** How a life ends at a moment. */
+export function endingOf({ isSyncLost }: Moment, random: () => number): Ending {
+  return random() < 0.25 && !isSyncLost ? 'kill' : 'powerCut';
 }
 
 /** What the next boot finds, and what the oracle then knows. */

@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { describeFigures, noFigures } from './figures.ts';
 import { simulate, SimulationFailure } from './run.ts';
 
-const HELP = `npm run simulate -- [--hours N | --minutes N | --runs N] [--seed S] [--operation K]
+const HELP = `npm run simulate -- [--hours N | --minutes N | --runs N] [--seed S] [--operation K [--verbose]]
 
 Plays the engine over a simulated machine, one run a seed, crashes it at every storage operation, and looks whether
 everything is there that must be: test/simulation/README.md.
@@ -13,6 +13,7 @@ everything is there that must be: test/simulation/README.md.
 --runs               play so many seeds; 1 unless a time is given
 --seed               begin with this one; those that follow are counted up from it. Fresh otherwise.
 --operation          crash only at this operation of the seed, and only replay that
+--verbose            print each storage operation, with --operation
 --help               this text
 
 Ends with status 1 when a seed failed; the command that replays it is printed with each failure.`;
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     runs: { type: 'string' },
     seed: { type: 'string' },
     operation: { type: 'string' },
+    verbose: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 });
@@ -53,7 +55,11 @@ const end = minutes > 0 ? begin + minutes * 60_000 : Infinity;
 let told = begin;
 for (let seed = first; figures.runs < runsMax && performance.now() < end; seed++) {
   try {
-    const trace = await simulate(seed, { figures, ...(operation === undefined ? {} : { operation }) });
+    const trace = await simulate(seed, {
+      figures,
+      ...(operation === undefined ? {} : { operation }),
+      ...(values.verbose ? { print: (line: string) => console.log(line) } : {}),
+    });
     if (runsMax <= 20) console.log(`seed ${seed}: all well, trace ${trace}`);
   } catch (error) {
     if (!(error instanceof SimulationFailure)) throw error;

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { between, seededRandom } from '@pando/common/testing';
 import { check } from './check.ts';
-import { crashAt, crashed, messageOf, type Moment } from './crash.ts';
+import { crashAt, crashed, endingOf, messageOf, type Moment } from './crash.ts';
 import { noFigures, type Figures } from './figures.ts';
 import { Machine, emptyImage, prepare, type Tuning } from './machine.ts';
 import { mix } from './mix.ts';
@@ -19,12 +19,14 @@ export interface RunOptions {
   /** Only the crash at this operation. */
   readonly operation?: number;
   readonly figures?: Figures;
+  /** Gets each operation of the run and of the recoveries, and what clients begin and end. */
+  readonly print?: (line: string) => void;
 }
 
 export class SimulationFailure extends Error {}
 
 const LIVES = 2;
-const STEPS = 11;
+const STEPS = 9;
 /** What may be slow. */
 const SLOW = ['segments/', 'log/', 'index', 'catalog'];
 
@@ -44,17 +46,28 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
     const { oracle } = start;
     const machine = new Machine(start.image, mix(seed, life));
     const { scheduler } = machine;
+    scheduler.print = options.print;
+    options.print?.(`life ${life}`);
     const weather = new Weather(weatherOf(random()), machine.disk, random);
     let { isDamaged } = start;
     let isOpen = false;
+    let isSyncLost = false;
     const keep = (what: string): void => {
       operation++;
       if (options.operation === undefined || options.operation === operation || life < LIVES - 1)
-        moments.push({ operation, what, image: machine.image(), oracle: oracle.copy(), isDamaged });
+        moments.push({
+          operation,
+          what,
+          image: machine.image(),
+          oracle: oracle.copy(),
+          isDamaged,
+          isSyncLost,
+        });
     };
     scheduler.observer = (next, count) => {
       if (next.isRead !== true) keep(`${next.kind} ${next.path}`);
       const fault = isOpen ? weather.strike(next, count) : undefined;
+      isSyncLost ||= weather.kind === 'lostSync' && weather.struck > 0;
       isDamaged ||= weather.kind === 'bitFlips' && weather.struck > 0;
       return fault;
     };
@@ -84,7 +97,9 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
     for (const moment of moments) {
       if (options.operation !== undefined && options.operation !== moment.operation) continue;
       try {
-        trace.update(await crashAt(mix(seed, moment.operation), moment, tuning, figures));
+        trace.update(
+          await crashAt(mix(seed, moment.operation), moment, { tuning, figures, print: options.print }),
+        );
       } catch (error) {
         throw failed(seed, moment.operation, `operation ${moment.operation} (${moment.what})`, error);
       }
@@ -92,7 +107,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
     if (life === LIVES - 1) break;
     const next = moments[Math.floor(random() * moments.length)]!;
     const after = next.oracle.copy();
-    const image = crashed(next.image, after, random() < 0.3 ? 'kill' : 'powerCut', random);
+    const image = crashed(next.image, after, endingOf(next, random), random);
     start = { image, oracle: after, isDamaged: next.isDamaged };
   }
   return trace.digest('hex').slice(0, 16);

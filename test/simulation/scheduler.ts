@@ -52,6 +52,8 @@ export class Scheduler {
   #isOver = false;
   /** Called before each operation that changes something. */
   observer: Observer | undefined;
+  /** Told of each operation when it takes effect, for people who look into a run. */
+  print: ((line: string) => void) | undefined;
   /** Operations on paths that begin so are put off for as long as others wait, as a rule. */
   slow: string | undefined;
 
@@ -186,6 +188,11 @@ export class Scheduler {
     this.#trace.update(`${kind} ${path} ${at} ${this.#now}\n`);
     for (const part of parts) this.#trace.update(part);
     if (!isRead) this.#operations++;
+    this.print?.(`${isRead ? '' : this.#operations} ${kind} ${path} ${at} ${byteCount(parts)}`);
     return this.observer?.(operation, this.#operations);
   }
+}
+
+function byteCount(parts: readonly Uint8Array[]): string {
+  return parts.length === 0 ? '' : `${parts.reduce((sum, part) => sum + part.byteLength, 0)} bytes`;
 }

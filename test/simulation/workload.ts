@@ -264,6 +264,7 @@ export class Workload {
     if (sectors.some((sector) => busy.has(sector))) return;
     for (const sector of sectors) busy.add(sector);
     const isZero = this.#random() < 0.25;
+    this.#scheduler.print?.(`write ${device.exportName} ${offset} ${data.byteLength}`);
     const written = model.write(offset, isZero ? Buffer.alloc(data.byteLength) : data);
     try {
       await (isZero ? device.zero(offset, data.byteLength) : device.write(offset, data));
@@ -290,6 +291,7 @@ export class Workload {
 
   async #change(operation: Pending, act: () => Promise<unknown>): Promise<void> {
     const id = this.#oracle.begin(operation);
+    this.#scheduler.print?.(`begin ${describe(operation)}`);
     try {
       await act();
     } catch (error) {
@@ -298,6 +300,7 @@ export class Workload {
       throw error;
     }
     this.#oracle.happened(id);
+    this.#scheduler.print?.(`end ${describe(operation)}`);
   }
 
   /** Runs unless somebody else's use of it is in the way. */
@@ -350,4 +353,8 @@ export class Workload {
     }
     return Buffer.from(fillRandom(this.#random, new Uint8Array(length)));
   }
+}
+
+function describe(operation: Pending): string {
+  return JSON.stringify(operation, (_, value: unknown) => (value instanceof Map ? [...value.keys()] : value));
 }
