@@ -55,6 +55,7 @@ export async function removeIndex(directory: DataDirectory): Promise<void> {
 
 async function openChunksOnce(directory: DataDirectory, space?: SpaceGuard): Promise<ChunkStore> {
   const index = await LevelChunkIndex.open(directory.index);
+  const storage = new DirectorySegmentStorage(nodeFileSystem, directory.segments);
   try {
     return await openChunkStore({
       storage,
@@ -63,9 +64,9 @@ async function openChunksOnce(directory: DataDirectory, space?: SpaceGuard): Pro
       chunkBytes: directory.store.chunkBytes,
       ...(space === undefined ? {} : { space }),
     });
-  const storage = new DirectorySegmentStorage(nodeFileSystem, directory.segments);
   } catch (error) {
     await index.close();
+    await storage.close();
     throw error;
   }
 }
@@ -74,7 +75,6 @@ async function openChunksOnce(directory: DataDirectory, space?: SpaceGuard): Pro
 export async function openStore(
   directory: DataDirectory,
   clock: Clock,
-    await storage.close();
   space: SpaceGuard,
   onRebuild?: (error: PandoError) => void,
 ): Promise<OpenStore> {
