@@ -21,9 +21,9 @@ import {
   readNumbers,
 } from './disk.ts';
 import type { Engine } from './engine.ts';
-import { LogLossError, lossNow, lossOf } from './log-loss.ts';
 import { EdgeBases, loseInLayer, readEdgesForReplay, writeToLayer, zeroInLayer } from './layer-write.ts';
 import { Layer } from './layer.ts';
+import { LogLossError, lossNow, lossOf } from './log-loss.ts';
 import { Overlay } from './overlay.ts';
 import type { DiskNumber, DiskRecord, LogLoss } from './types.ts';
 
@@ -138,6 +138,7 @@ export class Recovery {
       disk.freeze();
       engine.evict(disk);
     }
+    return loss;
   }
 
   async #open(record: LogRecord & { type: 'open' }): Promise<void> {
