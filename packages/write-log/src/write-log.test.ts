@@ -243,6 +243,30 @@ describe('the write log', () => {
     expect(() => log.appendWrite(1, 0, new Uint8Array(1))).toThrow(/takes no more/);
   });
 
+  it('opens after a power cut that left a released file there, whose end had never been synced', async () => {
+    const fs = new CrashFileSystem();
+    const { log } = await reopen(fs, 500);
+    const write = async (): Promise<number> => {
+      const position = log.appendWrite(1, 0, new Uint8Array(600));
+      await log.written();
+      return position;
+    };
+    const released = await write();
+    fs.schedule = async (operation, run) => {
+      await Promise.resolve();
+      // The directory takes its time.
+      if (operation.kind === 'remove') await new Promise(() => undefined);
+      return run();
+    };
+    await write(); // in a second file
+    void log.release(released + 1);
+    for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+    const kept = await write(); // in a third
+    await log.sync();
+    const { records } = await reopen(fs.crash(() => 0.99)); // a luck that loses all that was not synced
+    expect(records.at(-1)).toMatchObject({ position: kept });
+  });
+
   it('keeps every synced record, in order, over crashes at any moment (model)', async () => {
     const seed = runSeed();
     const random = seededRandom(seed);

@@ -380,6 +380,20 @@ class FileWriteLog implements WriteLog {
     this.#counts.syncs++;
   }
 
+  /**
+   * Makes a file durable that is about to be removed: syncs that come after do not know it any more, and say that all before
+   * them is synced; after a power cut it may be there all the same, and must not look damaged then.
+   */
+  async #settle(file: LogFile): Promise<void> {
+    if (file.synced) return;
+    try {
+      await file.file?.sync();
+    } catch (error) {
+      throw this.#fail(error, 'sync the log');
+    }
+    file.synced = true;
+  }
+
   /** Before the oldest file is removed, which is out of `#old` already: nobody is to miss it after a power cut. */
   async #setWitnesses(): Promise<void> {
     const next = this.#old[0] ?? this.#current;
@@ -416,6 +430,7 @@ class FileWriteLog implements WriteLog {
       this.#old.push(current);
     }
     while (this.#old.length > 0 && this.#old[0]!.lastPosition < position) {
+      await this.#settle(this.#old[0]!);
       const file = this.#old.shift()!;
       this.#removing = file.path;
       try {
