@@ -1,4 +1,4 @@
-/** Stores of format version 1 open for ever; and what no store is, is told so. */
+/** Stores of every format version open for ever; and what no store is, is told so. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
@@ -9,10 +9,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { pando } from '../cli/pando.ts';
 import { connect, mustVerify } from '../support/disks.ts';
 import { TestServer } from '../support/server.ts';
-import { contentsOf, GOLDEN_CONTENTS, GOLDEN_STORE, goldenImage } from './story.ts';
+import { contentsOf, GOLDEN_FORMATS, goldenContents, goldenImage, goldenStore } from './story.ts';
 import type { GoldenContents } from './story.ts';
 
 const MAIN = fileURLToPath(new URL('../../apps/server/src/main.ts', import.meta.url));
+const NEWEST = GOLDEN_FORMATS[GOLDEN_FORMATS.length - 1]!;
 /** How a zstd frame begins. */
 const ZSTD_MAGIC = Buffer.from('28b52ffd', 'hex');
 
@@ -23,8 +24,6 @@ let contents: GoldenContents;
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'pando-golden-'));
   data = join(folder, 'data');
-  contents = JSON.parse(await readFile(GOLDEN_CONTENTS, 'utf8')) as GoldenContents;
-  await cp(GOLDEN_STORE, data, { recursive: true });
 });
 
 afterEach(async () => {
@@ -40,7 +39,14 @@ async function serving(action: (server: TestServer) => Promise<void>): Promise<v
   }
 }
 
-describe('the golden store of format 1', () => {
+async function copyOf(format: number): Promise<void> {
+  contents = JSON.parse(await readFile(goldenContents(format), 'utf8')) as GoldenContents;
+  await cp(goldenStore(format), data, { recursive: true });
+}
+
+describe.each(GOLDEN_FORMATS)('the golden store of format %i', (format) => {
+  beforeEach(() => copyOf(format));
+
   it('has VMs, backups, disks and bytes as they were written, before and after a restart', async () => {
     expect(contents.vms.length + contents.backups.length).toBeGreaterThan(4);
     await serving(async (server) => {
@@ -103,6 +109,8 @@ describe('the golden store of format 1', () => {
 });
 
 describe('a data directory that cannot be served', () => {
+  beforeEach(() => copyOf(NEWEST));
+
   /** The server's exit status and what it says on standard error. */
   async function refused(path: string): Promise<{ status: number | null; message: string }> {
     const child = spawn(
@@ -121,11 +129,11 @@ describe('a data directory that cannot be served', () => {
   it('of a newer format is refused with store-newer, and nothing in it is touched', async () => {
     const path = join(data, 'store.json');
     const store = JSON.parse(await readFile(path, 'utf8')) as { format: number };
-    await writeFile(path, JSON.stringify({ ...store, format: store.format + 1 }));
+    await writeFile(path, JSON.stringify({ ...store, format: NEWEST + 1, crc: undefined }));
     const before = await readdir(data, { recursive: true });
     const { status, message } = await refused(data);
     expect(status).toBe(1);
-    expect(message).toMatch(/format 2.*\(store-newer\)/);
+    expect(message).toMatch(/format 3.*\(store-newer\)/);
     expect(await readdir(data, { recursive: true })).toEqual(before);
   });
 

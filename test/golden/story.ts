@@ -1,11 +1,19 @@
-/** What the golden store holds, and what is written down about it. */
+/** What the golden stores hold, and what is written down about them. */
 import { SeededRandom } from '@pando/block-device/testing';
 import { readExport, sha256 } from '../support/disks.ts';
 import type { TestServer } from '../support/server.ts';
 import { fileURLToPath } from 'node:url';
 
-export const GOLDEN_STORE = fileURLToPath(new URL('./store', import.meta.url));
-export const GOLDEN_CONTENTS = fileURLToPath(new URL('./contents.json', import.meta.url));
+/** Formats of which there is a golden store; the last one is that of today. */
+export const GOLDEN_FORMATS = [1, 2] as const;
+
+export function goldenStore(format: number): string {
+  return fileURLToPath(new URL(`./store-${format}`, import.meta.url));
+}
+
+export function goldenContents(format: number): string {
+  return fileURLToPath(new URL(`./contents-${format}.json`, import.meta.url));
+}
 
 interface Disk {
   readonly name: string;

@@ -1,16 +1,19 @@
 /**
- * `npm run golden`: writes the golden store of the present format anew. Right only when the format changes on purpose; the old
- * one then stays, under another name, with its test.
+ * `npm run golden`: writes the golden store of the present format anew. Right only when the format changes on purpose: it then gets a number of
+ * its own in story.ts, and the stores of older ones stay.
  *
  * The store is as a killed server leaves it: with writes that are not destaged, under a backup and above it.
  */
 import assert from 'node:assert/strict';
-import { cp, rm, writeFile } from 'node:fs/promises';
+import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SeededRandom } from '@pando/block-device/testing';
 import { connect, importVm, MiB } from '../support/disks.ts';
 import { TestServer } from '../support/server.ts';
-import { contentsOf, GOLDEN_CONTENTS, GOLDEN_STORE, goldenImage } from './story.ts';
+import { contentsOf, GOLDEN_FORMATS, goldenContents, goldenImage, goldenStore } from './story.ts';
+
+const FORMAT = GOLDEN_FORMATS[GOLDEN_FORMATS.length - 1]!;
+const GOLDEN_STORE = goldenStore(FORMAT);
 
 await rm(GOLDEN_STORE, { recursive: true, force: true });
 const server = await TestServer.start({ dataDirectory: GOLDEN_STORE, args: ['--gc-every', '0'] });
@@ -46,6 +49,10 @@ try {
   await changed.write(0, random.bytes(4096));
   await changed.flush();
   const contents = await contentsOf(server);
+  const { format } = JSON.parse(await readFile(join(GOLDEN_STORE, 'store.json'), 'utf8')) as {
+    format: number;
+  };
+  assert.equal(format, FORMAT);
   await server.kill();
 
   for (const part of ['catalog', 'index']) {
@@ -62,7 +69,7 @@ try {
   } finally {
     await copy.close();
   }
-  await writeFile(GOLDEN_CONTENTS, `${JSON.stringify(contents, undefined, 2)}\n`);
+  await writeFile(goldenContents(FORMAT), `${JSON.stringify(contents, undefined, 2)}\n`);
 } finally {
   await server.close();
 }

@@ -7,6 +7,12 @@ export {
   type RunOptions,
   type ServeOptions,
 } from './options.ts';
+export {
+  rebuildCatalog,
+  type CatalogRebuilt,
+  type CatalogRebuildOptions,
+  type CatalogRebuildReport,
+} from './rebuild-catalog.ts';
 export { rebuildIndex, repairOffline, verifyOffline } from './rebuild-index.ts';
 export { type RepairWork } from './repair.ts';
 export { run } from './run.ts';

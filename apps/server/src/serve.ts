@@ -95,11 +95,16 @@ export async function serve(
     const space = new FileSystemSpaceGuard(directory.path, clock);
     await space.start();
     closers.push(() => space.close());
-    const open = await openStore(directory, clock, space, (error) => {
-      logger.warn({ err: error }, 'the index is made anew from the segments');
+    const open = await openStore(directory, clock, space, {
+      onIndexRebuild: (error) => logger.warn({ err: error }, 'the index is made anew from the segments'),
+      onMirrorTrouble: (error) => {
+        if (error === undefined) logger.info('the catalog is mirrored again');
+        else logger.warn({ err: error }, 'the catalog could not be mirrored; it is tried again');
+      },
     });
     space.setPromised(() => open.volumes.stats.overlayBytes);
     closers.push(() => open.store.close());
+    closers.push(() => open.mirror.close());
     closers.push(() => open.volumes.close());
 
     const housekeeping = new Housekeeping();

@@ -1,5 +1,5 @@
 /**
- * store.json: what store a data directory holds. Written once, when the store is made.
+ * store.json: what store a data directory holds. Written when the store is made, and when its format is raised.
  *
  * All that matters in it stands in the header of every segment too, so a damaged one is made again from those. Its last
  * field is the CRC-32 of the line without it, so that damage is told from a store.json of somebody else.
@@ -17,7 +17,8 @@ import {
   type Clock,
 } from '@pando/common';
 
-export const FORMAT = 1;
+/** 2: the catalog is mirrored into the segments, and whoever changes it has to see to that. */
+export const FORMAT = 2;
 export const STORE_FILE = 'store.json';
 export const TEMPORARY_FILE = 'store.json.new';
 
@@ -57,7 +58,7 @@ export async function readStoreFile(path: string): Promise<StoreFile | undefined
   }
   const { format, storeId, chunkBytes, createdAt } = rest;
   if (
-    format !== FORMAT ||
+    !(format! >= 1) ||
     typeof storeId !== 'string' ||
     !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(storeId) ||
     typeof chunkBytes !== 'number' ||
@@ -65,7 +66,7 @@ export async function readStoreFile(path: string): Promise<StoreFile | undefined
     typeof createdAt !== 'string'
   )
     return undefined;
-  return { program: 'pando', format, storeId, chunkBytes, createdAt };
+  return { program: 'pando', format: format!, storeId, chunkBytes, createdAt };
 }
 
 /** Writes the store.json of `directory` so that it is there wholly or not at all. @throws `store-full`, `store-failed` */

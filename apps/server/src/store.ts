@@ -1,6 +1,7 @@
 /** Opens the engine of a data directory, from the bottom up: segments and index, chunk store, volumes, fleet. */
 import { rm } from 'node:fs/promises';
 import type { Catalog } from '@pando/catalog';
+import { openCatalogMirror, type CatalogMirror } from '@pando/catalog-mirror';
 import {
   DirectorySegmentStorage,
   LevelChunkIndex,
@@ -20,20 +21,27 @@ import { collect, type GcReport } from '@pando/gc';
 import type { Root } from '@pando/tree';
 import { checkRecord, DISK_TABLE, openVolumes, rootOf, type Volumes } from '@pando/volume';
 import type { DataDirectory } from './data-directory.ts';
+import { FORMAT, writeStoreFile } from './store-file.ts';
 
 export interface OpenStore {
+  /** What is committed to it is mirrored. */
   readonly catalog: Catalog;
   readonly store: ChunkStore;
+  /** Closed after the volumes, before the store. */
+  readonly mirror: CatalogMirror;
   readonly volumes: Volumes;
   readonly fleet: OpenFleet;
 }
+
+/** What of a data directory the chunk store needs. */
+export type ChunkParts = Pick<DataDirectory, 'index' | 'segments' | 'storeId' | 'store'>;
 
 /**
  * Opens the chunk store alone; closing it closes segments and index. An index that is damaged is made anew from the segments:
  * `onRebuild` is told why, before that.
  */
 export async function openChunks(
-  directory: DataDirectory,
+  directory: ChunkParts,
   space?: SpaceGuard,
   onRebuild?: (error: PandoError) => void,
 ): Promise<ChunkStore> {
@@ -48,12 +56,12 @@ export async function openChunks(
 }
 
 /** Leaves an empty index, which opening the chunk store fills again from the segments. */
-export async function removeIndex(directory: DataDirectory): Promise<void> {
+export async function removeIndex(directory: Pick<ChunkParts, 'index'>): Promise<void> {
   await rm(directory.index, { recursive: true, force: true });
   await nodeFileSystem.makeDirectory(directory.index);
 }
 
-async function openChunksOnce(directory: DataDirectory, space?: SpaceGuard): Promise<ChunkStore> {
+async function openChunksOnce(directory: ChunkParts, space?: SpaceGuard): Promise<ChunkStore> {
   const index = await LevelChunkIndex.open(directory.index);
   const storage = new DirectorySegmentStorage(nodeFileSystem, directory.segments);
   try {
@@ -71,36 +79,48 @@ async function openChunksOnce(directory: DataDirectory, space?: SpaceGuard): Pro
   }
 }
 
+export interface StoreEvents {
+  /** The index is damaged, and about to be made anew from the segments. */
+  readonly onIndexRebuild?: (error: PandoError) => void;
+  /** The catalog could not be mirrored; or could again. */
+  readonly onMirrorTrouble?: (error: PandoError | undefined) => void;
+}
+
 /** Opens everything; what was opened before something failed is closed again, the directory's catalog excepted. */
 export async function openStore(
   directory: DataDirectory,
   clock: Clock,
   space: SpaceGuard,
-  onRebuild?: (error: PandoError) => void,
+  { onIndexRebuild, onMirrorTrouble }: StoreEvents = {},
 ): Promise<OpenStore> {
-  const { catalog } = directory;
-  const store = await openChunks(directory, space, onRebuild);
+  const { storeId } = directory;
+  const closers: (() => Promise<void>)[] = [];
   try {
-    const volumes = await openVolumes({
-      store,
-      catalog,
-      fs: nodeFileSystem,
-      logDirectory: directory.log,
-      storeId: directory.storeId,
-      clock,
-      space,
+    const store = await openChunks(directory, space, onIndexRebuild);
+    closers.push(() => store.close());
+    await raiseFormat(directory);
+    const mirror = await openCatalogMirror({
+      ...{ catalog: directory.catalog, store, storeId, clock },
+      ...(onMirrorTrouble === undefined ? {} : { onTrouble: onMirrorTrouble }),
     });
-    try {
-      const fleet = await openFleet({ catalog, store, volumes, clock, random: systemRandom });
-      return { catalog, store, volumes, fleet };
-    } catch (error) {
-      await volumes.close();
-      throw error;
-    }
+    closers.push(() => mirror.close());
+    const { catalog } = mirror;
+    const volumes = await openVolumes({
+      ...{ store, catalog, fs: nodeFileSystem, logDirectory: directory.log, storeId, clock, space },
+      logGate: mirror,
+    });
+    closers.push(() => volumes.close());
+    const fleet = await openFleet({ catalog, store, volumes, clock, random: systemRandom });
+    return { catalog, store, mirror, volumes, fleet };
   } catch (error) {
-    await store.close();
+    for (const close of closers.reverse()) await close().catch(() => undefined);
     throw error;
   }
+}
+
+/** A program that knows nothing of mirrors would leave this one behind: from now on it refuses the store. */
+async function raiseFormat({ path, store }: DataDirectory): Promise<void> {
+  if (store.format < FORMAT) await writeStoreFile(path, { ...store, format: FORMAT });
 }
 
 export interface GcWork {
@@ -109,11 +129,12 @@ export interface GcWork {
 }
 
 /**
- * Frees what no disk record's root reaches. What destages and imports under way hold, their sessions pin.
+ * Frees what no disk record's root reaches. What destages and imports under way hold, their sessions pin; so does the mirror. Nothing is
+ * removed before a mirror is durable that needs none of it; on a full disk, where that may need what is to be freed, it has to wait.
  * @throws `catalog-corrupt` when the catalog is damaged: what it has lost is not to be taken for garbage
  */
 export async function collectGarbage(
-  { catalog, store }: OpenStore,
+  { catalog, store, mirror }: OpenStore,
   work: GcWork,
   { thorough = false }: { readonly thorough?: boolean } = {},
 ): Promise<GcReport> {
@@ -125,8 +146,18 @@ export async function collectGarbage(
       `nothing is collected: the catalog is damaged: ${file} at byte ${offset}: ${problem}`,
     );
   }
-  const options = thorough ? { ...work, compactBelow: 1 } : work;
-  return collect(store, () => rootsNow(catalog, store.chunkBytes), options);
+  const beforeSweep = (): Promise<void> =>
+    mirror.cover().catch((error: unknown) => {
+      if (!isPandoError(error, 'store-full')) throw error;
+    });
+  const options = { ...work, beforeSweep, ...(thorough ? { compactBelow: 1 } : {}) };
+  try {
+    return await collect(store, () => rootsNow(catalog, store.chunkBytes), options);
+  } catch (error) {
+    // It may be what is mirrored that cannot be read.
+    if (isPandoError(error) && error.kind === 'data') mirror.renew();
+    throw error;
+  }
 }
 
 /** Roots of all disks at the instant of the call: the snapshot is taken before anything is awaited. */

@@ -416,7 +416,7 @@ function mirrored(catalog: Catalog, commit: Catalog['commit']): Catalog {
     get failure() {
       return catalog.failure;
     },
-    ...(catalog.verify === undefined ? {} : { verify: () => catalog.verify!() }),
+    ...(catalog.verify === undefined ? {} : { verify: (options) => catalog.verify!(options) }),
     close: () => catalog.close(),
   };
 }

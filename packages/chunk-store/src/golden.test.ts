@@ -16,14 +16,23 @@ import { MemoryChunkIndex } from './memory-chunk-index.ts';
 import { MemorySegmentStorage } from './memory-segment-storage.ts';
 import { idAt, range } from './test-world.ts';
 
-const golden = [1, 2].map((segment) => readFileSync(join(GOLDEN_DIRECTORY, segmentFileName(segment))));
+const golden = [1, 2, 3].map((segment) => readFileSync(join(GOLDEN_DIRECTORY, segmentFileName(segment))));
 const hex = (bytes: Uint8Array, from: number, length: number): string =>
   Buffer.from(bytes.subarray(from, from + length)).toString('hex');
 
 describe('format version 1', () => {
-  it('is what the golden segment has, byte for byte', async () => {
-    const [raw] = await goldenSegments();
+  it('is what the golden segments have that are not compressed, byte for byte', async () => {
+    const [raw, , anchor] = await goldenSegments();
     expect(Buffer.compare(raw!, golden[0]!)).toBe(0);
+    expect(Buffer.compare(anchor!, golden[2]!)).toBe(0);
+  });
+
+  it('has anchors in runs of kind 2', () => {
+    const bytes = golden[2]!;
+    const id = hex(hashChunk(goldenNoise(4)), 0, 32);
+    expect(hex(bytes, 52, 4)).toBe('00020100');
+    expect(hex(bytes, 76, 32)).toBe(id);
+    expect(hex(bytes, 108 + 4096, 16)).toBe('30000000' + '3c100000' + '00000000' + '01000002');
   });
 
   it('lies in the file as docs/format.md says', () => {
@@ -74,10 +83,11 @@ describe('format version 1', () => {
       chunkBytes: GOLDEN_CHUNK_BYTES,
       limits: { workers: 0 },
     });
-    const chunks = [...[1, 2, 3].map(goldenNoise), ...[0, 1, 2].map(goldenText)];
+    const chunks = [...[1, 2, 3].map(goldenNoise), ...[0, 1, 2].map(goldenText), goldenNoise(4)];
     const ids = Buffer.concat(chunks.map((chunk) => hashChunk(chunk)));
-    for (const i of range(0, 6)) expect(await store.readChunk(idAt(ids, i), 0)).toEqual(chunks[i]);
-    expect(await store.verify()).toMatchObject({ chunks: 6, damaged: [] });
+    for (const i of range(0, 7)) expect(await store.readChunk(idAt(ids, i), 0)).toEqual(chunks[i]);
+    expect(await store.verify()).toMatchObject({ chunks: 7, damaged: [] });
+    expect(await store.anchors()).toEqual(new Uint8Array(ids.subarray(6 * 32)));
     await store.close();
   });
 });

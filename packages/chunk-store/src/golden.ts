@@ -1,5 +1,5 @@
 /**
- * The golden segments: a small store whose bytes pin format version 1. `node src/golden.ts` writes them anew,
+ * The golden segments: a small store whose bytes pin the format. `node src/golden.ts` writes them anew,
  * which is right only when the format gets a new version.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -34,7 +34,7 @@ export function goldenText(number: number): Uint8Array {
 
 /**
  * Segment 1: a run of two data chunks and a run of one node, both raw, so that every byte is fixed. Segment 2: a run of
- * three chunks in zstd, which another version of zstd may pack into other bytes.
+ * three chunks in zstd, which another version of zstd may pack into other bytes. Segment 3: an anchor, raw.
  */
 export async function goldenSegments(): Promise<Uint8Array[]> {
   const storage = new MemorySegmentStorage();
@@ -51,6 +51,8 @@ export async function goldenSegments(): Promise<Uint8Array[]> {
   await session.writeNodes(goldenNoise(3), 1, 1);
   await store.seal();
   await session.writeChunks(Buffer.concat([goldenText(0), goldenText(1), goldenText(2)]), 3);
+  await store.seal();
+  await session.writeAnchor(goldenNoise(4));
   await store.seal();
   const segments: Uint8Array[] = [];
   for (const { segment, size } of await storage.list()) {

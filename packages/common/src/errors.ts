@@ -115,6 +115,11 @@ export const ERROR_CODES = {
     kind: 'conflict',
     remedy: 'The data directory was written by a newer Pando; upgrade this one.',
   },
+  'catalog-whole': {
+    kind: 'conflict',
+    remedy:
+      'Nothing needs to be made anew; with `--force` the catalog is replaced by its mirror, which may be some seconds older.',
+  },
   'vm-missing': { kind: 'missing', remedy: 'Check the name or id; `pando vm ls` lists VMs.' },
   'disk-missing': {
     kind: 'missing',
@@ -234,7 +239,13 @@ export const ERROR_CODES = {
   },
   'catalog-corrupt': {
     kind: 'data',
-    remedy: 'A catalog record cannot be read; keep a copy of the data directory and ask for help.',
+    remedy:
+      'The catalog is damaged or gone. Keep a copy of the data directory, then make the catalog anew: `pando verify --rebuild-catalog --data DIR`.',
+  },
+  'catalog-unmirrored': {
+    kind: 'data',
+    remedy:
+      'The segments hold no mirror of the catalog that can be read; keep a copy of the data directory and ask for help.',
   },
   'internal': { kind: 'internal', remedy: 'This is a bug in Pando; report it with the server log.' },
 } as const satisfies Record<string, { kind: ErrorKind; remedy: string }>;

@@ -170,6 +170,21 @@ export interface Volumes {
   close(): Promise<void>;
 }
 
+/** How a catalog that was made anew and the log beside it fit together. */
+export interface LogFit {
+  /** Disks that only the log knows, because they were made after what the catalog holds: nothing leads to what was written to them. */
+  readonly unknown: readonly {
+    readonly disk: DiskNumber;
+    readonly size: number;
+    /** Bytes that guests wrote to it and that were still in the log. */
+    readonly writtenBytes: number;
+  }[];
+  /** Disks without some writes that were flushed: the log has been released further than what the catalog holds. */
+  readonly cut: readonly DiskNumber[];
+  /** Why the log could not be read to its end, when that is so. */
+  readonly problem?: PandoError;
+}
+
 /**
  * Who has to agree before the log lets go of what disks do not need any more: a copy of the catalog is as old as it is, and what was
  * destaged since must still be in the log.

@@ -21,6 +21,8 @@ export function addVerifyCommand(program: Command): void {
     .option('--quick', 'structure only: read headers, footers and nodes, hash no data')
     .option('--data <dir>', 'a data directory that no server has open')
     .option('--rebuild-index', 'make the index anew first; needs --data')
+    .option('--rebuild-catalog', 'make a lost or damaged catalog anew first, from its mirror; needs --data')
+    .option('--force', 'with --rebuild-catalog: also a whole one, or from an older mirror than the newest')
     .option('--resume', 'go on where the last one was cut off')
     .option(
       '--repair-from <source>',
@@ -48,20 +50,24 @@ export function addVerifyCommand(program: Command): void {
 interface VerifyFlags extends JsonOption, RepairOptions {
   readonly repairFrom?: string;
   readonly rebuildIndex?: boolean;
+  readonly rebuildCatalog?: boolean;
+  readonly force?: boolean;
   readonly quick?: boolean;
   readonly resume?: boolean;
   readonly last?: boolean;
 }
 
 function wrongUse(flags: VerifyFlags): string | undefined {
-  const { data, rebuildIndex, quick, resume, last, repairFrom, path, ...about } = flags;
-  if (rebuildIndex === true && data === undefined)
-    return '--rebuild-index needs --data DIR and no server that has it open';
+  const { data, quick, resume, last, repairFrom, path, ...about } = flags;
+  const rebuilds = flags.rebuildIndex === true || flags.rebuildCatalog === true;
+  if (rebuilds && data === undefined)
+    return '--rebuild-index and --rebuild-catalog need --data DIR and no server that has it open';
+  if (flags.force === true && flags.rebuildCatalog !== true) return '--force goes with --rebuild-catalog';
   if (last === true && (data !== undefined || quick === true || resume === true || repairFrom !== undefined))
     return '--last asks the server, and goes with nothing but --json';
-  if (resume === true && (quick === true || rebuildIndex === true))
-    return '--resume goes on with a full verification; --quick and --rebuild-index begin anew';
-  if (repairFrom !== undefined && (quick === true || resume === true || rebuildIndex === true))
+  if (resume === true && (quick === true || rebuilds))
+    return '--resume goes on with a full verification; --quick, --rebuild-index and --rebuild-catalog begin anew';
+  if (repairFrom !== undefined && (quick === true || resume === true || rebuilds))
     return '--repair-from goes by the last full verification, or does one: it takes no other way to verify';
   if (path === true && data !== undefined) return '--path asks the server, --data needs none';
   const { format, backingDir, trustImage } = about;
@@ -74,7 +80,13 @@ function wrongUse(flags: VerifyFlags): string | undefined {
 }
 
 async function verify(flags: VerifyFlags): Promise<void> {
-  const { data, rebuildIndex, quick = false, resume = false, json } = flags;
+  const { data, rebuildIndex = false, quick = false, resume = false, json } = flags;
+  if (data !== undefined && flags.rebuildCatalog === true) {
+    // Only here: the other commands start faster without the engine.
+    const { rebuildCatalogOf } = await import('../rebuild-catalog.ts');
+    await rebuildCatalogOf(data, { rebuildIndex, force: flags.force === true, quick, json });
+    return;
+  }
   const report = await interruptible((signal) =>
     data === undefined
       ? runJob<VerifyReport>(
@@ -82,7 +94,7 @@ async function verify(flags: VerifyFlags): Promise<void> {
           { quick, resume },
           { label: 'verifying', unit: 'bytes', json, signal },
         )
-      : verifyDirectory(data, { rebuild: rebuildIndex === true, quick, resume, json, signal }),
+      : verifyDirectory(data, { rebuild: rebuildIndex, quick, resume, json, signal }),
   ).catch((error: unknown) => {
     if (quick || !isPandoError(error, 'cancelled')) throw error;
     throw new PandoError('cancelled', `${error.message}; pando verify --resume goes on with it`, {
