@@ -26,7 +26,7 @@ export interface RunOptions {
 export class SimulationFailure extends Error {}
 
 const LIVES = 2;
-const STEPS = 9;
+const STEPS = 11;
 /** What may be slow. */
 const SLOW = ['segments/', 'log/', 'index', 'catalog'];
 

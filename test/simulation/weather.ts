@@ -31,7 +31,7 @@ const NEEDS_ROOM = /^(create|write|index write|index mark|catalog commit)$/;
 const WRITES = /^(create|write|truncate|remove|index write|index mark|catalog commit)$/;
 const SYNCS = /^(sync|syncDirectory|index sync|catalog sync)$/;
 /** Storage operations of a life, roughly: faults strike before so many have passed. */
-const LIFE_OPERATIONS = 100;
+const LIFE_OPERATIONS = 50;
 
 export class Weather {
   readonly kind: WeatherKind;
