@@ -22,7 +22,7 @@ const refusal = (code: string): object => expect.objectContaining({ code }) as o
 test('an empty directory becomes a store, and stays the same one', async () => {
   const first = await open(8192);
   expect(first.isNew).toBe(true);
-  expect(first.store).toMatchObject({ program: 'pando', format: 1, chunkBytes: 8192 });
+  expect(first.store).toMatchObject({ program: 'pando', format: 2, chunkBytes: 8192 });
   expect(Buffer.from(first.storeId).toString('hex')).toBe(first.store.storeId.replaceAll('-', ''));
   expect(JSON.parse(await readFile(join(path, 'store.json'), 'utf8'))).toMatchObject(first.store);
   expect((await readdir(path)).sort()).toEqual(['catalog', 'index', 'log', 'segments', 'store.json']);
@@ -82,7 +82,7 @@ test.each([
     '{"program":"pando","format":1,"storeId":"0b0e5c5e-0000-4000-8000-000000000000","chunkBytes":5000,"createdAt":"x"}',
     'store-foreign',
   ],
-  ['of a newer format', '{"program":"pando","format":2}', 'store-newer'],
+  ['of a newer format', '{"program":"pando","format":3}', 'store-newer'],
 ])('a store.json %s is refused, and nothing is touched', async (_what, text, code) => {
   await writeFile(join(path, 'store.json'), text);
   await expect(open()).rejects.toEqual(refusal(code));
