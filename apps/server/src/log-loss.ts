@@ -9,7 +9,7 @@ const DISKS_MAX = 20;
 const RANGES_MAX = 8;
 
 /** One line for each disk that has lost writes or may have. @throws `catalog-corrupt`, `store-newer` */
-export async function lossLines(catalog: Catalog, { disks, maybe }: LogLoss): Promise<string[]> {
+export async function lossLines(catalog: Catalog, { disks, maybe, isAnyDisk }: LogLoss): Promise<string[]> {
   const names = new Map<number, string>();
   for await (const { number, kind, name, disk } of listOwnedDisks(catalog)) {
     const isNamed = maybe.includes(number) || disks.some((each) => each.disk === number);
@@ -28,6 +28,7 @@ export async function lossLines(catalog: Catalog, { disks, maybe }: LogLoss): Pr
   const others = maybe
     .filter((disk) => names.has(disk))
     .map((disk) => `${names.get(disk)!}: perhaps more, nobody knows where`);
+  if (isAnyDisk) others.push('any other disk that was written to: perhaps, nobody knows where');
   return [...lines, ...others];
 }
 

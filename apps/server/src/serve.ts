@@ -12,6 +12,7 @@ import {
   VERIFY_BYTES_PER_SECOND_DEFAULT,
   VERIFY_EVERY_MS_DEFAULT,
 } from './housekeeping.ts';
+import { lossLines } from './log-loss.ts';
 import {
   checkExposure,
   readNbdSecurity,
@@ -88,6 +89,7 @@ export async function serve(
       clock,
       create: true,
       chunkBytes: options.chunkBytes,
+      acceptCatalogDamage: options.acceptDamage?.includes('catalog') === true,
     });
     closers.push(() => directory.catalog.close());
     if (directory.mended !== undefined)
@@ -96,12 +98,14 @@ export async function serve(
     await space.start();
     closers.push(() => space.close());
     const open = await openStore(directory, clock, space, {
+      acceptLogDamage: options.acceptDamage?.includes('log') === true,
       onIndexRebuild: (error) => logger.warn({ err: error }, 'the index is made anew from the segments'),
       onMirrorTrouble: (error) => {
         if (error === undefined) logger.info('the catalog is mirrored again');
         else logger.warn({ err: error }, 'the catalog could not be mirrored; it is tried again');
       },
     });
+    await tellLogLoss(open, logger);
     space.setPromised(() => open.volumes.stats.overlayBytes);
     closers.push(() => open.store.close());
     closers.push(() => open.mirror.close());
@@ -218,6 +222,15 @@ async function closeHttp(app: App, { fleet }: OpenStore, jobs: Jobs): Promise<vo
   await Promise.all([fleet.close(), jobs.close()]);
   await closed;
   clearTimeout(timer);
+}
+
+/** What was lost with damage that was accepted goes into the log, disk by disk. */
+async function tellLogLoss({ catalog, volumes }: OpenStore, logger: Logger): Promise<void> {
+  if (volumes.logLoss === undefined) return;
+  const { places } = volumes.logLoss;
+  logger.error({ places }, 'the write log is damaged, and that was accepted');
+  for (const line of await lossLines(catalog, volumes.logLoss))
+    logger.error({ lost: line }, 'writes are lost');
 }
 
 function storeState({ volumes, catalog, store }: OpenStore): 'ready' | 'full' | 'failed' {

@@ -21,6 +21,7 @@ import { collect, type GcReport } from '@pando/gc';
 import type { Root } from '@pando/tree';
 import { checkRecord, DISK_TABLE, openVolumes, rootOf, type Volumes } from '@pando/volume';
 import type { DataDirectory } from './data-directory.ts';
+import { withNames } from './log-loss.ts';
 import { FORMAT, writeStoreFile } from './store-file.ts';
 
 export interface OpenStore {
@@ -80,6 +81,8 @@ async function openChunksOnce(directory: ChunkParts, space?: SpaceGuard): Promis
 }
 
 export interface StoreEvents {
+  /** Open the write log although it is damaged: `volumes.logLoss` says then what is lost. */
+  readonly acceptLogDamage?: boolean;
   /** The index is damaged, and about to be made anew from the segments. */
   readonly onIndexRebuild?: (error: PandoError) => void;
   /** The catalog could not be mirrored; or could again. */
@@ -91,7 +94,7 @@ export async function openStore(
   directory: DataDirectory,
   clock: Clock,
   space: SpaceGuard,
-  { onIndexRebuild, onMirrorTrouble }: StoreEvents = {},
+  { acceptLogDamage = false, onIndexRebuild, onMirrorTrouble }: StoreEvents = {},
 ): Promise<OpenStore> {
   const { storeId } = directory;
   const closers: (() => Promise<void>)[] = [];
@@ -107,7 +110,9 @@ export async function openStore(
     const { catalog } = mirror;
     const volumes = await openVolumes({
       ...{ store, catalog, fs: nodeFileSystem, logDirectory: directory.log, storeId, clock, space },
-      logGate: mirror,
+      ...{ acceptLogDamage, logGate: mirror },
+    }).catch(async (error: unknown) => {
+      throw await withNames(catalog, error);
     });
     closers.push(() => volumes.close());
     const fleet = await openFleet({ catalog, store, volumes, clock, random: systemRandom });

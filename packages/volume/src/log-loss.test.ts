@@ -55,7 +55,7 @@ it('a write that is lost is named with its disks, and reads as an error, until i
   const { message, loss: named } = await loss();
   expect(message).toMatch(/^the write log is damaged: log\/\d+\.log at byte \d+: /);
   const ranges = [{ offset: 2 * CHUNK + 100, bytes: 2 * CHUNK }];
-  expect(named).toMatchObject({ isAllKnown: true, maybe: [] });
+  expect(named).toMatchObject({ isAllKnown: true, maybe: [], isAnyDisk: false });
   expect([...named.disks].sort((a, b) => a.disk - b.disk)).toEqual([
     { disk: web, ranges },
     { disk: backup, ranges },
@@ -129,7 +129,7 @@ it('a write whose place is lost too is one of any disk that was written to, and 
   await m.write(web, 3 * CHUNK, Buffer.alloc(CHUNK, 3));
   await damage(MARK, 20); // the offset
   const { loss: named } = await loss();
-  expect(named).toMatchObject({ isAllKnown: false, disks: [], maybe: [web] });
+  expect(named).toMatchObject({ isAllKnown: false, disks: [], maybe: [web], isAnyDisk: false });
   await m.open({ acceptLogDamage: true });
   expect(m.volumes.logLoss).toMatchObject({ isAllKnown: false, maybe: [web] });
   expect(await m.read(web, 0, 4 * CHUNK)).toEqual(

@@ -85,6 +85,7 @@ function lossFrom(damage: LogDamage, disks: readonly DiskLoss[], maybe: Readonly
   return {
     places: damage.places,
     isAllKnown: damage.isAllKnown,
+    isAnyDisk: damage.isAnyDisk,
     disks: disks
       .slice(0, DISKS_MAX)
       .map(({ disk, ranges }) => ({ disk, ranges: ranges.slice(0, RANGES_MAX) })),

@@ -100,8 +100,9 @@ export interface LogLoss {
   readonly disks: readonly DiskLoss[];
   /** Whether these are all. */
   readonly isAllKnown: boolean;
-  /** Where not: disks that may have lost writes, or more of them. Others were not written to. */
+  /** Where not: disks that may have lost writes, or more of them; and whether any other may have as well. */
   readonly maybe: readonly DiskNumber[];
+  readonly isAnyDisk: boolean;
 }
 
 export interface Volumes {

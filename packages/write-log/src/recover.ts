@@ -10,7 +10,13 @@
  */
 import { join } from 'node:path';
 import { PandoError, type FileSystem, type Witness } from '@pando/common';
-import { FILE_HEADER_BYTES, crcSeedOf, decodeFileHeader, type FileHeader } from './format.ts';
+import {
+  FILE_HEADER_BYTES,
+  RECORD_HEADER_BYTES,
+  crcSeedOf,
+  decodeFileHeader,
+  type FileHeader,
+} from './format.ts';
 import { scanFile, type Gap } from './scan.ts';
 import { LogDamageError, type LogDamage, type LogRecord } from './types.ts';
 
@@ -194,9 +200,16 @@ async function survey(options: RecoverOptions, names: readonly string[]): Promis
       ],
       lost: lost.filter(({ position }) => position <= before),
       isAllKnown: !isCut && damaged.every(({ end: to, unknownBytes }) => unknownBytes === 0 && to > 0),
+      isAnyDisk: isCut || damaged.some(mayHoldOpen),
       disks,
     },
   };
+}
+
+/** Whether an `open` record may have been lost there: it is shorter than what is lost when that was a single record. */
+function mayHoldOpen({ offset, end, unknownBytes, after, before }: Place): boolean {
+  if (end > 0 && unknownBytes === 0) return false;
+  return end - offset <= RECORD_HEADER_BYTES || before !== after + 2;
 }
 
 /** Whether a file is damaged at its end, so that what comes after it may begin anywhere. */

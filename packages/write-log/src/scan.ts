@@ -24,8 +24,9 @@ export interface Gap {
   readonly offset: number;
   /** Where the next whole record begins, or the end of the file. */
   readonly end: number;
-  /** Position of the last record before it. */
+  /** Position of the last record before it, and of the next one; undefined at the end of the file. */
   readonly after: number;
+  readonly before?: number | undefined;
   /** Bytes of it of which it is not known what they said. */
   readonly unknownBytes: number;
 }
@@ -111,7 +112,7 @@ export async function scanFile(
 
   while (at < size) {
     if (await isWhole(at)) {
-      if (gap !== undefined) gaps.push({ ...gap, end: at });
+      if (gap !== undefined) gaps.push({ ...gap, end: at, before: readNumber(window, at - windowStart + 8) });
       gap = undefined;
       await take(true);
       continue;

@@ -61,6 +61,8 @@ export interface LogDamage {
   readonly lost: readonly (LogRecord & { readonly type: 'lost' })[];
   /** Whether these are all: else any overlay that is in the log, or was to be, may have lost writes. */
   readonly isAllKnown: boolean;
+  /** Where not: whether disks of overlays that are not even named here may have lost writes. */
+  readonly isAnyDisk: boolean;
   /** The overlays that were opened in the log, with their disks. */
   readonly disks: ReadonlyMap<number, number>;
 }
