@@ -26,7 +26,7 @@ export interface RunOptions {
 export class SimulationFailure extends Error {}
 
 const LIVES = 2;
-const STEPS = 11;
+const STEPS = 9;
 /** What may be slow. */
 const SLOW = ['segments/', 'log/', 'index', 'catalog'];
 
@@ -48,7 +48,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
     const { scheduler } = machine;
     scheduler.print = options.print;
     options.print?.(`life ${life}`);
-    const weather = new Weather(weatherOf(random()), machine.disk, random);
+    const weather = new Weather(weatherOf(random()), machine.disk, random, start.isDamaged);
     let { isDamaged } = start;
     let isOpen = false;
     let isSyncLost = false;
@@ -80,10 +80,10 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
       await scheduler.drive(clients.run(between(random, 1, 4), STEPS));
       isOpen = false;
       figures.steps += clients.steps;
-      if (weather.kind === 'fullDisk') await scheduler.drive(clients.goOn());
+      if (weather.kind === 'fullDisk' && !isDamaged) await scheduler.drive(clients.goOn());
       if (weather.kind !== 'calm')
         await scheduler.drive(check(engine, oracle, { isDamaged, isRunning: true }));
-      else if (random() < 0.3) await scheduler.drive(engine.close());
+      else if (random() < 0.3 && !isDamaged) await scheduler.drive(engine.close());
     } catch (error) {
       throw failed(seed, undefined, `life ${life} (${weather.kind}), after operation ${operation}`, error);
     } finally {

@@ -44,21 +44,21 @@ export class Weather {
   /** Operations that failed, bits that flipped. */
   struck = 0;
 
-  constructor(kind: WeatherKind, disk: CrashFileSystem, random: () => number) {
+  readonly #isDamaged: boolean;
+
+  /** @param isDamaged bits have flipped in what is stored, in a life before this one */
+  constructor(kind: WeatherKind, disk: CrashFileSystem, random: () => number, isDamaged = false) {
     this.kind = kind;
+    this.#isDamaged = isDamaged;
     this.#disk = disk;
     this.#random = random;
     this.#from = between(random, 1, LIFE_OPERATIONS);
     this.#to = this.#from + between(random, 1, LIFE_OPERATIONS / 2);
   }
 
-  /** Whether what it does has passed, so that everything has to work again. */
-  isOver(count: number): boolean {
-    return this.kind === 'calm' || this.kind === 'slow' || (this.kind === 'fullDisk' && count >= this.#to);
-  }
-
   /** Whether a client may be told this. */
   allows(error: unknown): boolean {
+    if (this.#isDamaged && WEATHERS.bitFlips.some((code) => isPandoError(error, code))) return true;
     return WEATHERS[this.kind].some((code) => isPandoError(error, code));
   }
 
