@@ -143,8 +143,9 @@ export class Engine {
     return [{ type: 'put', table: DISK_TABLE, key, value: record }, pending];
   }
 
-  /** Only inside `exclusively` or `adding`. */
+  /** Only inside `exclusively` or `adding`. @throws `store-failed` also when the catalog would take it, but another part has failed */
   async commit(operations: readonly CatalogOperation[]): Promise<void> {
+    if (this.stopped !== undefined) throw this.stopped;
     const numbers: NumbersRecord = { version: 1, lastDisk: this.lastDisk, lastOverlay: this.lastOverlay };
     await this.catalog.commit([
       ...operations,
