@@ -23,6 +23,7 @@ import {
 } from './damaged-store.ts';
 
 const FLIPS = Number(process.env['PANDO_FLIPS'] ?? 40);
+const FLIPS_MS_MAX = 120_000 + FLIPS * 3_000;
 
 type Kind = 'store.json' | 'catalog' | 'index' | 'segments' | 'log' | 'witness';
 
@@ -164,33 +165,37 @@ describe(`damage to every kind of file (seed ${seed})`, () => {
     expect([...outcome.unreadable, ...outcome.wrong]).toEqual([]);
   });
 
-  it('flipped bits', async () => {
-    const files = await filesOf(pristine);
-    expect(new Set(files.map(({ file }) => kindOf(file))).size).toBe(6);
-    for (let flip = 0; flip < FLIPS; flip++) {
-      const random = seededRandom(seed + flip);
-      // Every kind of file comes as often, however many there are of it or large.
-      const kinds = [...new Set(files.map(({ file }) => kindOf(file)))].filter(
-        (kind) => flip % 20 === 0 || kind !== 'witness',
-      );
-      const kind = kinds[flip % kinds.length]!;
-      const of = files.filter(({ file }) => kindOf(file) === kind);
-      const { file, size } = of[between(random, 0, of.length - 1)]!;
-      // Headers and footers as often as what is between them.
-      const at = [
-        between(random, 0, size - 1),
-        between(random, 0, Math.min(size, 120) - 1),
-        size - between(random, 1, Math.min(size, 300)),
-      ][flip % 3]!;
-      const bit = between(random, 0, 7);
-      await damage(
-        file,
-        'bit flip',
-        (path) => flipBit(path, at, bit),
-        `seed ${seed}, flip ${flip}: bit ${bit} of byte ${at} of ${file}`,
-      );
-    }
-  });
+  it(
+    'flipped bits',
+    async () => {
+      const files = await filesOf(pristine);
+      expect(new Set(files.map(({ file }) => kindOf(file))).size).toBe(6);
+      for (let flip = 0; flip < FLIPS; flip++) {
+        const random = seededRandom(seed + flip);
+        // Every kind of file comes as often, however many there are of it or large.
+        const kinds = [...new Set(files.map(({ file }) => kindOf(file)))].filter(
+          (kind) => flip % 20 === 0 || kind !== 'witness',
+        );
+        const kind = kinds[flip % kinds.length]!;
+        const of = files.filter(({ file }) => kindOf(file) === kind);
+        const { file, size } = of[between(random, 0, of.length - 1)]!;
+        // Headers and footers as often as what is between them.
+        const at = [
+          between(random, 0, size - 1),
+          between(random, 0, Math.min(size, 120) - 1),
+          size - between(random, 1, Math.min(size, 300)),
+        ][flip % 3]!;
+        const bit = between(random, 0, 7);
+        await damage(
+          file,
+          'bit flip',
+          (path) => flipBit(path, at, bit),
+          `seed ${seed}, flip ${flip}: bit ${bit} of byte ${at} of ${file}`,
+        );
+      }
+    },
+    FLIPS_MS_MAX,
+  );
 
   it('files that are cut, gone, overwritten with zeros, or those of another store', async () => {
     const files = await filesOf(pristine);
