@@ -116,7 +116,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
 function tuningOf(random: () => number): Tuning {
   const pick = <T>(...items: T[]): T => items[Math.floor(random() * items.length)]!;
   return {
-    segmentBytesMax: pick(20_000, 60_000, 200_000),
+    segmentBytesMax: pick(5_000, 20_000, 100_000),
     logFileBytes: pick(5_000, 30_000, 100_000),
     logBytesMax: pick(150_000, 1_000_000),
     overlayBytesMax: pick(12, 24, 100) * 4096,
