@@ -181,6 +181,29 @@ it('a record that changes before and after the snapshot of a mirror is mirrored 
   await mirror.close();
 });
 
+it('who asks about a commit that a mirror does not take is answered by the next one, though it waits for others before its snapshot', async () => {
+  const { inner, store, open } = await world();
+  await records(inner, 200);
+  const mirror = await open();
+  await mirror.cover();
+  const gate = Promise.withResolvers<undefined>();
+  inner.gate = gate.promise;
+  const slow = mirror.catalog.commit([put('disk', '000000000001', 'slow')]);
+  inner.gate = undefined;
+  const first = mirror.cover();
+  await pause(); // it has begun, and waits for the slow one
+  await mirror.catalog.commit([put('disk', '000000000199', 'another page')]);
+  expect(mirror.release(10, false)).toBe(0);
+  const second = mirror.cover();
+  gate.resolve(undefined);
+  await Promise.all([slow, first]);
+  expect(mirror.release(10, false)).toBe(0);
+  await second;
+  expect(await mirrored(store)).toEqual(await contentsOf(inner));
+  expect(mirror.release(10, false)).toBe(10);
+  await mirror.close();
+});
+
 describe('the log', () => {
   it('is released as far as a durable mirror covers', async () => {
     const { inner, clock, open } = await world();

@@ -7,7 +7,7 @@
  * - A mirror holds every commit whose names it takes off the list: names are gathered by generation, and the snapshot is
  *   taken after all commits of the generations that it takes have ended.
  * - What the newest durable mirror and the one before it consist of is pinned, from before they are recorded.
- * - `#covered` never passes what was asked for before the snapshot of a durable mirror was taken, unless a mirror failed.
+ * - `#covered` never passes what was asked for before a durable mirror was begun, unless a mirror failed.
  */
 import type { Catalog, CatalogOperation, CatalogSnapshot } from '@pando/catalog';
 import type { ChunkStore, WriteSession } from '@pando/chunk-store';
@@ -297,12 +297,12 @@ class StoreMirror implements CatalogMirror {
   }
 
   async #mirror(waiters: Waiter[]): Promise<void> {
+    // One turn: whoever asks from now on is answered by the next one, as it may be about a commit of the next generation.
     const generation = this.#generation++;
     this.#noted = new Set();
-    await Promise.all(this.#committing);
-    // From here to the snapshot is one turn: whoever asks from now on is answered by the next one.
     waiters.push(...this.#waiters.splice(0));
     const wanted = this.#wanted;
+    await Promise.all(this.#committing);
     const snapshot = this.#options.catalog.snapshot();
     const at = this.#options.clock.now();
     try {
