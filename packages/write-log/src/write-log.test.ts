@@ -267,6 +267,39 @@ describe('the write log', () => {
     expect(records.at(-1)).toMatchObject({ position: kept });
   });
 
+  it('syncs what goes into a file without records that was about to be removed', async () => {
+    const fs = new CrashFileSystem();
+    const { log } = await reopen(fs);
+    // The header of the file still fits, the record does not.
+    fs.faults.freeBytes = 80;
+    const open = log.appendOpen(2, 5, 8192);
+    await expect(log.written()).rejects.toMatchObject({ code: 'store-full' });
+    fs.faults.freeBytes = Infinity;
+    const slow: (() => void)[] = [];
+    fs.schedule = async (operation, run) => {
+      await Promise.resolve();
+      const result = run();
+      if (operation.kind === 'sync' && operation.path.endsWith('.log'))
+        await new Promise<void>((resolve) => slow.push(resolve));
+      return result;
+    };
+    const turns = async (): Promise<void> => {
+      for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+    };
+    const released = log.release(open);
+    await turns();
+    expect(slow).toHaveLength(1);
+    log.appendWrite(2, 0, new Uint8Array(7));
+    await turns();
+    fs.schedule = undefined;
+    for (const resolve of slow) resolve();
+    await released;
+    await log.sync();
+    expect(log.failure).toBeUndefined();
+    const { records } = await reopen(fs.crash(() => 0.99)); // a luck that loses all that was not synced
+    expect(records.map((record) => record.type)).toEqual(['open', 'write']);
+  });
+
   it('keeps every synced record, in order, over crashes at any moment (model)', async () => {
     const seed = runSeed();
     const random = seededRandom(seed);

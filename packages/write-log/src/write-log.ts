@@ -314,7 +314,7 @@ class FileWriteLog implements WriteLog {
     if (current !== undefined && current.bytes < this.#fileBytes) return current;
     const path = join(this.#directory, logFileName(group.firstPosition));
     // A file that got no record, because the disk was full, may be on its way out under this name, or about to be.
-    if (this.#removing === path) await this.#releasing;
+    while (this.#removing === path) await this.#releasing;
     const last = this.#old.at(-1);
     if (last !== undefined && last.path === path && isOpen(last)) {
       this.#old.pop();
@@ -430,16 +430,18 @@ class FileWriteLog implements WriteLog {
       this.#old.push(current);
     }
     while (this.#old.length > 0 && this.#old[0]!.lastPosition < position) {
-      await this.#settle(this.#old[0]!);
-      const file = this.#old.shift()!;
+      const file = this.#old[0]!;
+      // From here on nobody takes it up again: what would be written to it then might count as synced, or go with it.
       this.#removing = file.path;
       try {
+        await this.#settle(file);
+        this.#old.shift();
         // A sync under way may hold the file; one that starts from now on does not know it any more.
         await this.#syncing?.catch(() => undefined);
         await this.#setWitnesses();
         await this.#fs.remove(file.path);
       } catch (error) {
-        this.#old.unshift(file);
+        if (this.#old[0] !== file) this.#old.unshift(file);
         throw fromIoError(error, 'remove a log file', 'store-failed');
       } finally {
         this.#removing = undefined;
