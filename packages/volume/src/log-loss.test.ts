@@ -1,6 +1,7 @@
 /** Disks of a log that is damaged: which are named, and what they read as when that is accepted. */
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { fillRandom, seededRandom } from '@pando/common/testing';
+import { DISK_TABLE, PENDING_TABLE } from './disk.ts';
 import { LogLossError } from './log-loss.ts';
 import { CHUNK, TestMachine, base, bases, none, patched } from './testing/test-machine.ts';
 
@@ -136,6 +137,31 @@ it('a write whose place is lost too is one of any disk that was written to, and 
     Buffer.concat([base(0), Buffer.alloc(CHUNK, 1), base(2), Buffer.alloc(CHUNK, 3)]),
   );
   expect(await m.read(other, 0, 8 * CHUNK)).toEqual(Buffer.from(bases));
+});
+
+it('a catalog that was put back names overlays that the log has let go: refused with their disks, and can be accepted', async () => {
+  const [web, other] = [await disk(), await disk()];
+  await m.write(web, CHUNK, Buffer.alloc(CHUNK, 1));
+  await m.fork(web);
+  const before = [];
+  for (const table of [DISK_TABLE, PENDING_TABLE])
+    for (const { key, value } of await m.records.list(table))
+      before.push({ type: 'put', table, key, value } as const);
+  await m.volumes.settleAll();
+  await m.write(other, 5 * CHUNK, Buffer.alloc(10, 5));
+  m.crash();
+  await m.records.commit(before);
+  const { message, loss: named } = await loss();
+  expect(message).toMatch(/^overlay \d+ of disk \d+, \d+ is not in the write log$/);
+  expect(named).toMatchObject({ isAllKnown: false, maybe: [web, web + 2], disks: [], isAnyDisk: false });
+  await m.open({ acceptLogDamage: true });
+  expect(m.volumes.logLoss).toEqual(named);
+  expect(await m.read(web, 0, 8 * CHUNK)).toEqual(Buffer.from(bases));
+  expect(await m.read(other, 5 * CHUNK, CHUNK)).toEqual(patched(base(5), [0, 10, 5]));
+  await m.volumes.settleAll();
+  await m.restart();
+  expect(m.volumes.logLoss).toBeUndefined();
+  expect(await m.read(web, 0, 8 * CHUNK)).toEqual(Buffer.from(bases));
 });
 
 it('a write that is lost and written over, or of a disk that is gone, costs nothing', async () => {

@@ -29,6 +29,8 @@ import type { DiskNumber, DiskRecord, LogLoss } from './types.ts';
 
 const PAGE = 1000;
 
+const NO_DAMAGE: LogDamage = { places: [], lost: [], isAllKnown: true, isAnyDisk: false, disks: new Map() };
+
 export class Recovery {
   readonly #engine: Engine;
   readonly #layers = new Map<number, Layer>();
@@ -110,26 +112,34 @@ export class Recovery {
       : [];
   }
 
-  /** After the log was replayed; of one whose damage was accepted, it says what is lost. */
-  finish(accepted?: LogDamage): LogLoss | undefined {
+  /**
+   * After the log was replayed, of which `damage` was accepted; it says what is lost. `accept`: also overlays that are not in
+   * the log at all, though nothing of it looks damaged; records of a catalog that has lost its newest ones name such.
+   * @throws `log-corrupt` (a LogLossError)
+   */
+  finish(damage: LogDamage | undefined, accept: boolean): LogLoss | undefined {
     const engine = this.#engine;
     const layers = [...this.#layers.values()].sort((a, b) => a.number - b.number);
     const disks = [...engine.disks.values()];
+    const missing = layers.filter((layer) => !this.#opened.has(layer.number));
+    const accepted =
+      missing.length === 0 || damage?.isAllKnown === false
+        ? damage
+        : { ...(damage ?? NO_DAMAGE), isAllKnown: false };
     const maybe = new Set<DiskNumber>();
-    if (accepted?.isAllKnown === false)
-      for (const layer of layers) for (const disk of layer.disks) maybe.add(disk.number);
+    for (const layer of damage?.isAllKnown === false ? layers : missing)
+      for (const disk of layer.disks) maybe.add(disk.number);
+    if (missing.length > 0 && !accept) {
+      const [{ number, disks: of }] = missing as [Layer];
+      throw new LogLossError(
+        `overlay ${number} of disk ${[...of].map((disk) => disk.number).join(', ')} is not in the write log`,
+        lossNow({ ...NO_DAMAGE, isAllKnown: false }, [], [], maybe, engine.chunkBytes),
+      );
+    }
     for (const layer of layers) {
-      if (!this.#opened.has(layer.number) && accepted?.isAllKnown !== false) {
-        const disks = [...layer.disks].map((disk) => disk.number).join(', ');
-        throw new PandoError(
-          'log-corrupt',
-          `overlay ${layer.number} of disk ${disks} is not in the write log`,
-        );
-      }
       layer.openedAt = engine.clock.monotonic();
-      const damage = this.#damaged.get(layer);
-      if (damage !== undefined && layer.overlay!.baseless.length > 0)
-        layer.trouble = { error: damage, retryAt: 0 };
+      const error = this.#damaged.get(layer);
+      if (error !== undefined && layer.overlay!.baseless.length > 0) layer.trouble = { error, retryAt: 0 };
       engine.pending.push(layer);
     }
     const loss =

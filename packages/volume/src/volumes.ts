@@ -70,7 +70,7 @@ export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
   ).catch(async (error: unknown) => {
     throw error instanceof LogDamageError ? await recovery.explain(error) : error;
   });
-  const logLoss = recovery.finish(engine.log.damage);
+  const logLoss = recovery.finish(engine.log.damage, acceptDamage);
   await engine.releaseLog();
   engine.gate?.onRelease(() => void engine.releaseLog());
   const destager = new Destager(engine, options.destageAfterMs ?? DESTAGE_AFTER_MS);
