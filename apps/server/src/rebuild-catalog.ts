@@ -193,14 +193,15 @@ async function makeNew(
 /** Puts the new catalog into the place of the old one; returns where that is now. */
 async function swap(path: string): Promise<string | undefined> {
   const fs = nodeFileSystem;
-  // It speaks of the old one.
-  await rm(join(path, WITNESS), { force: true });
-  await fs.syncDirectory(path);
   let movedTo: string | undefined;
   if ((await readdir(path)).includes(CATALOG)) {
     movedTo = `${CATALOG}.damaged-${new Date(systemClock.now()).toISOString().replace(/[-:.]/g, '')}`;
     await fs.rename(join(path, CATALOG), join(path, movedTo));
+    await fs.syncDirectory(path);
   }
+  // It speaks of the old one; as long as that is there, it may be all that keeps a server from taking it for whole.
+  await rm(join(path, WITNESS), { force: true });
+  await fs.syncDirectory(path);
   await fs.rename(join(path, NEW_CATALOG), join(path, CATALOG));
   await fs.syncDirectory(path);
   return movedTo;
