@@ -85,11 +85,12 @@ export async function serve(
   };
 
   try {
+    const acceptCatalogDamage = options.acceptDamage?.includes('catalog') === true;
     const directory = await openDataDirectory(options.dataDirectory, {
       clock,
       create: true,
       chunkBytes: options.chunkBytes,
-      acceptCatalogDamage: options.acceptDamage?.includes('catalog') === true,
+      acceptCatalogDamage,
     });
     closers.push(() => directory.catalog.close());
     if (directory.mended !== undefined)
@@ -99,6 +100,7 @@ export async function serve(
     closers.push(() => space.close());
     const open = await openStore(directory, clock, space, {
       acceptLogDamage: options.acceptDamage?.includes('log') === true,
+      acceptCatalogDamage,
       onIndexRebuild: (error) => logger.warn({ err: error }, 'the index is made anew from the segments'),
       onMirrorTrouble: (error) => {
         if (error === undefined) logger.info('the catalog is mirrored again');
@@ -137,6 +139,7 @@ export async function serve(
       catalog: open.catalog,
       store: open.store,
       clock,
+      onDamage: () => open.mirror.renew(),
       onNotKept: (error) => logger.warn({ err: error }, 'the result of a verification could not be kept'),
     };
     const app = await buildApi({

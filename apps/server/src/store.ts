@@ -83,6 +83,8 @@ async function openChunksOnce(directory: ChunkParts, space?: SpaceGuard): Promis
 export interface StoreEvents {
   /** Open the write log although it is damaged: `volumes.logLoss` says then what is lost. */
   readonly acceptLogDamage?: boolean;
+  /** The directory's catalog was opened although it may be damaged: what it has lost may be of its mirror. */
+  readonly acceptCatalogDamage?: boolean;
   /** The index is damaged, and about to be made anew from the segments. */
   readonly onIndexRebuild?: (error: PandoError) => void;
   /** The catalog could not be mirrored; or could again. */
@@ -94,7 +96,7 @@ export async function openStore(
   directory: DataDirectory,
   clock: Clock,
   space: SpaceGuard,
-  { acceptLogDamage = false, onIndexRebuild, onMirrorTrouble }: StoreEvents = {},
+  { acceptLogDamage = false, acceptCatalogDamage = false, onIndexRebuild, onMirrorTrouble }: StoreEvents = {},
 ): Promise<OpenStore> {
   const { storeId } = directory;
   const closers: (() => Promise<void>)[] = [];
@@ -103,7 +105,7 @@ export async function openStore(
     closers.push(() => store.close());
     await raiseFormat(directory);
     const mirror = await openCatalogMirror({
-      ...{ catalog: directory.catalog, store, storeId, clock },
+      ...{ catalog: directory.catalog, store, storeId, clock, isDamaged: acceptCatalogDamage },
       ...(onMirrorTrouble === undefined ? {} : { onTrouble: onMirrorTrouble }),
     });
     closers.push(() => mirror.close());

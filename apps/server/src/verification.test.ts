@@ -1,5 +1,5 @@
 /** When verification is due, how slowly it goes, and what is kept of it. */
-import { MemoryCatalog } from '@pando/catalog';
+import { MemoryCatalog, type Catalog } from '@pando/catalog';
 import {
   createMemoryChunkStore,
   MemoryChunkIndex,
@@ -51,6 +51,20 @@ test('a full verification is due so long after the last one, a quick one counts 
   // A clock that was set back by years must not put it off by years.
   clock.wall -= 900_000;
   expect(await isDue(catalog, clock, 1000, created)).toBe(true);
+  await store.close();
+});
+
+test('damage is told of, also where no disk has it', async () => {
+  const clock = new TestClock();
+  const catalog: Catalog = new MemoryCatalog();
+  const store = await createMemoryChunkStore(4096);
+  let told = 0;
+  const parts = { catalog, store, clock, onDamage: () => told++ };
+  await verifyAndKeep(parts);
+  expect(told).toBe(0);
+  catalog.verify = () => Promise.resolve([{ file: '000005.ldb', offset: 0, problem: 'a wrong CRC' }]);
+  await verifyAndKeep(parts, { quick: true });
+  expect(told).toBe(1);
   await store.close();
 });
 

@@ -55,6 +55,8 @@ export interface VerificationParts {
   readonly catalog: Catalog;
   readonly store: ChunkStore;
   readonly clock: Clock;
+  /** Told of a verification that found damage: it may be in what no disk refers to. */
+  readonly onDamage?: () => void;
   /** Told what is amiss beside the verification itself: its result could not be kept. */
   readonly onNotKept?: (error: unknown) => void;
 }
@@ -88,6 +90,7 @@ export async function verifyAndTell(
   const seconds = (): number => (clock.monotonic() - start) / 1000;
   const trail = new Trail(parts, { startedAt, seconds });
   const { report, position } = await trail.run(work, before?.position);
+  if (report.damaged.length > 0) parts.onDamage?.();
   const ended: StoredVerification = {
     version: VERSION,
     startedAt,

@@ -4,9 +4,15 @@ import { PandoError } from '@pando/common';
 import { between, runSeed, seededRandom } from '@pando/common/testing';
 import { collect } from '@pando/gc';
 import { describe, expect, it } from 'vitest';
-import { CHANGE_MS_MAX, openCatalogMirror, PAUSE_MS, type CatalogMirror } from './catalog-mirror.ts';
+import {
+  CHANGE_MS_MAX,
+  openCatalogMirror,
+  PAUSE_MS,
+  type CatalogMirror,
+  type CatalogMirrorOptions,
+} from './catalog-mirror.ts';
 import { findAnchors } from './restore.ts';
-import { CHANGE_TABLE, PAGE_TABLE } from './state.ts';
+import { CHANGE_TABLE, PAGE_TABLE, STATE_TABLE } from './state.ts';
 import { contentsOf, mirrored, StillClock, STORE_ID } from './testing/test-mirror.ts';
 
 const CHUNK = 4096;
@@ -16,7 +22,7 @@ interface World {
   readonly inner: FailingCatalog;
   readonly store: ChunkStore;
   readonly clock: StillClock;
-  open(): Promise<CatalogMirror>;
+  open(options?: Pick<CatalogMirrorOptions, 'isDamaged'>): Promise<CatalogMirror>;
 }
 
 /** A catalog whose commits can be made to fail, to wait, and to be none any more. */
@@ -37,8 +43,8 @@ async function world(limits: Parameters<typeof createMemoryChunkStore>[1] = {}):
   const inner = new FailingCatalog();
   const clock = new StillClock();
   const store = await createMemoryChunkStore(CHUNK, limits);
-  const open = (): Promise<CatalogMirror> =>
-    openCatalogMirror({ catalog: inner, store, clock, storeId: STORE_ID });
+  const open: World['open'] = (options = {}) =>
+    openCatalogMirror({ catalog: inner, store, clock, storeId: STORE_ID, ...options });
   return { inner, store, clock, open };
 }
 
@@ -332,6 +338,35 @@ it('a mirror that has lost a page or node writes all of it anew', async () => {
   await mirror.cover();
   expect(await mirrored(store)).toEqual(await contentsOf(inner));
   await mirror.close();
+});
+
+describe('a catalog whose damage was accepted', () => {
+  const lose = async (catalog: Catalog, ...tables: string[]): Promise<void> => {
+    for (const table of tables) {
+      const found = await catalog.list(table, { limit: 10_000 });
+      await catalog.commit(found.map(({ key }) => ({ type: 'delete', table, key })));
+    }
+  };
+
+  it.each([
+    ['changes that were not mirrored', [CHANGE_TABLE]],
+    ['where its mirror is', [STATE_TABLE, PAGE_TABLE, CHANGE_TABLE]],
+  ])('that has lost %s is mirrored anew, and that mirror is the newest', async (_, tables) => {
+    const { inner, store, open } = await world();
+    await records(inner, 2_000);
+    for (let start = 0; start < 3; start++) {
+      const mirror = await open();
+      await mirror.catalog.commit([put('vm', 'a', String(start))]);
+      await mirror.cover();
+      await mirror.catalog.commit([put('disk', '000000001000', String(start))]);
+      // It is killed.
+    }
+    await lose(inner, ...tables);
+    const mirror = await open({ isDamaged: true });
+    await mirror.cover();
+    expect(await mirrored(store)).toEqual(await contentsOf(inner));
+    await mirror.close();
+  });
 });
 
 describe('a mirror against its catalog', () => {

@@ -14,6 +14,7 @@ import type { ChunkStore, WriteSession } from '@pando/chunk-store';
 import { PandoError, isPandoError, type Clock } from '@pando/common';
 import { encodeAnchor } from './anchor.ts';
 import { removeOtherPages, updatePages, writeAllPages, type WrittenPages } from './pages.ts';
+import { findAnchors } from './restore.ts';
 import {
   CHANGE_PREFIX_LENGTH,
   CHANGE_TABLE,
@@ -48,6 +49,8 @@ export interface CatalogMirrorOptions {
   readonly store: ChunkStore;
   readonly storeId: Uint8Array;
   readonly clock: Clock;
+  /** Damage to the catalog was accepted: what it says of its mirror may be a part of it, and everything is mirrored anew. */
+  readonly isDamaged?: boolean;
   /** Told when a mirror failed, and with undefined when one worked again. */
   readonly onTrouble?: (error: PandoError | undefined) => void;
 }
@@ -81,11 +84,16 @@ export interface CatalogMirror {
 
 /** Opens the mirror of a catalog; the first one of a store is begun at once. @throws `store-newer`, `catalog-corrupt`, `store-full` */
 export async function openCatalogMirror(options: CatalogMirrorOptions): Promise<CatalogMirror> {
-  const { catalog } = options;
-  const found = await readState(catalog);
+  const { catalog, store, storeId, isDamaged = false } = options;
+  const found = await readState(catalog).catch((error: unknown) => {
+    if (isDamaged && isPandoError(error, 'catalog-corrupt')) return undefined;
+    throw error;
+  });
   const empty: MirrorState = { version: 1, epoch: 0, pageSet: 0, pages: 0, slots: 0 };
   const before = found ?? empty;
-  const state: MirrorState = { ...before, epoch: before.epoch + 1 };
+  // Without its state it would begin to count below the mirrors that there are, and a rebuild would take one of those.
+  const [newest] = isDamaged ? await findAnchors(store, storeId) : [];
+  const state: MirrorState = { ...before, epoch: Math.max(before.epoch, newest?.epoch ?? 0) + 1 };
   await catalog.commit([putState(state)]);
   const changes = await catalog.list(CHANGE_TABLE, { limit: 1 });
   return new StoreMirror(options, state, changes.length > 0);
@@ -128,7 +136,7 @@ class StoreMirror implements CatalogMirror {
   constructor(options: CatalogMirrorOptions, state: MirrorState, isChanged: boolean) {
     this.#options = options;
     this.#state = state;
-    this.#all = state.current === undefined;
+    this.#all = state.current === undefined || options.isDamaged === true;
     if (isChanged) this.#changedAt = options.clock.monotonic();
     this.catalog = mirrored(options.catalog, (operations) => this.#commit(operations));
     this.#pins = options.store.openSession({ usesReserve: true });
