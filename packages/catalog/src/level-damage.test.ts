@@ -2,6 +2,7 @@
 import { mkdtemp, open as openFile, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fillRandom, seededRandom } from '@pando/common/testing';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { keyBytes } from './keys.ts';
 import { openLevelCatalog, type LevelCatalog, type LevelCatalogOptions } from './level-catalog.ts';
@@ -41,6 +42,10 @@ async function flip(path: string, at: number): Promise<void> {
   await file.close();
 }
 
+/** Text that does not compress. */
+const noise = (bytes: number): string =>
+  Buffer.from(fillRandom(seededRandom(3), new Uint8Array(bytes / 2))).toString('hex');
+
 const CORRUPT = { code: 'catalog-corrupt', kind: 'data' };
 
 test('damage to the newest commit is not taken for an end that a crash tore', async () => {
@@ -58,6 +63,31 @@ test('damage to the newest commit is not taken for an end that a crash tore', as
   await catalog.close();
   catalog = await open();
   expect(await keysIn(catalog)).toEqual(['key 0', 'key 1', 'key 7']);
+  await catalog.close();
+});
+
+test('a commit that a power cut kept from the disk in part, its end excepted, is a torn end; one that was made is not', async () => {
+  let catalog = await open();
+  await commit(catalog, 0, 3);
+  const witness = join(scratch, 'catalog.commits');
+  await catalog.close();
+  const before = await readFile(witness);
+  catalog = await open();
+  await commit(catalog, 3, 1);
+  await catalog.commit([
+    { type: 'put', table: 't', key: 'large', value: { version: 1, text: noise(90_000) } },
+  ]);
+  await catalog.close();
+  // The pages before the last: the end of the commit stands in blocks behind them.
+  const log = await newest('.log');
+  const file = await openFile(log, 'r+');
+  await file.write(Buffer.alloc(4096), 0, 4096, 4096);
+  await file.close();
+  await expect(open()).rejects.toThrow(/ends with commit 4, and 5 were made/);
+  await writeFile(witness, before); // it had not been told yet
+  catalog = await open();
+  expect(await keysIn(catalog)).toEqual(['key 0', 'key 1', 'key 2', 'key 3']);
+  expect(await catalog.verify()).toEqual([]);
   await catalog.close();
 });
 

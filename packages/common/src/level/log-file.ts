@@ -20,8 +20,9 @@ export interface LogCheck {
 }
 
 /**
- * Reads a log. What cannot be read is damage when a whole fragment stands anywhere behind it, and else the end: what a
- * crash leaves looks like that.
+ * Reads a log. What cannot be read is damage when another record begins anywhere behind it, and else the end: what a
+ * crash leaves looks like that. Only the record that was being written may lack a part in its middle, as the pages of a file
+ * reach the disk in any order.
  */
 export function checkLog(bytes: Buffer): LogCheck {
   const records: Buffer[] = [];
@@ -33,7 +34,7 @@ export function checkLog(bytes: Buffer): LogCheck {
       continue;
     }
     const end = fragmentEnd(bytes, at);
-    if (end === undefined) return { records, damagedAt: hasFragmentAfter(bytes, at) ? at : undefined };
+    if (end === undefined) return { records, damagedAt: hasRecordAfter(bytes, at) ? at : undefined };
     const type = bytes[at + 6]!;
     const begins = type === FULL || type === FIRST;
     if (begins !== (parts === undefined)) return { records, damagedAt: at };
@@ -57,10 +58,10 @@ function fragmentEnd(bytes: Buffer, at: number): number | undefined {
   return maskedCrc32c(bytes, at + 6, end) === bytes.readUInt32LE(at) ? end : undefined;
 }
 
-function hasFragmentAfter(bytes: Buffer, from: number): boolean {
+function hasRecordAfter(bytes: Buffer, from: number): boolean {
   for (let at = from + 1; at + HEADER_BYTES <= bytes.length; at++) {
     const type = bytes[at + 6]!;
-    if (type >= FULL && type <= LAST && fragmentEnd(bytes, at) !== undefined) return true;
+    if ((type === FULL || type === FIRST) && fragmentEnd(bytes, at) !== undefined) return true;
   }
   return false;
 }
