@@ -20,7 +20,7 @@ export interface LevelDamage {
 }
 
 /** How often the files are looked at again when they change meanwhile. */
-const LOOKS_MAX = 5;
+const LOOKS_MAX = 20;
 
 /**
  * Everything in the files of the database in `directory` that is not as LevelDB wrote it. A torn end of a log is none:
@@ -32,16 +32,24 @@ export async function checkLevelFiles(
   directory: string,
   { tables }: { readonly tables: boolean },
 ): Promise<LevelDamage[]> {
+  // Tables never change, so that later looks are short ones, however long it takes to read all of them.
+  const whole = new Set<string>();
   for (let look = 1; ; look++) {
     const before = await namesIn(directory);
-    const damage = await lookAt(directory, before, tables);
+    const damage = await lookAt(directory, before, tables, whole);
     // A compaction may have removed what the manifest still named when it was read.
     if (damage.length === 0 || look === LOOKS_MAX || sameNames(before, await namesIn(directory)))
       return damage;
   }
 }
 
-async function lookAt(directory: string, names: readonly string[], tables: boolean): Promise<LevelDamage[]> {
+/** `whole`: tables that need not be read again; those that are whole are added. */
+async function lookAt(
+  directory: string,
+  names: readonly string[],
+  tables: boolean,
+  whole: Set<string>,
+): Promise<LevelDamage[]> {
   const found: LevelDamage[] = [];
   const report = (file: string, offset: number, problem: string): void =>
     void found.push({ file, offset, problem });
@@ -92,9 +100,12 @@ async function lookAt(directory: string, names: readonly string[], tables: boole
     const there = await sizeOf(join(directory, name));
     if (there !== undefined && there !== size)
       report(name, Math.min(there, size), `it has ${there} bytes, not ${size}`);
-    else if (tables) {
+    else if (tables && !whole.has(name)) {
       const table = await read(name);
-      if (table !== undefined) checkTable(table, (offset, problem) => report(name, offset, problem));
+      if (table === undefined) continue;
+      const damageBefore = found.length;
+      checkTable(table, (offset, problem) => report(name, offset, problem));
+      if (found.length === damageBefore) whole.add(name);
     }
   }
   return found;
