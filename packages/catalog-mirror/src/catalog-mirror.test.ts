@@ -278,6 +278,29 @@ describe('the log', () => {
   });
 });
 
+it('while mirrors fail, a record that changes again and again is named once', async () => {
+  const { inner, clock, store, open } = await world();
+  const mirror = await open();
+  await clock.advance(PAUSE_MS);
+  const { snapshot } = inner;
+  inner.snapshot = () => {
+    throw new PandoError('catalog-corrupt', 'a block');
+  };
+  for (let i = 0; i < 20; i++) {
+    await mirror.catalog.commit([put('disk', '1', String(i))]);
+    await clock.advance(PAUSE_MS);
+  }
+  expect(mirror.trouble).toMatchObject({ code: 'catalog-corrupt' });
+  inner.snapshot = snapshot;
+  expect(await inner.list(CHANGE_TABLE)).toHaveLength(1);
+  await mirror.cover();
+  expect(await mirrored(store)).toEqual(await contentsOf(inner));
+  await mirror.catalog.commit([put('disk', '1', 'changed')]);
+  await mirror.cover();
+  expect(await mirrored(store)).toEqual(await contentsOf(inner));
+  await mirror.close();
+});
+
 describe('collections', () => {
   it('take neither the newest mirror nor the one before, and the others', async () => {
     const { inner, store, open } = await world();

@@ -281,6 +281,8 @@ class StoreMirror implements CatalogMirror {
   async #attempt(): Promise<void> {
     const { clock, onTrouble } = this.#options;
     const changedAt = this.#changedAt;
+    const noted = this.#noted;
+    const state = this.#state;
     this.#beganAt = clock.monotonic();
     this.#changedAt = undefined;
     this.#urgent = false;
@@ -295,6 +297,9 @@ class StoreMirror implements CatalogMirror {
         ? cause
         : new PandoError('internal', `mirroring the catalog failed: ${String(cause)}`, { cause });
       this.#changedAt = changedAt ?? this.#changedAt ?? this.#beganAt;
+      // No name was taken off the list: else mirrors that fail for ever would have it grow for ever.
+      if (this.#state === state && this.#noted.size + noted.size <= NOTED_MAX)
+        for (const position of noted) this.#noted.add(position);
       if (this.#trouble?.code !== error.code) onTrouble?.(error);
       this.#trouble = error;
       // What the log gives back may be what the mirror lacks; and the catalog itself is whole.
