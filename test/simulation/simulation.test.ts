@@ -6,12 +6,11 @@ import { mix } from './mix.ts';
 import { simulate } from './run.ts';
 
 const SEEDS = 20;
-/** What was found, by the seed that found it; they stay for good. */
-const NAMED: readonly (readonly [seed: number, found: string])[] = [];
-
 const figures = noFigures();
 afterAll(() => console.log(describeFigures(figures)));
 
+// By what a fault in the engine was found, when it was put back: 1 a footer that a kill had left unsynced, and a log file removed with
+// an unsynced end; 2 a segment whose header was never synced; 4, 6, 18: see README.md.
 describe('the engine on a machine that fails', () => {
   for (let seed = 1; seed <= SEEDS; seed++) {
     it(`loses nothing, fixed seed ${seed}`, async () => {
@@ -23,12 +22,6 @@ describe('the engine on a machine that fails', () => {
   for (let i = 0; i < SEEDS; i++) {
     const seed = (first + i) >>> 0;
     it(`loses nothing, fresh seed ${seed}`, async () => {
-      await simulate(seed, { figures });
-    });
-  }
-
-  for (const [seed, found] of NAMED) {
-    it(`seed ${seed}: ${found}`, async () => {
       await simulate(seed, { figures });
     });
   }
