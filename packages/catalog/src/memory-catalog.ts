@@ -87,7 +87,7 @@ export class MemoryCatalog implements Catalog {
         const stored = found.filter(({ key }) => !isMeta(key));
         if (stored.length > 0) {
           yield await Promise.resolve(
-            stored.map(({ key, value }) => ({ ...recordName(key), value: value.slice() })),
+            stored.map(({ key, value }) => ({ ...recordName(key), value: Buffer.from(value) })),
           );
         }
       },

@@ -98,7 +98,7 @@ describe('a damaged chunk', () => {
     await expect(reopened.readChunk(ids, 5 * ID_BYTES)).rejects.toSatisfy(isCode('chunk-corrupt'));
     await expect(reopened.readChunk(ids, 5 * ID_BYTES)).rejects.toThrow(/cannot be read: EIO/);
     // No neighbour is concerned.
-    expect(Buffer.from((await reopened.readChunk(ids, 0))).equals(chunkOf(numbers[0]!))).toBe(true);
+    expect(Buffer.from(await reopened.readChunk(ids, 0)).equals(chunkOf(numbers[0]!))).toBe(true);
     await put(reopened, numbers);
     await expectChunks(reopened, ids, numbers);
     await reopened.close();
