@@ -248,13 +248,14 @@ class LocalChunkStore implements ChunkStore {
     const lost = new LostPlaces();
     const { quick = false } = options;
     const { index, storage } = this.#options;
+    // First: LevelDB may end the process when it comes upon a damaged block, and then the next start has to know of it.
+    const indexFiles = (await index.verify?.()) ?? [];
     const table = this.#table;
     const directories = new Directories(storage, table);
     const found = await verifyStore(
       { ...this.#options, indexQueue: this.#indexQueue, directories, table, damaged: this.#damaged, lost },
       options,
     );
-    const indexFiles = (await index.verify?.()) ?? [];
     // Ids loaded from footers hide what the index lacks: only a full verification has compared the two before.
     const locator = this.#makeLocator(quick ? 0 : this.#limits.recentPlacesMax);
     return { ...found, indexFiles, finder: new VerifiedFinder(locator, lost, directories) };

@@ -5,7 +5,8 @@
  * LevelDB does not verify what it reads. An entry whose CRC is wrong, or that LevelDB stumbles over, is none: a chunk
  * that is not found is an error, and one that is found in a wrong place would be taken for live by a collection
  * while the right one is freed. Damage to the log is found when the index is opened, and to its tables then
- * or by verification; both is a reason to make the index anew.
+ * or by verification; both is a reason to make the index anew. LevelDB is built with its assertions, so the structure of
+ * a block that was damaged while it is open can end the process.
  *
  * LevelDB syncs only the log file that it writes to. What was written without a sync can lie in the
  * log before that one, which no later sync of LevelDB touches while its memory table is on the way to
