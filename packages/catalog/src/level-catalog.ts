@@ -54,7 +54,7 @@ export interface LevelCatalogOptions {
   readonly witness?: string;
   /** There has been a catalog here: one that is not there any more is damage. */
   readonly mustExist?: boolean;
-  /** Open it in spite of damage to its files, without what that takes away. */
+  /** Open it in spite of damage to its files, without what that takes away; not when that is everything. */
   readonly acceptDamage?: boolean;
 }
 
@@ -73,12 +73,14 @@ export async function openLevelCatalog(
   options: LevelCatalogOptions = {},
 ): Promise<LevelCatalog> {
   const accept = options.acceptDamage === true;
-  const damage = accept ? [] : await checkLevelFiles(directory, { tables: true });
-  if (damage.length > 0) throw damaged(directory, damage);
+  const damage = await checkLevelFiles(directory, { tables: !accept });
+  // Of a database without CURRENT LevelDB leaves nothing at all: no damage that can be accepted.
+  const fatal = accept ? damage.filter(({ file }) => file === 'CURRENT') : damage;
+  if (fatal.length > 0) throw damaged(directory, fatal);
   const database = await LevelDatabase.open(directory);
   let witness: Witness | undefined;
   try {
-    await checkLayout(database, options.mustExist === true && !accept);
+    await checkLayout(database, options.mustExist === true);
     const commits = await readCommits(database);
     if (options.witness !== undefined) witness = await Witness.open(nodeFileSystem, options.witness);
     if (witness !== undefined && witness.value > commits) {

@@ -111,6 +111,29 @@ test.each([
   await expect(open({ mustExist: true })).rejects.toThrow(message);
 });
 
+test('damage that would leave nothing is not accepted, and what there is stays', async () => {
+  let catalog = await open();
+  await commit(catalog, 0, 9);
+  await catalog.close();
+  const current = await readFile(join(directory, 'CURRENT'));
+  const all = async (): Promise<string[]> => (await readdir(directory)).filter((name) => name !== 'CURRENT');
+  const before = await all();
+  for (const change of [
+    () => rm(join(directory, 'CURRENT')),
+    () => writeFile(join(directory, 'CURRENT'), 'MAN'),
+  ]) {
+    await change();
+    await expect(open({ mustExist: true, acceptDamage: true })).rejects.toMatchObject(CORRUPT);
+    expect(await all()).toEqual(before);
+  }
+  await writeFile(join(directory, 'CURRENT'), current);
+  catalog = await open({ mustExist: true });
+  expect(await keysIn(catalog)).toHaveLength(9);
+  await catalog.close();
+  await rm(directory, { recursive: true });
+  await expect(open({ mustExist: true, acceptDamage: true })).rejects.toThrow(/nothing in it/);
+});
+
 test('a table of which a bit flipped is refused, and found in one that is open', async () => {
   let catalog = await open();
   await commit(catalog, 0, 200);
