@@ -85,7 +85,9 @@ export class Recovery {
 
   /**
    * Whether the layer and those below it have been opened. Else the older records of one of them have gone, because the log
-   * was relieved (log-relief.ts): all that is still needed comes again.
+   * was relieved (log-relief.ts): all that is still needed comes again. Or damage took the `open` record: then they are
+   * skipped, although the overlay may be known by its number. The number of an overlay that nothing but that record knew
+   * is handed out again, so that records without it can be another disk's.
    */
   #isReady(layer: Layer): boolean {
     if (this.#ready.has(layer)) return true;
