@@ -1,7 +1,7 @@
 /** Disks of a log that is damaged: which are named, and what they read as when that is accepted. */
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { fillRandom, seededRandom } from '@pando/common/testing';
-import { DISK_TABLE, PENDING_TABLE } from './disk.ts';
+import { DISK_TABLE, NUMBERS_TABLE, PENDING_TABLE, diskKey } from './disk.ts';
 import { LogLossError } from './log-loss.ts';
 import { CHUNK, TestMachine, base, bases, none, patched } from './testing/test-machine.ts';
 
@@ -162,6 +162,32 @@ it('a catalog that was put back names overlays that the log has let go: refused 
   await m.restart();
   expect(m.volumes.logLoss).toBeUndefined();
   expect(await m.read(web, 0, 8 * CHUNK)).toEqual(Buffer.from(bases));
+});
+
+it('a disk that gets the number of one that a catalog has lost gets none of its writes', async () => {
+  await m.write(await disk(), 0, Buffer.alloc(10, 5)); // for which the log stays
+  const numbers = await m.records.list(NUMBERS_TABLE);
+  const lost = await m.volumes.create({ size: 8 * CHUNK }, none);
+  for (let time = 0; time < 3; time++) {
+    await m.write(lost, time * CHUNK, Buffer.alloc(CHUNK, MARK));
+    await m.volumes.remove([await m.fork(lost)], none);
+  }
+  m.crash();
+  await m.records.commit([
+    ...numbers.map(({ key, value }) => ({ type: 'put', table: NUMBERS_TABLE, key, value }) as const),
+    ...[DISK_TABLE, PENDING_TABLE].map((table) => ({ type: 'delete', table, key: diskKey(lost) }) as const),
+  ]);
+  await m.open({ acceptLogDamage: true });
+  const other = await m.volumes.create({ size: 8 * CHUNK }, none);
+  expect(other).toBe(lost);
+  const mine = Buffer.alloc(8 * CHUNK);
+  for (let time = 0; time < 3; time++) {
+    expect(await m.read(other, 0, 8 * CHUNK)).toEqual(mine);
+    await m.write(other, time * CHUNK + 7, Buffer.alloc(10, 3));
+    mine.fill(3, time * CHUNK + 7, time * CHUNK + 17);
+    if (time === 1) await m.fork(other);
+    await m.restart();
+  }
 });
 
 it('a write that is lost and written over, or of a disk that is gone, costs nothing', async () => {
