@@ -4,6 +4,7 @@
  * catalog is the one in memory, whose commits are durable when they resolve.
  */
 import { MemoryCatalog, type Catalog, type CatalogSnapshot } from '@pando/catalog';
+import { findAnchors, openCatalogMirror, restoreCatalog, type CatalogMirror } from '@pando/catalog-mirror';
 import {
   DirectorySegmentStorage,
   MemoryChunkIndex,
@@ -11,9 +12,10 @@ import {
   type ChunkIndex,
   type ChunkStore,
 } from '@pando/chunk-store';
+import { systemClock, type Clock } from '@pando/common';
 import { CrashFileSystem } from '@pando/common/testing';
 import { collect } from '@pando/gc';
-import { DISK_TABLE, checkRecord, rootOf } from '@pando/volume';
+import { DISK_TABLE, checkRecord, fitToLog, rootOf, type LogGate } from '@pando/volume';
 import { mortalCatalog, type World } from '@pando/volume/testing';
 
 const CHUNK = 4096;
@@ -76,37 +78,148 @@ class CrashIndex implements ChunkIndex {
   }
 }
 
+const STORE_ID = new Uint8Array(16).fill(9);
+
 export function realWorld(random: () => number): World {
-  const records = new MemoryCatalog();
-  const boot = (fs: CrashFileSystem, index: Promise<CrashIndex>): World => {
-    const { catalog, kill } = mortalCatalog(records);
-    let stores: ChunkStore | undefined;
-    return {
-      fs,
-      catalog,
-      openStore: async () => {
-        stores = await openChunkStore({
-          storage: new DirectorySegmentStorage(fs, 'segments'),
-          index: await index,
-          storeId: new Uint8Array(16).fill(9),
-          chunkBytes: CHUNK,
-          limits: { segmentBytesMax: 200_000, workers: 0 },
-        });
-        return stores;
-      },
-      collect: (store) => collect(store, () => rootsOf(catalog), { compactBelow: 0.9 }),
-      crash: () => {
-        kill();
-        const next = fs.crash(random);
-        void stores?.close().catch(() => undefined);
-        return boot(
-          next,
-          index.then((old) => old.crash(random)),
-        );
-      },
-    };
-  };
-  return boot(new CrashFileSystem(), Promise.resolve(new CrashIndex()));
+  return new RealWorld(random, new MemoryCatalog(), new CrashFileSystem(), Promise.resolve(new CrashIndex()));
+}
+
+class RealWorld implements World {
+  readonly fs: CrashFileSystem;
+  protected readonly random: () => number;
+  protected readonly index: Promise<CrashIndex>;
+  protected records: MemoryCatalog;
+  #mortal: ReturnType<typeof mortalCatalog> | undefined;
+  #store: ChunkStore | undefined;
+
+  constructor(random: () => number, records: MemoryCatalog, fs: CrashFileSystem, index: Promise<CrashIndex>) {
+    this.random = random;
+    this.records = records;
+    this.fs = fs;
+    this.index = index;
+  }
+
+  /** The catalog as this process sees it. */
+  get catalog(): Catalog {
+    this.#mortal ??= mortalCatalog(this.records);
+    return this.#mortal.catalog;
+  }
+
+  async openStore(): Promise<ChunkStore> {
+    this.#store = await openChunkStore({
+      storage: new DirectorySegmentStorage(this.fs, 'segments'),
+      index: await this.index,
+      storeId: STORE_ID,
+      chunkBytes: CHUNK,
+      limits: { segmentBytesMax: 200_000, workers: 0 },
+    });
+    return this.#store;
+  }
+
+  collect(store: ChunkStore): Promise<unknown> {
+    return collect(store, () => rootsOf(this.catalog), { compactBelow: 0.9 });
+  }
+
+  crash(): World {
+    const [fs, index] = this.end();
+    return new RealWorld(this.random, this.records, fs, index);
+  }
+
+  /** The power is gone: what is on the disks at the next boot. */
+  protected end(): [CrashFileSystem, Promise<CrashIndex>] {
+    this.#mortal ??= mortalCatalog(this.records);
+    this.#mortal.kill();
+    const fs = this.fs.crash(this.random);
+    void this.#store?.close().catch(() => undefined);
+    return [fs, this.index.then((old) => old.crash(this.random))];
+  }
+}
+
+/** A thousand times faster than the real one, so that mirrors come in the middle of everything. */
+const quick: Clock = {
+  ...systemClock,
+  monotonic: () => systemClock.monotonic() * 1000,
+  sleep: (ms, signal) => systemClock.sleep(ms / 1000, signal),
+};
+
+/** A world whose catalog is mirrored, and can be lost. */
+export function mirroredWorld(random: () => number): World {
+  return new MirroredWorld(
+    random,
+    new MemoryCatalog(),
+    new CrashFileSystem(),
+    Promise.resolve(new CrashIndex()),
+  );
+}
+
+class MirroredWorld extends RealWorld {
+  #mirror: CatalogMirror | undefined;
+
+  override get catalog(): Catalog {
+    return this.#mirror?.catalog ?? super.catalog;
+  }
+
+  override async openStore(): Promise<ChunkStore> {
+    const store = await super.openStore();
+    // Mirrors all the time, or when one is asked for: then much happens after the newest.
+    const clock = this.random() < 0.5 ? quick : systemClock;
+    this.#mirror = await openCatalogMirror({ catalog: super.catalog, store, storeId: STORE_ID, clock });
+    return store;
+  }
+
+  override collect(store: ChunkStore): Promise<unknown> {
+    const beforeSweep = (): Promise<void> => this.#mirror!.cover();
+    return collect(store, () => rootsOf(this.catalog), { compactBelow: 0.9, beforeSweep });
+  }
+
+  override crash(): World {
+    const mirror = this.#mirror;
+    const [fs, index] = this.end();
+    void mirror?.close().catch(() => undefined);
+    return new MirroredWorld(this.random, this.records, fs, index);
+  }
+
+  gate(): LogGate {
+    return this.#mirror!;
+  }
+
+  cover(): Promise<void> {
+    return this.#mirror!.cover();
+  }
+
+  async loseCatalog(): Promise<void> {
+    const { current } = (await this.records.get('~mirror', 'state')) as { current?: Sequence };
+    const store = await super.openStore();
+    const anchors = await findAnchors(store, STORE_ID);
+    for (const anchor of anchors) {
+      // One that was being written may not be whole. One that was recorded must be.
+      const isRecorded = current !== undefined && compare(anchor, current) <= 0;
+      const catalog = new MemoryCatalog();
+      try {
+        await restoreCatalog(store, anchor, catalog, anchors[0]!.epoch + 1);
+      } catch (error) {
+        if (isRecorded) throw error;
+        continue;
+      }
+      await store.close();
+      const log = { fs: this.fs, logDirectory: 'log', storeId: STORE_ID };
+      const { cut } = await fitToLog({ ...log, catalog, chunkBytes: CHUNK });
+      if (cut.length > 0) throw new Error(`overlays of disks ${cut.join(', ')} are not in the log any more`);
+      this.records = catalog;
+      return;
+    }
+    await store.close();
+    if (current !== undefined) throw new Error('the recorded mirror is gone');
+  }
+}
+
+interface Sequence {
+  readonly epoch: number;
+  readonly count: number;
+}
+
+function compare(a: Sequence, b: Sequence): number {
+  return a.epoch - b.epoch || a.count - b.count;
 }
 
 async function* rootsFrom(snapshot: CatalogSnapshot): AsyncGenerator<ReturnType<typeof rootOf>> {

@@ -8,7 +8,7 @@ import type { Catalog } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import { isPandoError, systemClock, type Clock } from '@pando/common';
 import { between, fillRandom, seededRandom, type CrashFileSystem } from '@pando/common/testing';
-import { openVolumes, type DiskNumber, type Volumes } from '../index.ts';
+import { diskKey, openVolumes, type DiskNumber, type LogGate, type Volumes } from '../index.ts';
 
 const CHUNK = 4096;
 const SECTOR = 512;
@@ -98,6 +98,11 @@ export interface World {
   /** Damages about this share of all chunks that are stored; `repair` makes all of them whole again. */
   damage?(share: number): void;
   repair?(): void;
+  /** Of a world whose catalog is mirrored, once the store is open: what keeps the log, and what brings everything committed into the mirror. */
+  gate?(): LogGate;
+  cover?(): Promise<void>;
+  /** Before the store is open: loses the catalog and makes it anew. What was made since `cover` may be gone, what was removed may be back. */
+  loseCatalog?(): Promise<void>;
   /** Power loss; returns the world of the next boot. What still runs of the old process must not reach it. */
   crash(): World;
 }
@@ -112,6 +117,9 @@ export async function runCrashModel(
   /** Chunks found unreadable after a restart. */
   let unreadable = 0;
   let logRewrites = 0;
+  /** Disks that are in the mirror for certain, and whether the catalog was lost since the last boot. */
+  let covered = new Set<DiskNumber>();
+  let lost = false;
   const random = seededRandom(seed);
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)]!;
   let world = makeWorld(random);
@@ -130,6 +138,8 @@ export async function runCrashModel(
   };
 
   const start = async (): Promise<Volumes> => {
+    lost = world.loseCatalog !== undefined && model.size > 0 && random() < 0.6;
+    if (lost) await world.loseCatalog!();
     store = await world.openStore();
     return openVolumes({
       store,
@@ -140,13 +150,18 @@ export async function runCrashModel(
       destageAfterMs: random() < 0.5 ? 0 : 1e9,
       overlayBytesMax: 24 * CHUNK,
       logFileBytes: options.damages === true ? pick([500, 4000, 15_000]) : 30_000,
+      ...(world.gate === undefined ? {} : { logGate: world.gate() }),
       // So short that it is relieved again and again.
       ...(options.damages === true ? { clock: quick, logBytesMax: between(random, 80_000, 240_000) } : {}),
     });
   };
 
   const compare = async (volumes: Volumes, when: string): Promise<void> => {
-    for (const [number, disk] of model) {
+    for (const [number, disk] of [...model]) {
+      if (lost && !covered.has(number) && (await world.catalog.get('disk', diskKey(number))) === undefined) {
+        model.delete(number);
+        continue;
+      }
       const handle = await volumes.open(number);
       if (handle.size !== disk.size)
         throw new Error(`${when}: disk ${number} has ${handle.size} bytes, not ${disk.size}`);
@@ -210,6 +225,12 @@ export async function runCrashModel(
       if (options.damages === true && random() < 0.01) world.repair!();
       if (options.fillsUp === true && resizing === 0 && random() < (isFull() ? 0.1 : 0.2)) {
         world.fs.faults.freeBytes = isFull() ? Infinity : pick([0, 0, 100, 3000]);
+      }
+      if (world.cover !== undefined && random() < 0.1) {
+        const made = new Set(model.keys());
+        await world.cover();
+        covered = made;
+        return;
       }
       const numbers = [...model.keys()].filter((number) => !busy.has(number));
       if (numbers.length === 0 || (dice < 0.05 && model.size < 12)) {
@@ -307,7 +328,11 @@ export async function runCrashModel(
           await volumes.remove([number], none);
           model.delete(number);
         } else if (dice < 0.95) {
-          if (await allowed(() => volumes.settle(number))) disk.flush();
+          if (await allowed(() => volumes.settle(number))) {
+            // In the tree it is as durable as the record of the disk, which can be lost; the log need not be synced.
+            await world.cover?.();
+            disk.flush();
+          }
         } else await world.collect(store);
       } finally {
         busy.delete(number);
