@@ -1,5 +1,5 @@
 /** A damaged index: nothing wrong is read, nothing alive is collected, verification mends it, or the next start does. */
-import { mkdtemp, open as openFile, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdtemp, open as openFile, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ID_BYTES, isPandoError } from '@pando/common';
@@ -230,6 +230,42 @@ describe(`the files of the index (seed ${seed})`, () => {
     await store.close();
     await flipEntry(directory, one(ids, 7), 3); // as if nobody could tell
     await expect(LevelChunkIndex.open(directory)).rejects.toThrow(/verification has found damage/);
+  });
+
+  it('of which a power cut tore what no mark came after are no damage; what one came after is', async () => {
+    const world = new World({ ...LIMITS, segmentBytesMax: 4 * 1024 * 1024 });
+    const open = async (): Promise<ChunkStore> => world.open(await LevelChunkIndex.open(directory));
+    const first = await open();
+    const ids: Uint8Array[] = [];
+    for (let i = 0; i < 20; i++) ids.push(await put(first, range(1 + i * 40, 40)));
+    // As the machine leaves it that loses power now: a page of the log is not there.
+    const path = join(
+      directory,
+      (await readdir(directory)).find((name) => name.endsWith('.log'))!,
+    );
+    expect((await stat(path)).size).toBeGreaterThan(20_000);
+    const pages = await readFile(path);
+    await first.close();
+    await world.kill();
+    const sealed = await readFile(path);
+    for (const [bytes, isDamage] of [
+      [pages, false],
+      [sealed, true], // closing sealed the segment, and wrote the checkpoint
+    ] as const) {
+      await rm(directory, { recursive: true });
+      await (await LevelChunkIndex.open(directory)).close();
+      const log = join(
+        directory,
+        (await readdir(directory)).find((name) => name.endsWith('.log'))!,
+      );
+      await writeFile(log, Buffer.from(bytes).fill(0, 8192, 12_288));
+      if (isDamage) await expect(LevelChunkIndex.open(directory)).rejects.toThrow(/in the middle of the log/);
+      else {
+        const store = await open();
+        for (const [i, of] of ids.entries()) await expectChunks(store, of, range(1 + i * 40, 40));
+        await store.close();
+      }
+    }
   });
 
   it('with a list of segments that is damaged are refused', async () => {

@@ -178,7 +178,7 @@ export class LevelChunkIndex implements ChunkIndex {
   }
 
   async verify(): Promise<LevelDamage[]> {
-    const damage = await checkLevelFiles(this.#directory, { tables: true });
+    const damage = await checkLevelFiles(this.#directory, { tables: true, isSynced: isMark });
     if (damage.length > 0) await this.setMark(DAMAGED_MARK, Uint8Array.of(1));
     return damage;
   }
@@ -293,7 +293,16 @@ async function damageIn(directory: string): Promise<LevelDamage[]> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 0;
     throw fromIoError(error, `opening the index in ${directory}`, 'store-failed');
   });
-  return checkLevelFiles(directory, { tables: bytes <= CHECKED_BYTES_MAX });
+  return checkLevelFiles(directory, { tables: bytes <= CHECKED_BYTES_MAX, isSynced: isMark });
+}
+
+/**
+ * Whether a record of LevelDB's log (db/write_batch.cc: 12 bytes, then for each operation its type, and key and value with
+ * their lengths) writes a mark. What comes after the last mark is stored again when the chunk store is opened.
+ */
+function isMark(record: Buffer): boolean {
+  const PUT = 1;
+  return record.byteLength > 14 && record[12] === PUT && record[13]! < ID_BYTES && record[14] === 0;
 }
 
 function isCorruption(error: unknown): boolean {

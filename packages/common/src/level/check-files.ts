@@ -9,7 +9,7 @@
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fromIoError } from '../errors.ts';
-import { checkLog } from './log-file.ts';
+import { checkLog, type IsSynced } from './log-file.ts';
 import { checkTable } from './table-file.ts';
 import { LevelReader } from './varint.ts';
 
@@ -25,18 +25,19 @@ const LOOKS_MAX = 20;
 /**
  * Everything in the files of the database in `directory` that is not as LevelDB wrote it. A torn end of a log is none:
  * a crash leaves it. May be called while the database is open. `tables`: their blocks too, that is all bytes; else
- * only whether they are there.
+ * only whether they are there. `isSynced`: which records of logs were written with a sync, where not all were; what came
+ * after the last of them a power cut may have torn anywhere.
  * @throws `store-failed` when the directory cannot be read
  */
 export async function checkLevelFiles(
   directory: string,
-  { tables }: { readonly tables: boolean },
+  { tables, isSynced = () => true }: { readonly tables: boolean; readonly isSynced?: IsSynced },
 ): Promise<LevelDamage[]> {
   // Tables never change, so that later looks are short ones, however long it takes to read all of them.
   const whole = new Set<string>();
   for (let look = 1; ; look++) {
     const before = await namesIn(directory);
-    const damage = await lookAt(directory, before, tables, whole);
+    const damage = await lookAt(directory, before, tables, isSynced, whole);
     // A compaction may have removed what the manifest still named when it was read.
     if (damage.length === 0 || look === LOOKS_MAX || sameNames(before, await namesIn(directory)))
       return damage;
@@ -48,6 +49,7 @@ async function lookAt(
   directory: string,
   names: readonly string[],
   tables: boolean,
+  isSynced: IsSynced,
   whole: Set<string>,
 ): Promise<LevelDamage[]> {
   const found: LevelDamage[] = [];
@@ -68,10 +70,18 @@ async function lookAt(
     if (names.some((name) => /\.(log|ldb|sst)$/.test(name))) report('CURRENT', 0, 'the file is missing');
     return found;
   }
+  /** Ends of logs that a crash may have torn, unless something in a later log was synced. */
+  const ends: { readonly name: string; readonly at: number }[] = [];
   for (const name of names.filter((each) => each.endsWith('.log'))) {
     const bytes = await read(name);
-    const at = bytes === undefined ? undefined : checkLog(bytes).damagedAt;
-    if (at !== undefined) report(name, at, 'a record in the middle of the log is damaged');
+    if (bytes === undefined) continue;
+    const { records, endsAt, isDamaged } = checkLog(bytes, isSynced);
+    if (isDamaged || records.some(isSynced)) {
+      for (const end of ends.splice(0)) report(end.name, end.at, 'the end of the log is damaged');
+    }
+    if (endsAt === undefined) continue;
+    if (isDamaged) report(name, endsAt, 'a record in the middle of the log is damaged');
+    else ends.push({ name, at: endsAt });
   }
   const current = (await read('CURRENT'))?.toString('latin1');
   const manifest = /^(MANIFEST-\d+)\n$/.exec(current ?? '')?.[1];
@@ -81,9 +91,9 @@ async function lookAt(
   }
   const bytes = await read(manifest);
   if (bytes === undefined) return found;
-  const { records, damagedAt } = checkLog(bytes);
-  if (damagedAt !== undefined || records.length === 0) {
-    report(manifest, damagedAt ?? 0, 'a record of the manifest is damaged');
+  const { records, endsAt, isDamaged } = checkLog(bytes);
+  if (isDamaged || records.length === 0) {
+    report(manifest, endsAt ?? 0, 'a record of the manifest is damaged');
     return found;
   }
   const { live, logNumber } = versionOf(records);

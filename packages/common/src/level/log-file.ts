@@ -13,18 +13,23 @@ const FIRST = 2;
 const LAST = 4;
 
 export interface LogCheck {
-  /** The whole records, up to the first byte that is damaged. */
+  /** The whole records, up to the first byte that cannot be read. */
   readonly records: readonly Buffer[];
-  /** Where the log cannot be read, although there is more behind it; undefined for a whole one and for a torn end. */
-  readonly damagedAt: number | undefined;
+  /** That byte, if there is one. */
+  readonly endsAt: number | undefined;
+  /** Whether it is damage, and not an end that a crash tore. */
+  readonly isDamaged: boolean;
 }
 
+/** Whether a record, of which the first fragment is given, was written with a sync. */
+export type IsSynced = (record: Buffer) => boolean;
+
 /**
- * Reads a log. What cannot be read is damage when another record begins anywhere behind it, and else the end: what a
- * crash leaves looks like that. Only the record that was being written may lack a part in its middle, as the pages of a file
+ * Reads a log. What cannot be read is damage when another record that was synced begins anywhere behind it, and else the end: what a
+ * crash leaves looks like that. Only what was not synced may be missing in the middle, as the pages of a file
  * reach the disk in any order.
  */
-export function checkLog(bytes: Buffer): LogCheck {
+export function checkLog(bytes: Buffer, isSynced: IsSynced = () => true): LogCheck {
   const records: Buffer[] = [];
   let parts: Buffer[] | undefined;
   for (let at = 0; at < bytes.length;) {
@@ -34,10 +39,11 @@ export function checkLog(bytes: Buffer): LogCheck {
       continue;
     }
     const end = fragmentEnd(bytes, at);
-    if (end === undefined) return { records, damagedAt: hasRecordAfter(bytes, at) ? at : undefined };
+    if (end === undefined) return { records, endsAt: at, isDamaged: hasRecordFrom(bytes, at + 1, isSynced) };
     const type = bytes[at + 6]!;
     const begins = type === FULL || type === FIRST;
-    if (begins !== (parts === undefined)) return { records, damagedAt: at };
+    if (begins !== (parts === undefined))
+      return { records, endsAt: at, isDamaged: hasRecordFrom(bytes, at, isSynced) };
     (parts ??= []).push(bytes.subarray(at + HEADER_BYTES, end));
     if (type === FULL || type === LAST) {
       records.push(Buffer.concat(parts));
@@ -45,7 +51,7 @@ export function checkLog(bytes: Buffer): LogCheck {
     }
     at = end;
   }
-  return { records, damagedAt: undefined };
+  return { records, endsAt: undefined, isDamaged: false };
 }
 
 /** The end of the whole fragment at `at`, or undefined when there is none. */
@@ -58,10 +64,11 @@ function fragmentEnd(bytes: Buffer, at: number): number | undefined {
   return maskedCrc32c(bytes, at + 6, end) === bytes.readUInt32LE(at) ? end : undefined;
 }
 
-function hasRecordAfter(bytes: Buffer, from: number): boolean {
-  for (let at = from + 1; at + HEADER_BYTES <= bytes.length; at++) {
+function hasRecordFrom(bytes: Buffer, from: number, isSynced: IsSynced): boolean {
+  for (let at = from; at + HEADER_BYTES <= bytes.length; at++) {
     const type = bytes[at + 6]!;
-    if ((type === FULL || type === FIRST) && fragmentEnd(bytes, at) !== undefined) return true;
+    const end = type === FULL || type === FIRST ? fragmentEnd(bytes, at) : undefined;
+    if (end !== undefined && isSynced(bytes.subarray(at + HEADER_BYTES, end))) return true;
   }
   return false;
 }
