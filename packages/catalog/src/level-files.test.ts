@@ -93,7 +93,8 @@ describe(`the files of a LevelDB (seed ${seed})`, () => {
       await rm(path);
       expect((await check()).length, `${name} gone`).toBeGreaterThan(0);
       await writeFile(path, whole);
-      if (name === log) continue; // cut, it has a torn end
+      // Cut, these have a torn end, as after a crash; what it has taken, a witness of the catalog tells, and a verification of the index.
+      if (name === log || name.startsWith('MANIFEST')) continue;
       await truncate(path, Math.floor(whole.length / 2));
       expect((await check()).length, `${name} cut`).toBeGreaterThan(0);
       await writeFile(path, whole);
