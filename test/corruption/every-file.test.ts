@@ -22,7 +22,7 @@ import {
   type Ranges,
 } from './damaged-store.ts';
 
-const FLIPS = Number(process.env['PANDO_FLIPS'] ?? 40);
+const FLIPS = Number(process.env['PANDO_FLIPS'] ?? 24);
 const FLIPS_MS_MAX = 120_000 + FLIPS * 3_000;
 
 type Kind = 'store.json' | 'catalog' | 'index' | 'segments' | 'log' | 'witness';

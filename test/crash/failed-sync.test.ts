@@ -127,7 +127,7 @@ describe('a failed sync of', () => {
             .poll(async () => (await server.rest.call('GET', '/health')).body, { timeout: 30_000 })
             .toMatchObject({ status: 'failed', store: 'failed' });
           // Long enough for whatever would try again by itself: destage looks twice a second.
-          await sleep(1_500);
+          await sleep(1_000);
         } finally {
           syncs = await injector.detach();
         }
