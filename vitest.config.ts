@@ -1,6 +1,6 @@
 /**
- * Tests in three groups that run one after another: units beside their sources, what crosses packages, and the
- * slow ones (a booting guest, kill -9 under load), which get the machine for themselves.
+ * Tests in three groups that run one after another: units beside their sources, what crosses packages (the simulation of
+ * it with a flag of its own), and the slow ones (a booting guest, kill -9 under load), which get the machine for themselves.
  */
 import { defineConfig } from 'vitest/config';
 
@@ -11,6 +11,8 @@ const SLOW = [
   'test/load/**/*.test.ts',
   'test/**/*crash*.test.ts',
 ];
+/** Boots an engine some hundred times a second: large buffers of short lives, for which V8 would always be marking. */
+const SIMULATION = 'test/simulation/**/*.test.ts';
 const WORKERS_MAX = 2;
 
 export default defineConfig({
@@ -35,8 +37,20 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/**/*.test.ts', 'bench/**/*.test.ts'],
-          exclude: [...SLOW, '**/node_modules/**'],
+          exclude: [...SLOW, SIMULATION, '**/node_modules/**'],
           pool: 'forks',
+          maxWorkers: WORKERS_MAX,
+          sequence: { groupOrder: 1 },
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        test: {
+          name: 'simulation',
+          include: [SIMULATION],
+          pool: 'forks',
+          execArgv: ['--no-incremental-marking'],
           maxWorkers: WORKERS_MAX,
           sequence: { groupOrder: 1 },
           testTimeout: 120_000,

@@ -3,7 +3,6 @@
  * dice. A boot runs on it until the power goes, the process is killed, or it ends; the machine of the next boot has what
  * survived. `image` keeps what it holds at one instant, cheaply: bytes are shared.
  */
-import { setFlagsFromString } from 'node:v8';
 import {
   DirectorySegmentStorage,
   MemoryChunkIndex,
@@ -148,13 +147,8 @@ export class Machine {
   }
 }
 
-/**
- * Gets ready, once for the process, what the engine does with the real clock: its decoder is WebAssembly that has to be
- * compiled. And keeps V8 from collecting garbage step by step, which the large buffers of each short boot make it begin
- * again and again: that took half of the time.
- */
+/** Gets ready, once for the process, what the engine does with the real clock: its decoder is WebAssembly that has to be compiled. */
 export async function prepare(): Promise<void> {
-  setFlagsFromString('--no-incremental-marking');
   const store = await openChunkStore({
     storage: new MemorySegmentStorage(),
     index: new MemoryChunkIndex(),
