@@ -239,7 +239,7 @@ describe('a server does not start', () => {
   test('on a directory of a newer format, which it leaves as it is', async () => {
     const path = join(folder, 'newer');
     await mkdir(path);
-    const text = '{"program":"pando","format":2,"something":"new"}';
+    const text = '{"program":"pando","format":99,"something":"new"}';
     await writeFile(join(path, 'store.json'), text);
     expect(await serve('--data', path)).toMatchObject({
       status: 1,
