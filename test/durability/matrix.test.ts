@@ -36,9 +36,9 @@ const TUNING = {
 const POWER_CUTS = 3;
 const LONG = 60;
 /** Moments of an operation at which the clock is set. */
-const JUMPS = 12;
+const JUMPS = 8;
 /** Every how many-th sector of the segments is damaged. */
-const STRIDE = 11;
+const STRIDE = 17;
 const YEARS_MS = 10 * 365 * 86_400_000;
 
 interface Moment {

@@ -102,13 +102,12 @@ describe(`a second process on the directory of a server (seed ${seed})`, () => {
   for (const { name } of OPERATIONS) {
     it(`${name}, second process`, async () => {
       let count = 0;
-      for (const args of INTRUDERS) {
-        const intruder = intrude(args);
-        const isGone = (): Promise<boolean> =>
-          Promise.race([intruder.then(() => true), setTimeout(PAUSE_MS, false)]);
-        do await ACTIONS[name]!(count++);
-        while (!(await isGone()));
-        const { status, output } = await intruder;
+      const intruders = Promise.all(INTRUDERS.map(intrude));
+      const areGone = (): Promise<boolean> =>
+        Promise.race([intruders.then(() => true), setTimeout(PAUSE_MS, false)]);
+      do await ACTIONS[name]!(count++);
+      while (!(await areGone()));
+      for (const { status, output } of await intruders) {
         expect(output).toContain('store-locked');
         expect(status).not.toBe(0);
       }
