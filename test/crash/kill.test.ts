@@ -10,7 +10,7 @@ import { testSeed } from '@pando/block-device/testing';
 import { afterAll, beforeAll, describe, it } from 'vitest';
 import { Killing } from './killing.ts';
 
-const KILLS = Number(process.env['PANDO_KILLS'] ?? 10);
+const KILLS = Number(process.env['PANDO_KILLS'] ?? 7);
 /** How much of the server's log is shown after a failure. */
 const LOG_CHARACTERS = 20_000;
 
