@@ -24,6 +24,7 @@ interface Range {
 interface Report {
   readonly quick: boolean;
   readonly chunks: number;
+  readonly bytes: number;
   readonly checkedDisks: number;
   readonly missingChunks: number;
   readonly damaged: readonly { file: string; offset: number; problem: string }[];
@@ -41,6 +42,12 @@ interface Last {
   readonly endedAt: string;
   readonly scheduled: boolean;
   readonly report: Report;
+}
+
+/** All but how much there was to verify: the server writes to its store by itself too, the mirror of the catalog. */
+function findings({ chunks, bytes, ...rest }: Report): Omit<Report, 'chunks' | 'bytes'> {
+  expect(Math.min(chunks, bytes)).toBeGreaterThan(0);
+  return rest;
 }
 
 const seed = runSeed();
@@ -131,7 +138,7 @@ describe(`verify, over damage (seed ${seed})`, () => {
     expect(offline.status).toBe(1);
     await server.restart();
     const report = await verify();
-    expect(offline.json()).toEqual(report);
+    expect(findings(offline.json<Report>())).toEqual(findings(report));
     expect(report.damaged).toHaveLength(1);
     expect(report.damaged[0]).toMatchObject({
       file: `segments/${name}`,
@@ -228,7 +235,7 @@ describe(`verify, over damage (seed ${seed})`, () => {
         found = ((await rest.must('GET', '/verify/last')) as { full?: Last }).full;
       }
       // A verification is asked for while one may be under way: they run one after another.
-      expect(await rest.job('/verify')).toEqual(found.report);
+      expect(findings((await rest.job('/verify')) as Report)).toEqual(findings(found.report));
       const { items } = (await rest.must('GET', '/jobs')) as {
         items: { kind: string; startedAt?: string; endedAt?: string }[];
       };
@@ -250,7 +257,7 @@ describe(`verify, over damage (seed ${seed})`, () => {
 
     await server.restart();
     const kept = await last();
-    expect(kept.full).toMatchObject({ report: found.report });
+    expect(findings(kept.full!.report)).toEqual(findings(found.report));
     expect(kept.quick).toMatchObject({ report: quick });
     const text = await pando(['verify', '--last'], { url: server.url });
     expect(text.status).toBe(1);
