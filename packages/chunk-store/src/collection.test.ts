@@ -1,6 +1,7 @@
 import { ID_BYTES, KiB } from '@pando/common';
 import { describe, expect, it } from 'vitest';
 import { readPlace } from './place.ts';
+import { writeNumbers } from './store-marks.ts';
 import {
   CHUNK,
   chunkOf,
@@ -352,6 +353,34 @@ describe('compacting a segment', () => {
     expect([...segments]).toEqual([...range(0, 20).map(() => 1), ...range(0, 20).map(() => 2)]);
     collection.end();
     await expectChunks(again, ids, range(0, 40));
+    await again.close();
+  });
+
+  it('that was killed before its removal was durable leaves nothing that a power cut could bring back', async () => {
+    const { world, store } = await sealedWorld(range(0, 10));
+    const file = (await world.files())[0]!;
+    await writeNumbers(world.index, 'removing', [1]);
+    await world.fs.remove(file);
+    world.fs = world.fs.kill();
+    await (await world.open()).close();
+    await world.crash(() => 0); // none of the names that were not synced
+    expect(await world.files()).not.toContain(file);
+    await store.close().catch(() => undefined);
+  });
+
+  it.each([
+    ['footer', 100],
+    ['trailer', 10],
+  ])('that broke off is finished although the %s of the segment is damaged', async (_what, fromEnd) => {
+    const { world, store } = await sealedWorld(range(0, 10));
+    const file = (await world.files())[0]!;
+    await writeNumbers(world.index, 'removing', [1]);
+    await store.close();
+    world.fs.flip(file, world.fs.bytesOf(file).byteLength - fromEnd, 1);
+    const again = await world.open();
+    expect(await world.files()).not.toContain(file);
+    expect(await world.index.count()).toBe(0);
+    expect((await again.verify()).damaged).toEqual([]);
     await again.close();
   });
 });

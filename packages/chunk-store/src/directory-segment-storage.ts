@@ -4,7 +4,7 @@
  * Descriptors for reading are kept open up to a bound, the least recently used closed first, never one
  * that a read is using.
  */
-import { fromIoError, PandoError, type File, type FileSystem } from '@pando/common';
+import { fromIoError, PandoError, rewriteInPlace, type File, type FileSystem } from '@pando/common';
 import { OPEN_CONCURRENCY, OPEN_FILES_DEFAULT } from './limits.ts';
 import type { SegmentStorage, SegmentWriter } from './types.ts';
 
@@ -117,6 +117,17 @@ export class DirectorySegmentStorage implements SegmentStorage {
     } finally {
       await file.close();
     }
+  }
+
+  async rewrite(segment: number, from: number): Promise<void> {
+    const file = await this.#fs.open(this.#path(segment), 'write');
+    try {
+      await rewriteInPlace(file, from, await file.size());
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await this.#fs.syncDirectory(this.#directory);
   }
 
   async reopen(segment: number): Promise<SegmentWriter> {

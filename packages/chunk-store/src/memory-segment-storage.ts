@@ -88,6 +88,10 @@ export class MemorySegmentStorage implements SegmentStorage {
     return Promise.resolve();
   }
 
+  rewrite(): Promise<void> {
+    return Promise.resolve();
+  }
+
   reopen(segment: number): Promise<SegmentWriter> {
     const content = this.#segments.get(segment);
     if (content === undefined) {

@@ -136,29 +136,16 @@ async function wholeDirectory(
       },
     );
     if (directory !== undefined) {
-      await syncFooter(context, number);
+      // A killed process may have left the footer in the page cache only, and the checkpoint that follows says for good
+      // that this segment is sealed. What stands before the footer was synced before that was written.
+      await context.storage.rewrite(number, trailer.footerOffset).catch((error: unknown) => {
+        throw fromIoError(error, `syncing segment ${number}`, 'store-failed');
+      });
       segment.slots = trailer.slots;
       return directory;
     }
   }
   return sealTorn(context, segment, size);
-}
-
-/**
- * A killed process may have left the footer in the page cache only, and the checkpoint that follows says for good that
- * this segment is sealed.
- */
-async function syncFooter({ storage }: RecoveryContext, number: number): Promise<void> {
-  try {
-    const writer = await storage.reopen(number);
-    try {
-      await writer.sync();
-    } finally {
-      await writer.close();
-    }
-  } catch (error) {
-    throw fromIoError(error, `syncing segment ${number}`, 'store-failed');
-  }
 }
 
 /**
@@ -181,9 +168,9 @@ async function sealTorn(
   const footer = encodeFooter(segment.number, segment.seed, end, directory.runTable, directory.ids);
   try {
     await storage.truncate(segment.number, end);
+    await storage.rewrite(segment.number, 0); // as when sealing: what a killed process wrote may not be on the disk yet
     const writer = await storage.reopen(segment.number);
     try {
-      await writer.sync(); // as when sealing: what a killed process wrote may not be on the disk yet
       await writer.append([footer]);
       await writer.sync();
     } finally {
@@ -301,17 +288,26 @@ export async function reindex(
   }
 }
 
+/** The ids of a segment that is to go: when its footer is damaged, those of its whole runs. */
+async function idsFound(context: RecoveryContext, segment: Segment): Promise<Uint8Array> {
+  try {
+    return (await readDirectory(context.storage, segment.number, segment.seed, segment.bytes)).ids;
+  } catch (error) {
+    if (!(error instanceof PandoError && error.code === 'segment-corrupt')) throw error;
+    return (await scanDirectory(context, segment, segment.bytes)).directory.ids;
+  }
+}
+
 async function finishRemovals(context: RecoveryContext): Promise<void> {
   const { storage, index, table } = context;
   const numbers = await readNumbers(index, 'removing');
   for (const number of numbers) {
     const segment = table.get(number);
-    if (segment === undefined) continue;
-    if (segment.state === 'sealed') {
-      const { ids } = await readDirectory(storage, number, segment.seed, segment.bytes);
-      await unindex(index, number, ids);
+    if (segment !== undefined) {
+      await unindex(index, number, await idsFound(context, segment));
+      table.remove(number);
     }
-    table.remove(number);
+    // One that is gone already may come back: a process that was killed has not made its removal durable.
     await storage.remove(number);
   }
   if (numbers.length > 0) await writeNumbers(index, 'removing', []);

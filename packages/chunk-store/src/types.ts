@@ -60,6 +60,11 @@ export interface SegmentStorage {
   readSync?(segment: number, target: Uint8Array, position: number): number;
   /** Cuts a torn tail off (recovery only); durable when it resolves. */
   truncate(segment: number, size: number): Promise<void>;
+  /**
+   * Writes everything from `from` on again, where it is (recovery only): syncs of an earlier process may have failed.
+   * Durable when it resolves, the segment's name included.
+   */
+  rewrite(segment: number, from: number): Promise<void>;
   /** Opens an existing segment to append at its end (recovery: to write the footer of a torn segment). */
   reopen(segment: number): Promise<SegmentWriter>;
   /** Durable when it resolves. A missing segment is no error. Reads under way still finish. */

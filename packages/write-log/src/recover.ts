@@ -9,7 +9,7 @@
  * whoever opens it accepts that: then everything else is replayed.
  */
 import { join } from 'node:path';
-import { PandoError, type FileSystem, type Witness } from '@pando/common';
+import { PandoError, rewriteInPlace, type FileSystem, type Witness } from '@pando/common';
 import {
   FILE_HEADER_BYTES,
   RECORD_HEADER_BYTES,
@@ -63,7 +63,7 @@ export async function recover(
 ): Promise<Recovered> {
   const { fs, directory, storeId } = options;
   const names = (await fs.list(directory)).filter((name) => FILE_NAME.test(name));
-  const { tear, damage } = await survey(options, names);
+  const { tear, damage, synced } = await survey(options, names);
   if (damage !== undefined && !options.acceptDamage) throw new LogDamageError(damage);
   // What is accepted is accepted, and positions may begin anew from here on.
   await options.synced.set(0);
@@ -82,8 +82,9 @@ export async function recover(
     let bytes: number;
     try {
       if (index === tear?.index) await file.truncate(tear.offset);
-      const scan = await scanFile(file, lastPosition, crcSeed, visit);
+      const scan = await scanFile(file, lastPosition, crcSeed, visit, synced);
       // What was only in the page cache when the process died is counted on from here on.
+      await rewriteInPlace(file, scan.settledBytes, scan.bytes);
       await file.sync();
       lastPosition = scan.lastPosition;
       bytes = scan.bytes;
@@ -113,6 +114,8 @@ interface Survey {
   /** Where the log ends, when that is before the end of its files. */
   readonly tear: { readonly index: number; readonly offset: number } | undefined;
   readonly damage: LogDamage | undefined;
+  /** The position up to which everything had been synced. */
+  readonly synced: number;
 }
 
 interface Place extends Gap {
@@ -174,11 +177,12 @@ async function survey(options: RecoverOptions, names: readonly string[]): Promis
   const end = tear?.after ?? lastPosition;
   // The last whole record is before what was synced, and nothing that is damaged stands behind it: the end is gone.
   const isCut = end < synced && (damaged.length === 0 || !endsInGap(damaged, names.length - 1));
-  if (damaged.length === 0 && !isCut) return { tear, damage: undefined };
+  if (damaged.length === 0 && !isCut) return { tear, damage: undefined, synced };
   const before = tear?.after ?? Infinity;
   const last = names.at(-1);
   return {
     tear,
+    synced,
     damage: {
       places: [
         ...damaged.map(({ index, offset, end: to, problem }) => ({

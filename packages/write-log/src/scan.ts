@@ -37,6 +37,8 @@ export interface FileScan {
   readonly lastPosition: number;
   /** The greatest position that a record of the file says was synced; 0 when none does. */
   readonly syncedPosition: number;
+  /** Where the last record ends whose position is at most `settled`; 0 when there is none. */
+  readonly settledBytes: number;
   readonly gaps: readonly Gap[];
 }
 
@@ -44,17 +46,16 @@ export interface FileScan {
  * Hands every whole record to `visit`, which may be asynchronous, and of those that are damaged what their headers prove: a
  * write is a `lost` one then, of which the data is not known.
  * @param after positions up to this one come before the file: its records must have greater ones
- * @param until where to stop; everything before it is read
+ * @param settled the position that `settledBytes` is about
  */
 export async function scanFile(
   file: File,
   after: number,
   crcSeed: number,
   visit: (record: LogRecord) => void | Promise<void>,
-  until = Infinity,
+  settled = 0,
 ): Promise<FileScan> {
-  const bytes = await file.size();
-  const size = Math.min(bytes, until);
+  const size = await file.size();
   const window = Buffer.alloc(Math.min(WINDOW_BYTES, Math.max(size, RECORD_HEADER_BYTES)));
   const gaps: Gap[] = [];
   let windowStart = 0;
@@ -62,6 +63,7 @@ export async function scanFile(
   let at = FILE_HEADER_BYTES;
   let lastPosition = after;
   let syncedPosition = 0;
+  let settledBytes = 0;
   let gap: { offset: number; after: number; unknownBytes: number } | undefined;
 
   /** Makes `count` bytes from `from` on available in the window, or says that the file does not have them. */
@@ -100,6 +102,7 @@ export async function scanFile(
     const b = readNumber(window, base + 32);
     lastPosition = position;
     at += RECORD_HEADER_BYTES + (type === TYPE_WRITE ? b : 0);
+    if (position <= settled) settledBytes = at;
     if (type === TYPE_OPEN) await visit({ type: 'open', position, overlay, size: a, disk: b });
     else if (type === TYPE_ZERO) await visit({ type: 'zero', position, overlay, offset: a, length: b });
     else if (type === TYPE_SYNCED) syncedPosition = Math.max(syncedPosition, a);
@@ -133,7 +136,7 @@ export async function scanFile(
     gap.unknownBytes += at - from;
   }
   if (gap !== undefined) gaps.push({ ...gap, end: size });
-  return { bytes, lastPosition, syncedPosition, gaps };
+  return { bytes: size, lastPosition, syncedPosition, settledBytes, gaps };
 
   /** As `isWhole`, asked at every byte: without a promise where no record can be. */
   function isWholeAhead(from: number): Promise<boolean> | boolean {
