@@ -3,7 +3,7 @@
  * simulated disk that loses power. The index forgets what it had not made durable, as LevelDB may; the
  * catalog is the one in memory, whose commits are durable when they resolve.
  */
-import { MemoryCatalog, type Catalog, type CatalogSnapshot } from '@pando/catalog';
+import { MemoryCatalog, type Catalog } from '@pando/catalog';
 import { findAnchors, openCatalogMirror, restoreCatalog, type CatalogMirror } from '@pando/catalog-mirror';
 import {
   DirectorySegmentStorage,
@@ -15,7 +15,7 @@ import {
 import { systemClock, type Clock } from '@pando/common';
 import { CrashFileSystem } from '@pando/common/testing';
 import { collect } from '@pando/gc';
-import { DISK_TABLE, checkRecord, fitToLog, rootOf, type LogGate } from '@pando/volume';
+import { fitToLog, rootsNow, type LogGate } from '@pando/volume';
 import { mortalCatalog, type World } from '@pando/volume/testing';
 
 const CHUNK = 4096;
@@ -117,7 +117,7 @@ class RealWorld implements World {
   }
 
   collect(store: ChunkStore): Promise<unknown> {
-    return collect(store, () => rootsOf(this.catalog), { compactBelow: 0.9 });
+    return collect(store, () => rootsNow(this.catalog, CHUNK), { compactBelow: 0.9 });
   }
 
   crash(): World {
@@ -169,7 +169,7 @@ class MirroredWorld extends RealWorld {
 
   override collect(store: ChunkStore): Promise<unknown> {
     const beforeSweep = (): Promise<void> => this.#mirror!.cover();
-    return collect(store, () => rootsOf(this.catalog), { compactBelow: 0.9, beforeSweep });
+    return collect(store, () => rootsNow(this.catalog, CHUNK), { compactBelow: 0.9, beforeSweep });
   }
 
   override crash(): World {
@@ -220,18 +220,4 @@ interface Sequence {
 
 function compare(a: Sequence, b: Sequence): number {
   return a.epoch - b.epoch || a.count - b.count;
-}
-
-async function* rootsFrom(snapshot: CatalogSnapshot): AsyncGenerator<ReturnType<typeof rootOf>> {
-  try {
-    for await (const { key, value } of snapshot.entries(DISK_TABLE))
-      yield rootOf(checkRecord(Number(key), value, CHUNK));
-  } finally {
-    await snapshot.close();
-  }
-}
-
-/** The snapshot is of the instant of the call, not of the first pull. */
-function rootsOf(catalog: Catalog): AsyncGenerator<ReturnType<typeof rootOf>> {
-  return rootsFrom(catalog.snapshot());
 }

@@ -18,8 +18,7 @@ import {
 } from '@pando/common';
 import { openFleet, type OpenFleet } from '@pando/fleet';
 import { collect, type GcReport } from '@pando/gc';
-import type { Root } from '@pando/tree';
-import { checkRecord, DISK_TABLE, openVolumes, rootOf, type Volumes } from '@pando/volume';
+import { openVolumes, rootsNow, type Volumes } from '@pando/volume';
 import type { DataDirectory } from './data-directory.ts';
 import { withNames } from './log-loss.ts';
 import { FORMAT, writeStoreFile } from './store-file.ts';
@@ -138,7 +137,7 @@ export interface GcWork {
 /**
  * Frees what no disk record's root reaches. What destages and imports under way hold, their sessions pin; so does the mirror. Nothing is
  * removed before a mirror is durable that needs none of it; on a full disk, where that may need what is to be freed, it has to wait.
- * @throws `catalog-corrupt` when the catalog is damaged: what it has lost is not to be taken for garbage
+ * @throws `catalog-corrupt` when the catalog is damaged: what it has lost is not to be taken for garbage; `store-failed`
  */
 export async function collectGarbage(
   { catalog, store, mirror }: OpenStore,
@@ -165,18 +164,4 @@ export async function collectGarbage(
     if (isPandoError(error) && error.kind === 'data') mirror.renew();
     throw error;
   }
-}
-
-/** Roots of all disks at the instant of the call: the snapshot is taken before anything is awaited. */
-function rootsNow(catalog: Catalog, chunkBytes: number): AsyncIterable<Root> {
-  const snapshot = catalog.snapshot();
-  return (async function* () {
-    try {
-      for await (const { key, value } of snapshot.entries(DISK_TABLE)) {
-        yield rootOf(checkRecord(Number(key), value, chunkBytes));
-      }
-    } finally {
-      await snapshot.close();
-    }
-  })();
 }
