@@ -17,7 +17,7 @@ export interface Moment {
   readonly oracle: Oracle;
   /** Bits have flipped in what is stored. */
   readonly isDamaged: boolean;
-  /** A sync has failed: what it should have covered is in the page cache, and may never reach the disk. Only a power cut ends this. */
+  /** A sync has failed: what it should have covered is in the page cache, and no later sync writes it. */
   readonly isSyncLost: boolean;
 }
 
@@ -26,6 +26,9 @@ const DEEP_ALL = 0.02;
 const DEEP_ONE = 0.2;
 const DEEPER_ONE = 0.3;
 const DEPTH_MAX = 2;
+/** Shares of crashes that kill the process, and of recoveries that are closed in order, before the power goes: after a failed sync. */
+const KILLS = { usually: 0.25, syncLost: 0.6 };
+const CLOSED = { usually: 0.1, syncLost: 0.5 };
 /** Share of recoveries that meet a fault, and are tried again. */
 const FAULTY = 0.1;
 /** Storage operations of a recovery, reads included, roughly: a fault strikes one of them. */
@@ -65,9 +68,17 @@ export async function crashAt(
         image: machine.image(),
         oracle: oracle.copy(),
         isDamaged,
-        isSyncLost: false,
+        isSyncLost: moment.isSyncLost,
       }));
     return fault > 0 && --fault === 0 ? faultOf(operation, random) : undefined;
+  };
+  /** What is closed in order needs no luck: all that was acknowledged is there after a power cut. */
+  const closedAndCut = async (closing: Machine, engine: Engine, then: Oracle): Promise<void> => {
+    await closing.scheduler.drive(engine.close());
+    const again = new Machine(ended(closing.image(), 'powerCut', random), mix(seed, 2));
+    const reopened = await recovered(again, then, tuning, isDamaged);
+    if (!isDamaged) await again.scheduler.drive(verify(reopened));
+    again.off();
   };
   try {
     const isFaulty = fault > 0;
@@ -83,7 +94,9 @@ export async function crashAt(
       const oracleThen = moment.oracle.copy();
       if (ending === 'powerCut') oracleThen.powerCut();
       const again = new Machine(ended(machine.image(), 'kill', random), mix(seed, 3));
-      await recovered(again, oracleThen, tuning, isDamaged);
+      const engine = await recovered(again, oracleThen, tuning, isDamaged);
+      // The fault may have been a sync.
+      if (random() < CLOSED.syncLost) await closedAndCut(again, engine, oracleThen);
       again.off();
       return scheduler.trace() + again.scheduler.trace();
     }
@@ -94,13 +107,8 @@ export async function crashAt(
       figures.collections++;
       await scheduler.drive(check(engine, oracle, { isDamaged }));
     }
-    if (random() < 0.1) {
-      await scheduler.drive(engine.close());
-      const again = new Machine(ended(machine.image(), 'powerCut', random), mix(seed, 2));
-      const reopened = await recovered(again, oracle, tuning, isDamaged);
-      if (!isDamaged) await again.scheduler.drive(verify(reopened));
-      again.off();
-    }
+    if (random() < (moment.isSyncLost ? CLOSED.syncLost : CLOSED.usually))
+      await closedAndCut(machine, engine, oracle);
     trace = scheduler.trace();
   } catch (error) {
     throw new Wrong(`after a ${nameOf(ending)}: ${messageOf(error)}`, { cause: error });
@@ -120,7 +128,7 @@ export async function crashAt(
 
 /** How a life ends at a moment. */
 export function endingOf({ isSyncLost }: Moment, random: () => number): Ending {
-  return random() < 0.25 && !isSyncLost ? 'kill' : 'powerCut';
+  return random() < (isSyncLost ? KILLS.syncLost : KILLS.usually) ? 'kill' : 'powerCut';
 }
 
 /** What the next boot finds, and what the oracle then knows. */

@@ -55,7 +55,14 @@ export class DiskModel {
   }
 
   copy(): DiskModel {
-    return new DiskModel(this.size, new Map(this.#sectors), new Set(this.mayGrowTo), new Set(this.#unknown));
+    const next = new DiskModel(
+      this.size,
+      new Map(this.#sectors),
+      new Set(this.mayGrowTo),
+      new Set(this.#unknown),
+    );
+    next.#pins = this.#pins;
+    return next;
   }
 
   /** A write begins: from here on either may be there. Returns what to acknowledge. */

@@ -14,7 +14,7 @@ import { CrashFileSystem, seededRandom } from '@pando/common/testing';
 import type { Catalog } from '@pando/catalog';
 import { openFleet, type OpenFleet } from '@pando/fleet';
 import { collect, type GcReport } from '@pando/gc';
-import { DISK_TABLE, checkRecord, openVolumes, rootOf, type Volumes } from '@pando/volume';
+import { openVolumes, rootsNow, type Volumes } from '@pando/volume';
 import { Database } from './database.ts';
 import { SimulatedCatalog, SimulatedIndex, type CatalogBatch, type IndexBatch } from './level-models.ts';
 import { Scheduler, type Operation } from './scheduler.ts';
@@ -136,7 +136,8 @@ export class Machine {
       catalog,
       volumes,
       fleet,
-      collect: (thorough) => collect(store, () => rootsOf(catalog), thorough ? { compactBelow: 1 } : {}),
+      collect: (thorough) =>
+        collect(store, () => rootsNow(catalog, CHUNK_BYTES), thorough ? { compactBelow: 1 } : {}),
       close: async () => {
         await fleet.close();
         await volumes.close();
@@ -179,17 +180,4 @@ export function ended(image: Image, how: Ending, random: () => number): Image {
     catalog: catalog.powerCut(random),
     now,
   };
-}
-
-/** The snapshot is of the instant of the call, not of the first pull. */
-function rootsOf(catalog: Catalog): AsyncGenerator<ReturnType<typeof rootOf>> {
-  const snapshot = catalog.snapshot();
-  return (async function* () {
-    try {
-      for await (const { key, value } of snapshot.entries(DISK_TABLE))
-        yield rootOf(checkRecord(Number(key), value, CHUNK_BYTES));
-    } finally {
-      await snapshot.close();
-    }
-  })();
 }

@@ -3,8 +3,9 @@ import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { describeFigures, noFigures } from './figures.ts';
 import { simulate, SimulationFailure } from './run.ts';
+import { WEATHERS, type WeatherKind } from './weather.ts';
 
-const HELP = `npm run simulate -- [--hours N | --minutes N | --runs N] [--seed S] [--operation K [--verbose]]
+const HELP = `npm run simulate -- [--hours N | --minutes N | --runs N] [--seed S] [--weather KIND] [--operation K [--verbose]]
 
 Plays the engine over a simulated machine, one run a seed, crashes it at every storage operation, and looks whether
 everything is there that must be: test/simulation/README.md.
@@ -12,6 +13,7 @@ everything is there that must be: test/simulation/README.md.
 --hours, --minutes   go on for so long
 --runs               play so many seeds; 1 unless a time is given
 --seed               begin with this one; those that follow are counted up from it. Fresh otherwise.
+--weather            what goes wrong in every life, instead of what the dice say: ${Object.keys(WEATHERS).join(', ')}
 --operation          crash only at this operation of the seed, and only replay that
 --verbose            print each storage operation, with --operation
 --help               this text
@@ -26,6 +28,7 @@ const { values } = parseArgs({
     minutes: { type: 'string' },
     runs: { type: 'string' },
     seed: { type: 'string' },
+    weather: { type: 'string' },
     operation: { type: 'string' },
     verbose: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -45,6 +48,14 @@ if (values.help) {
   console.log(HELP);
   process.exit(0);
 }
+function isWeather(kind: string): kind is WeatherKind {
+  return Object.hasOwn(WEATHERS, kind);
+}
+const { weather } = values;
+if (weather !== undefined && !isWeather(weather)) {
+  console.error(`--weather is one of ${Object.keys(WEATHERS).join(', ')}, not ${JSON.stringify(weather)}`);
+  process.exit(2);
+}
 const minutes = number('minutes') ?? (number('hours') ?? 0) * 60;
 const operation = number('operation');
 const first = number('seed') ?? randomInt(2 ** 31);
@@ -57,6 +68,7 @@ for (let seed = first; figures.runs < runsMax && performance.now() < end; seed++
   try {
     const trace = await simulate(seed, {
       figures,
+      ...(weather === undefined ? {} : { weather }),
       ...(operation === undefined ? {} : { operation }),
       ...(values.verbose ? { print: (line: string) => console.log(line) } : {}),
     });

@@ -105,6 +105,13 @@ export class Oracle {
     return false;
   }
 
+  /** Whether a clone or backup of the VM may have happened or not. */
+  isForkInDoubt(vm: string): boolean {
+    for (const operation of this.pending.values())
+      if ((operation.kind === 'clone' || operation.kind === 'backup') && operation.vm === vm) return true;
+    return false;
+  }
+
   #apply(operation: Pending): void {
     switch (operation.kind) {
       case 'create':

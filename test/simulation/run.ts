@@ -10,7 +10,7 @@ import { noFigures, type Figures } from './figures.ts';
 import { Machine, emptyImage, prepare, type Tuning } from './machine.ts';
 import { mix } from './mix.ts';
 import { Oracle } from './oracle.ts';
-import { Weather, weatherOf } from './weather.ts';
+import { Weather, weatherOf, type WeatherKind } from './weather.ts';
 import { Workload } from './workload.ts';
 
 export { mix } from './mix.ts';
@@ -18,6 +18,8 @@ export { mix } from './mix.ts';
 export interface RunOptions {
   /** Only the crash at this operation. */
   readonly operation?: number;
+  /** What goes wrong in every life, instead of what the dice say. */
+  readonly weather?: WeatherKind;
   readonly figures?: Figures;
   /** Gets each operation of the run and of the recoveries, and what clients begin and end. */
   readonly print?: (line: string) => void;
@@ -39,6 +41,8 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
   const names = { next: 1 };
   const trace = createHash('sha256');
   let start = { image: emptyImage(), oracle: new Oracle(), isDamaged: false };
+  const kindOf = (dice: number): WeatherKind => options.weather ?? weatherOf(dice);
+  const replay = `--seed ${seed}${options.weather === undefined ? '' : ` --weather ${options.weather}`}`;
   let operation = 0;
   figures.runs++;
   for (let life = 0; life < LIVES; life++) {
@@ -48,7 +52,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
     const { scheduler } = machine;
     scheduler.print = options.print;
     options.print?.(`life ${life}`);
-    const weather = new Weather(weatherOf(random()), machine.disk, random, start.isDamaged);
+    const weather = new Weather(kindOf(random()), machine.disk, random, start.isDamaged);
     let { isDamaged } = start;
     let isOpen = false;
     let isSyncLost = false;
@@ -85,7 +89,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
         await scheduler.drive(check(engine, oracle, { isDamaged, isRunning: true }));
       else if (random() < 0.3 && !isDamaged) await scheduler.drive(engine.close());
     } catch (error) {
-      throw failed(seed, undefined, `life ${life} (${weather.kind}), after operation ${operation}`, error);
+      throw failed(seed, replay, `life ${life} (${weather.kind}), after operation ${operation}`, error);
     } finally {
       machine.off();
       figures.lives[weather.kind]++;
@@ -101,7 +105,8 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
           await crashAt(mix(seed, moment.operation), moment, { tuning, figures, print: options.print }),
         );
       } catch (error) {
-        throw failed(seed, moment.operation, `operation ${moment.operation} (${moment.what})`, error);
+        const where = `operation ${moment.operation} (${moment.what})`;
+        throw failed(seed, `${replay} --operation ${moment.operation}`, where, error);
       }
     }
     if (life === LIVES - 1) break;
@@ -126,15 +131,9 @@ function tuningOf(random: () => number): Tuning {
   };
 }
 
-function failed(
-  seed: number,
-  operation: number | undefined,
-  where: string,
-  error: unknown,
-): SimulationFailure {
-  const only = operation === undefined ? '' : ` --operation ${operation}`;
+function failed(seed: number, replay: string, where: string, error: unknown): SimulationFailure {
   return new SimulationFailure(
-    `seed ${seed}, ${where}: ${messageOf(error)}\nreplay: npm run simulate -- --seed ${seed}${only}`,
+    `seed ${seed}, ${where}: ${messageOf(error)}\nreplay: npm run simulate -- ${replay}`,
     { cause: error },
   );
 }

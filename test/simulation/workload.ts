@@ -312,7 +312,7 @@ export class Workload {
     let use = this.#uses.get(name);
     if (use === undefined) this.#uses.set(name, (use = { io: 0, forks: 0, exclusive: false }));
     if (use.exclusive || this.#oracle.isInDoubt(name)) return;
-    if (how === 'exclusive' && use.io > 0) return;
+    if (how === 'exclusive' && (use.io > 0 || this.#oracle.isForkInDoubt(name))) return;
     if ((how === 'exclusive' || how === 'grow') && use.forks > 0) return;
     if (how === 'io' || how === 'forks') use[how]++;
     else use.exclusive = true;
