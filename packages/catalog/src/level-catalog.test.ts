@@ -1,10 +1,12 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { nodeFileSystem } from '@pando/common';
 import { Level } from 'level';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { catalogConformance } from './conformance.ts';
 import { keyBytes } from './keys.ts';
 import { openLevelCatalog } from './level-catalog.ts';
@@ -46,6 +48,22 @@ describe('LevelCatalog', () => {
     await expect(openLevelCatalog(directory)).rejects.toMatchObject({ code: 'store-locked' });
     await catalog.close();
     await (await openLevelCatalog(directory)).close();
+  });
+
+  test('which of its files count is durable when it opens: what is built on it must not go back to those before', async () => {
+    await (await openLevelCatalog(directory)).close();
+    const current = (): string => readFileSync(join(directory, 'CURRENT'), 'utf8');
+    const before = current();
+    const synced: string[] = [];
+    const { syncDirectory } = nodeFileSystem;
+    const spy = vi.spyOn(nodeFileSystem, 'syncDirectory').mockImplementation((path) => {
+      if (path === directory) synced.push(current());
+      return syncDirectory(path);
+    });
+    const catalog = await openLevelCatalog(directory).finally(() => spy.mockRestore());
+    expect(current()).not.toBe(before);
+    expect(synced.at(-1)).toBe(current());
+    await catalog.close();
   });
 
   test('another process is kept out', async () => {

@@ -6,7 +6,7 @@
  * Reads go on in each of them. While it is being opened again, reads and snapshots wait for that.
  */
 import { readdir } from 'node:fs/promises';
-import { PandoError, fromIoError } from '@pando/common';
+import { PandoError, fromIoError, nodeFileSystem } from '@pando/common';
 import { Level } from 'level';
 import type { StoredOperation } from './commit-queue.ts';
 import { cutLog, logEnd, looksLikeLevel, probeRoom, saysFull, type LogEnd } from './level-log.ts';
@@ -210,6 +210,11 @@ export class LevelDatabase {
       }
       throw fromLevelError(cause, `open the catalog in ${this.#directory}`);
     }
+    // LevelDB renames CURRENT and syncs no name after that. Until it is durable, a power cut may go back to the files from
+    // before, and those may hold less than what is built on now: a sync of an earlier process may have failed.
+    await nodeFileSystem.syncDirectory(this.#directory).catch((error: unknown) => {
+      throw fromIoError(error, `open the catalog in ${this.#directory}`, 'store-failed');
+    });
   }
 
   #refuseClosed(): void {

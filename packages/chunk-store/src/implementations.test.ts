@@ -1,8 +1,8 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isPandoError, MemoryFileSystem, nodeFileSystem } from '@pando/common';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { chunkIndexSuite, segmentStorageSuite } from './conformance.ts';
 import { DirectorySegmentStorage } from './directory-segment-storage.ts';
 import { LevelChunkIndex } from './level-chunk-index.ts';
@@ -88,6 +88,23 @@ describe('a directory of segments', () => {
 });
 
 describe('the index in LevelDB', () => {
+  it('is durable as to which of its files count when it opens: what is built on it must not go back to those before', async () => {
+    const directory = folder();
+    await (await LevelChunkIndex.open(directory)).close();
+    const current = (): string => readFileSync(join(directory, 'CURRENT'), 'utf8');
+    const before = current();
+    const synced: string[] = [];
+    const { syncDirectory } = nodeFileSystem;
+    const spy = vi.spyOn(nodeFileSystem, 'syncDirectory').mockImplementation((path) => {
+      if (path === directory) synced.push(current());
+      return syncDirectory(path);
+    });
+    const index = await LevelChunkIndex.open(directory).finally(() => spy.mockRestore());
+    expect(current()).not.toBe(before);
+    expect(synced.at(-1)).toBe(current());
+    await index.close();
+  });
+
   it('says that another process, or this one, has it open', async () => {
     const directory = folder();
     const index = await LevelChunkIndex.open(directory);

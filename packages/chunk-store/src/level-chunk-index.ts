@@ -27,6 +27,7 @@ import {
   fromIoError,
   ID_BYTES,
   MiB,
+  nodeFileSystem,
   PandoError,
   type LevelDamage,
 } from '@pando/common';
@@ -97,6 +98,7 @@ export class LevelChunkIndex implements ChunkIndex {
     }
     const index = new LevelChunkIndex(directory, db);
     try {
+      await syncNames(directory);
       if ((await index.getMark(DAMAGED_MARK)) !== undefined)
         throw corrupt(directory, 'verification has found damage in it');
     } catch (error) {
@@ -233,6 +235,7 @@ export class LevelChunkIndex implements ChunkIndex {
     try {
       await this.#db.close();
       await this.#db.open();
+      await syncNames(this.#directory);
       this.#state = 'open';
     } catch (error) {
       throw this.#writeFailed(error); // closed, until a later write finds the room to open it
@@ -270,6 +273,16 @@ export class LevelChunkIndex implements ChunkIndex {
       }
     }
   }
+}
+
+/**
+ * LevelDB renames CURRENT when it is opened, and syncs no name after that. Until it is durable, a power cut may go back to the
+ * files from before, and those may hold less than what is built on now: a sync of an earlier process may have failed.
+ */
+async function syncNames(directory: string): Promise<void> {
+  await nodeFileSystem.syncDirectory(directory).catch((error: unknown) => {
+    throw fromIoError(error, `opening the index in ${directory}`, 'store-failed');
+  });
 }
 
 function markKey(name: string): Uint8Array {
