@@ -1,5 +1,6 @@
 /** Damage to a log that had been synced: what is named, and what is replayed when that is accepted. */
 import { crc32 } from 'node:zlib';
+import { Witness } from '@pando/common';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { CrashFileSystem, between, fillRandom, runSeed, seededRandom } from '@pando/common/testing';
 import { LogDamageError, openWriteLog, type LogRecord, type WriteLog } from './index.ts';
@@ -230,6 +231,24 @@ describe(`a damaged write log (seed ${seed})`, () => {
     });
     expect((await refused(fs)).damage).toMatchObject({ isAllKnown: false, lost: [] });
     expect(offsetsOf((await open(fs, true)).records, 'write')).toHaveLength(60);
+  });
+
+  it('that was accepted is durable to its end, although what says how far it was synced is wrong', async () => {
+    const { log } = await open(fs);
+    log.appendWrite(3, 6000, new Uint8Array(100));
+    await log.written();
+    fs.faults.failSyncOf = '.log';
+    await expect(log.sync()).rejects.toMatchObject({ code: 'store-failed' });
+    const killed = fs.kill();
+    const witness = await Witness.open(killed, 'log.synced'); // that of another store, say
+    await witness.set(1_000_000);
+    await witness.close();
+    await refused(killed);
+    const accepted = await open(killed, true);
+    expect(offsetsOf(accepted.records, 'write')).toContain(60);
+    await accepted.log.close();
+    const { records } = await open(killed.crash(() => 0.99)); // a luck that loses all that was not synced
+    expect(offsetsOf(records, 'write')).toContain(60);
   });
 
   it('damage behind what was synced is the end of the log, as ever', async () => {

@@ -68,6 +68,8 @@ export async function recover(
   // What is accepted is accepted, and positions may begin anew from here on.
   await options.synced.set(0);
   await options.oldest.set(0);
+  // In a log that is damaged, what says how far it was synced may be wrong as well.
+  const settled = damage === undefined ? synced : 0;
   const crcSeed = crcSeedOf(storeId);
   const files: OldFile[] = [];
   let lastPosition = 0;
@@ -82,7 +84,7 @@ export async function recover(
     let bytes: number;
     try {
       if (index === tear?.index) await file.truncate(tear.offset);
-      const scan = await scanFile(file, lastPosition, crcSeed, visit, synced);
+      const scan = await scanFile(file, lastPosition, crcSeed, visit, settled);
       // What was only in the page cache when the process died is counted on from here on.
       await rewriteInPlace(file, scan.settledBytes, scan.bytes);
       await file.sync();
