@@ -1,8 +1,8 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock } from '@pando/common';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { nodeFileSystem, systemClock } from '@pando/common';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { formatAddress, isLoopback, parseAddress } from './addresses.ts';
 import { openDataDirectory, type DataDirectory } from './data-directory.ts';
 import { runOptions } from './options.ts';
@@ -70,6 +70,15 @@ test('a creation that was cut short is begun anew', async () => {
   expect(second.isNew).toBe(true);
   await second.catalog.close();
   expect(await readdir(path)).not.toContain('store.json.new');
+});
+
+test('what a process made that was killed before the names were durable is durable when it opens', async () => {
+  await (await open()).catalog.close();
+  const spy = vi.spyOn(nodeFileSystem, 'syncDirectory');
+  await (await open()).catalog.close();
+  const synced = spy.mock.calls.map(([directory]) => directory);
+  spy.mockRestore();
+  expect(synced).toContain(path);
 });
 
 test.each([

@@ -102,6 +102,10 @@ export async function openDataDirectory(
     }
     const part = (name: string): string => join(path, name);
     for (const name of ['index', 'segments', 'log']) await makeDirectory(part(name));
+    // Those that were there may be there since a process that was killed before their names, or that of store.json, were durable.
+    await nodeFileSystem.syncDirectory(path).catch((error: unknown) => {
+      throw fromIoError(error, `opening ${path}`, 'store-failed');
+    });
     return {
       path,
       store,
