@@ -2,6 +2,7 @@
 import type { CatalogOperation } from '@pando/catalog';
 import { between, fillRandom, runSeed, seededRandom } from '@pando/common/testing';
 import { expect, it } from 'vitest';
+import { NUMBERS_KEY, NUMBERS_TABLE, type NumbersRecord } from './disk.ts';
 import { fitToLog } from './fit-to-log.ts';
 import type { DiskNumber, LogGate } from './index.ts';
 import { CHUNK, none, storeId, TestMachine } from './testing/test-machine.ts';
@@ -134,4 +135,22 @@ it.each(seeds)('every disk that the catalog knows has all that was flushed (seed
   }
   // With most seeds; these two are among them.
   if (seed !== seeds[0]) expect(unknown).toBeGreaterThan(0);
+});
+
+it('numbers go on above those of all disks and overlays, also where the record of them is lost', async () => {
+  const m = new TestMachine();
+  const numbers = { version: 1, lastDisk: 5_000_000, lastOverlay: 7_000_000 };
+  await m.records.commit([{ type: 'put', table: NUMBERS_TABLE, key: NUMBERS_KEY, value: numbers }]);
+  await m.open();
+  const source = await m.volumes.create({ size: CHUNK }, none);
+  const target = await m.volumes.create({ size: CHUNK }, none);
+  await m.write(source, 0, Buffer.alloc(CHUNK, 1));
+  await m.volumes.replace([{ target, source }], none);
+  await m.volumes.close();
+  await m.records.commit([{ type: 'delete', table: NUMBERS_TABLE, key: NUMBERS_KEY }]);
+  const given = { catalog: m.records, fs: m.fs, logDirectory: 'log', storeId, chunkBytes: CHUNK };
+  expect(await fitToLog(given)).toEqual({ unknown: [], cut: [] });
+  const fitted = (await m.records.get(NUMBERS_TABLE, NUMBERS_KEY)) as NumbersRecord;
+  expect(fitted.lastDisk).toBeGreaterThan(target);
+  expect(fitted.lastOverlay).toBeGreaterThan(7_000_000);
 });

@@ -13,6 +13,7 @@ import {
   PENDING_TABLE,
   checkRecord,
   diskKey,
+  readNumbers,
   type NumbersRecord,
 } from './disk.ts';
 import type { DiskNumber, DiskRecord, LogFit } from './types.ts';
@@ -46,8 +47,7 @@ export async function fitToLog(options: FitOptions): Promise<LogFit> {
     if (!isPandoError(error) || error.kind !== 'data') throw error;
     problem = error;
   }
-  const numbers = (await catalog.get(NUMBERS_TABLE, NUMBERS_KEY)) as NumbersRecord | undefined;
-  const { lastDisk = 0, lastOverlay = 0 } = numbers ?? {};
+  const { lastDisk, lastOverlay } = await lastNumbers(catalog, chunkBytes);
   const fitted: NumbersRecord = {
     version: 1,
     lastDisk: Math.max(lastDisk, found.lastDisk) + NUMBERS_MARGIN,
@@ -104,6 +104,26 @@ class Findings {
       .filter(([disk]) => disk > lastDisk)
       .map(([disk, { size, writtenBytes }]) => ({ disk, size, writtenBytes }));
   }
+}
+
+/** The greatest numbers that the catalog knows: the record of them may be what it lacks. */
+async function lastNumbers(
+  catalog: Catalog,
+  chunkBytes: number,
+): Promise<{ lastDisk: number; lastOverlay: number }> {
+  let { lastDisk, lastOverlay } = (await readNumbers(catalog)) ?? { lastDisk: 0, lastOverlay: 0 };
+  const snapshot = catalog.snapshot();
+  try {
+    for await (const { key, value } of snapshot.entries(DISK_TABLE)) {
+      const number = Number(key);
+      const { overlayFloor, overlays } = checkRecord(number, value, chunkBytes);
+      lastDisk = Math.max(lastDisk, number);
+      lastOverlay = Math.max(lastOverlay, overlayFloor, ...overlays);
+    }
+  } finally {
+    await snapshot.close();
+  }
+  return { lastDisk, lastOverlay };
 }
 
 async function* pendingDisks(
