@@ -13,6 +13,7 @@ import {
   VERIFY_EVERY_MS_DEFAULT,
 } from './housekeeping.ts';
 import { lossLines } from './log-loss.ts';
+import { Metrics } from './metrics.ts';
 import {
   checkExposure,
   readNbdSecurity,
@@ -142,6 +143,15 @@ export async function serve(
       onDamage: () => open.mirror.renew(),
       onNotKept: (error) => logger.warn({ err: error }, 'the result of a verification could not be kept'),
     };
+    const metrics = new Metrics(async () => ({
+      version: VERSION,
+      state: storeState(open),
+      nbd: nbd.stats(),
+      volumes: open.volumes.stats,
+      store: await open.store.stats(),
+      catalogBytes: await open.catalog.bytes(),
+      catalogCommitTimes: directory.catalog.commitTimes,
+    }));
     const app = await buildApi({
       fleet,
       jobs,
@@ -155,6 +165,7 @@ export async function serve(
       },
       clock,
       version: VERSION,
+      metrics,
       logger,
       hostNames: [options.http.host, ...(options.hostNames ?? [])],
       ...(options.importDirectory === undefined ? {} : { importDirectory: options.importDirectory }),

@@ -11,6 +11,7 @@ import { health } from './plugins/health.ts';
 import { idempotency } from './plugins/idempotency.ts';
 import { imports } from './plugins/imports.ts';
 import { jobRoutes } from './plugins/jobs.ts';
+import { metrics } from './plugins/metrics.ts';
 import { openapi } from './plugins/openapi.ts';
 import { repairs } from './plugins/repairs.ts';
 import { report } from './plugins/report.ts';
@@ -66,6 +67,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   });
   await openapi(app, context);
   health(app, context);
+  metrics(app, context);
   await app.register(
     async (api) => {
       const typed = api as unknown as App;

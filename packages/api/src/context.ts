@@ -75,6 +75,12 @@ export const DEFAULT_LIMITS: ApiLimits = {
   idempotencyMs: 24 * 60 * 60 * 1000,
 };
 
+/** What is counted, in a text format of its own. */
+export interface MetricsSource {
+  readonly contentType: string;
+  print(): Promise<string>;
+}
+
 export interface ApiOptions {
   readonly fleet: Fleet;
   readonly jobs: Jobs;
@@ -82,6 +88,7 @@ export interface ApiOptions {
   readonly clock: Clock;
   readonly version: string;
   readonly logger?: FastifyBaseLogger;
+  readonly metrics: MetricsSource;
   /** Where `POST /imports` may read files. Absent: nowhere. */
   readonly importDirectory?: string;
   /** Whether images there are read without a sandbox. Default: no. */

@@ -53,6 +53,7 @@ const ROUTES = [
   'head /api/v1/vms/{vm}/disks/{disk}/content',
   'get /api/v1/vms/{vm}/disks/{disk}/map',
   'get /health',
+  'get /metrics',
 ];
 
 test('every route is in the document, and the document has no other', async () => {

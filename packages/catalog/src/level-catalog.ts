@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import {
   checkLevelFiles,
   directoryBytes,
+  DurationHistogram,
   isPandoError,
   nodeFileSystem,
   PandoError,
@@ -116,6 +117,7 @@ export class LevelCatalog implements Catalog {
   readonly #database: LevelDatabase;
   readonly #queue: CommitQueue;
   readonly #witness: Witness | undefined;
+  readonly commitTimes = new DurationHistogram();
   #commits: number;
   #closing: Promise<void> | undefined;
 
@@ -258,7 +260,9 @@ export class LevelCatalog implements Catalog {
     const count = this.#commits + 1;
     const key = keyBytes(META_TABLE, COMMITS_KEY);
     const value = encodeRecord(key, { version: 1, count } satisfies CommitsRecord);
+    const began = performance.now();
     await this.#database.write([...operations, { key, value }]);
+    this.commitTimes.record(performance.now() - began);
     this.#commits = count;
     this.#witness?.note(count);
   }

@@ -5,7 +5,7 @@
  * The catalog knows tables and batches, not what a VM is: what a table holds, and which secondary
  * indexes (tables of their own, written in the same batch) it needs, is decided by its owner.
  */
-import type { PandoError } from '@pando/common';
+import type { Durations, PandoError } from '@pando/common';
 
 export type CatalogOperation =
   | { readonly type: 'put'; readonly table: string; readonly key: string; readonly value: unknown }
@@ -84,6 +84,8 @@ export interface Catalog {
 
   /** Set for good once commits are refused because a write or sync failed. */
   readonly failure?: PandoError | undefined;
+  /** Times that synced batches took since it was opened; commits that wait together go in one. */
+  readonly commitTimes?: Durations;
 
   /**
    * Reads all that is stored (`filesOnly`: and does not decode every record) and names what is damaged, a bounded number of

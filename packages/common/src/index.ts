@@ -1,5 +1,6 @@
 export * from './clock.ts';
 export * from './data-ranges.ts';
+export * from './duration-histogram.ts';
 export * from './errors.ts';
 export type { File, FileSystem } from './file-system.ts';
 export * from './id-set.ts';

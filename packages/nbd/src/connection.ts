@@ -13,6 +13,7 @@ import { Handshake } from './handshake.ts';
 import type { HandshakeHost } from './handshake.ts';
 import type { NbdLimits } from './limits.ts';
 import type { Session } from './negotiation.ts';
+import type { RequestCounters } from './request-counters.ts';
 import type { RequestSlots } from './request-slots.ts';
 import { Transmission } from './transmission.ts';
 import type { TransmissionHost } from './transmission.ts';
@@ -25,6 +26,7 @@ export interface ConnectionServices {
   readonly exports: ExportProvider;
   readonly pool: BufferPool;
   readonly slots: RequestSlots;
+  readonly counters: RequestCounters;
   readonly limits: NbdLimits;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -46,6 +48,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
   readonly exports: ExportProvider;
   readonly pool: BufferPool;
   readonly slots: RequestSlots;
+  readonly counters: RequestCounters;
   readonly limits: NbdLimits;
   readonly logger: Logger;
   readonly rotational: boolean;
@@ -81,6 +84,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
     this.exports = services.exports;
     this.pool = services.pool;
     this.slots = services.slots;
+    this.counters = services.counters;
     this.limits = services.limits;
     this.logger = services.eventLog;
     this.tlsMode = services.tlsMode;

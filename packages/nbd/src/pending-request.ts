@@ -18,6 +18,8 @@ export class PendingRequest implements Request {
   /** Of a block status: bytes of the reply, once it is made. */
   replyBytes = 0;
   readonly holes: number[] = [];
+  /** When it came, by the monotonic clock. */
+  since = 0;
   /** A flush follows (FUA) before the reply. */
   flushNext = false;
 

@@ -11,6 +11,7 @@ import type { ConnectionServices } from './connection.ts';
 import { EventLog } from './event-log.ts';
 import { DEFAULT_LIMITS } from './limits.ts';
 import type { NbdLimits } from './limits.ts';
+import { RequestCounters } from './request-counters.ts';
 import { RequestSlots } from './request-slots.ts';
 import type { TlsCredentials } from './tls.ts';
 import type {
@@ -47,6 +48,7 @@ class Server implements NbdServer {
   readonly #logger: Logger;
   readonly #pool: BufferPool;
   readonly #slots: RequestSlots;
+  readonly #counters = new RequestCounters();
   readonly #tlsMode: TlsMode;
   readonly #socketMode: number;
   #credentials: TlsCredentials | undefined;
@@ -77,6 +79,7 @@ class Server implements NbdServer {
       ),
       pool: this.#pool,
       slots: this.#slots,
+      counters: this.#counters,
       tlsMode: this.#tlsMode,
       credentials: () => this.#credentials,
       eventLog: new EventLog(this.#logger, this.#clock),
@@ -156,6 +159,7 @@ class Server implements NbdServer {
       connectionsInHandshake: this.#count((connection) => connection.inHandshake),
       requestsInFlight,
       bufferBytes: this.#pool.inUseBytes,
+      commands: this.#counters.counts,
     };
   }
 

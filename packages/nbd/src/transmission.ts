@@ -21,6 +21,7 @@ import type { Session } from './negotiation.ts';
 import { PendingRequest } from './pending-request.ts';
 import { Command, CommandFlag, NbdErrno, PAYLOAD_BYTES_MAX } from './protocol.ts';
 import { ReplyWriter } from './reply-writer.ts';
+import type { RequestCounters } from './request-counters.ts';
 import type { RequestSlots } from './request-slots.ts';
 import { Payload, RequestParser } from './request-parser.ts';
 import type { PayloadAction, Request, RequestHandler } from './request-parser.ts';
@@ -33,6 +34,7 @@ export interface TransmissionHost {
   readonly socket: Socket;
   readonly pool: BufferPool;
   readonly slots: RequestSlots;
+  readonly counters: RequestCounters;
   readonly limits: NbdLimits;
   readonly logger: Logger;
   pump(): void;
@@ -231,6 +233,7 @@ export class Transmission implements RequestHandler {
       this.#refuse(request, refusal);
       return;
     }
+    this.#host.counters.begun(request.type, request.length);
     try {
       switch (request.type) {
         case Command.read:
@@ -286,7 +289,7 @@ export class Transmission implements RequestHandler {
         throw error;
       }
       this.#fillLater(pending, request, start, headerBytes + length);
-      this.#begin();
+      this.#begin(pending);
       this.#rejected(pending, error);
       return;
     }
@@ -384,11 +387,12 @@ export class Transmission implements RequestHandler {
   }
 
   #wait(pending: PendingRequest, promise: Promise<void>): void {
-    this.#begin();
+    this.#begin(pending);
     promise.then(pending.resolved, pending.rejected);
   }
 
-  #begin(): void {
+  #begin(pending: PendingRequest): void {
+    pending.since = performance.now();
     this.#requestsInFlight++;
     this.#host.slots.take();
   }
@@ -449,6 +453,7 @@ export class Transmission implements RequestHandler {
   }
 
   #done(pending: PendingRequest): void {
+    this.#host.counters.waited(pending.type, performance.now() - pending.since);
     this.#park(pending);
     this.#requestsInFlight--;
     this.#host.slots.give();
@@ -490,6 +495,7 @@ export class Transmission implements RequestHandler {
 
   #deviceFailed(request: Request, error: unknown, place?: number): void {
     const errno = errnoOf(error);
+    this.#host.counters.failed(request.type);
     this.#answers.fail(request, errno, textOf(error), place);
     // Once a connection and kind of error: a guest on a full disk retries thousands of times.
     const key = error instanceof Error && 'code' in error ? String(error.code) : 'unknown';

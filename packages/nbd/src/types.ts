@@ -6,6 +6,7 @@ import type { BlockDevice, StatusExtents } from '@pando/block-device';
 import type { Clock } from '@pando/common';
 import type { AccessPolicy } from './access.ts';
 import type { NbdLimits } from './limits.ts';
+import type { CommandCounts } from './request-counters.ts';
 import type { TlsCredentials } from './tls.ts';
 
 /** One metadata context of an open export: what block status answers for it. */
@@ -105,6 +106,8 @@ export interface NbdServerStats {
   readonly requestsInFlight: number;
   /** Bytes of reply and payload buffers in use, of all connections. */
   readonly bufferBytes: number;
+  /** Since the server was created. */
+  readonly commands: readonly CommandCounts[];
 }
 
 export interface NbdServer {

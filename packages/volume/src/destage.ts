@@ -162,6 +162,7 @@ export class Destager {
 
   async #destage(first: Layer): Promise<void> {
     const engine = this.#engine;
+    const began = performance.now();
     if (!first.frozen) for (const disk of first.disks) disk.freeze();
     const layers = await readableFrom(engine, first);
     const layer = layers.at(-1)!;
@@ -193,6 +194,7 @@ export class Destager {
       session.release();
     }
     engine.destagedBytes += bytes;
+    engine.destageTimes.record(performance.now() - began);
     layer.trouble = undefined;
     engine.room.refuse(undefined);
     for (const disk of [...layer.disks]) {

@@ -8,7 +8,7 @@
  * - Records of disks change in one commit at a time (`exclusively`), built from the layers as they are then; only
  *   commits that add disks may share a sync with each other (`adding`).
  */
-import { SharedLock, type Clock, type PandoError, type SpaceGuard } from '@pando/common';
+import { DurationHistogram, SharedLock, type Clock, type PandoError, type SpaceGuard } from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import type { LogPosition, WriteLog } from '@pando/write-log';
@@ -52,6 +52,7 @@ export class Engine {
   lastOverlay = 0;
   writtenBytes = 0;
   destagedBytes = 0;
+  readonly destageTimes = new DurationHistogram();
   /** Times that the log was relieved, since start. */
   logRewrites = 0;
   /** While set, writers wait as they do for room. */

@@ -11,9 +11,9 @@
  */
 import type { BlockDevice, StatusExtents } from '@pando/block-device';
 import type { CatalogOperation } from '@pando/catalog';
-import type { PandoError } from '@pando/common';
+import type { Durations, PandoError } from '@pando/common';
 import type { Root } from '@pando/tree';
-import type { LogPosition } from '@pando/write-log';
+import type { LogPosition, LogStats } from '@pando/write-log';
 
 export type DiskNumber = number;
 
@@ -209,7 +209,10 @@ export interface VolumeStats {
   /** Bytes that guests wrote, and that were destaged, since start. */
   readonly writtenBytes: number;
   readonly destagedBytes: number;
+  /** Times that destage of one overlay took. */
+  readonly destageTimes: Durations;
   readonly logBytes: number;
+  readonly log: LogStats;
   /** True while the disk under the store is full and writes are refused. */
   readonly full: boolean;
   /** Set for good after a failed sync: no more writes are taken. */

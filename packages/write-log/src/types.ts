@@ -9,7 +9,7 @@
  * Records name overlays, not disks: an overlay is opened by a record that says whose it is, so that
  * a fork needs nothing in the log but that later writes go to another overlay.
  */
-import { PandoError } from '@pando/common';
+import { PandoError, type Durations } from '@pando/common';
 
 /**
  * Position of a record: a number that grows by one with each record. It starts anew only when a log is opened that
@@ -143,6 +143,9 @@ export interface LogStats {
   readonly appendedBytes: number;
   readonly groups: number;
   readonly syncs: number;
+  /** Times that writing a group took, and that a sync did. */
+  readonly groupTimes: Durations;
+  readonly syncTimes: Durations;
 }
 
 /** Longest data of one record; larger guest writes become several records. */

@@ -9,7 +9,15 @@
  * - After a failed fdatasync nothing is appended or synced any more.
  */
 import { join } from 'node:path';
-import { PandoError, Witness, fromIoError, isPandoError, type File, type FileSystem } from '@pando/common';
+import {
+  DurationHistogram,
+  PandoError,
+  Witness,
+  fromIoError,
+  isPandoError,
+  type File,
+  type FileSystem,
+} from '@pando/common';
 import {
   FILE_HEADER_BYTES,
   TYPE_OPEN,
@@ -116,6 +124,8 @@ class FileWriteLog implements WriteLog {
   #removing: string | undefined;
   #closed = false;
   readonly #counts = { records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
+  readonly #groupTimes = new DurationHistogram();
+  readonly #syncTimes = new DurationHistogram();
 
   constructor(options: WriteLogOptions, recovered: Recovered, witnesses: Witnesses) {
     const { files, lastPosition } = recovered;
@@ -152,7 +162,12 @@ class FileWriteLog implements WriteLog {
   }
 
   get stats(): LogStats {
-    return { files: this.#old.length + (this.#current === undefined ? 0 : 1), ...this.#counts };
+    return {
+      files: this.#old.length + (this.#current === undefined ? 0 : 1),
+      ...this.#counts,
+      groupTimes: this.#groupTimes,
+      syncTimes: this.#syncTimes,
+    };
   }
 
   appendOpen(overlay: number, disk: number, size: number): LogPosition {
@@ -271,6 +286,7 @@ class FileWriteLog implements WriteLog {
 
   /** Never rejects: the outcome is the group's promise. */
   async #write(group: Group): Promise<void> {
+    const began = performance.now();
     try {
       if (this.#failure !== undefined) throw this.#failure;
       const target = await this.#fileFor(group);
@@ -286,6 +302,7 @@ class FileWriteLog implements WriteLog {
       target.synced = false;
       this.#lastWritten = group.lastPosition;
       this.#counts.groups++;
+      this.#groupTimes.record(performance.now() - began);
       this.#unwrittenOpens.splice(0, group.opens.length);
       group.resolve();
     } catch (error) {
@@ -362,6 +379,7 @@ class FileWriteLog implements WriteLog {
 
   async #sync(): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
+    const began = performance.now();
     const upTo = this.#lastWritten;
     const files = this.#current === undefined ? this.#old : [...this.#old, this.#current];
     const unsynced = files.filter((file) => !file.synced);
@@ -378,6 +396,7 @@ class FileWriteLog implements WriteLog {
     // Without a file, all is released, and the witness was told so before.
     if (files.length > 0) this.#witnesses.synced.note(this.#synced);
     this.#counts.syncs++;
+    this.#syncTimes.record(performance.now() - began);
   }
 
   /**

@@ -75,6 +75,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     },
     clock: systemClock,
     version: '1.2.3',
+    metrics: { contentType: 'text/plain; version=0.0.4', print: () => Promise.resolve('up 1\n') },
     ...options,
   });
   return {

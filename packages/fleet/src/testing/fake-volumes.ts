@@ -4,7 +4,7 @@
  */
 import { MemoryBlockDevice, type StatusExtents } from '@pando/block-device';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
-import { HOLE_ID, PandoError, isHole } from '@pando/common';
+import { DurationHistogram, HOLE_ID, PandoError, isHole } from '@pando/common';
 import { heightFor, readTree, type ChunkReader, type Root } from '@pando/tree';
 import type { DiskNumber, DiskRecord, ForkRequest, OpenVolume, VolumeStats, Volumes } from '@pando/volume';
 import { diskKey } from '../records.ts';
@@ -152,7 +152,18 @@ export class FakeVolumes implements Volumes {
 
   get stats(): VolumeStats {
     const zeros = { overlayBytes: 0, overlays: 0, writtenBytes: 0, destagedBytes: 0, logBytes: 12_345 };
-    return { ...zeros, full: false, failure: undefined, logRewrites: 0, damaged: [] };
+    const none = new DurationHistogram();
+    const noLog = { files: 0, records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
+    const log = { ...noLog, groupTimes: none, syncTimes: none };
+    return {
+      ...zeros,
+      log,
+      destageTimes: none,
+      full: false,
+      failure: undefined,
+      logRewrites: 0,
+      damaged: [],
+    };
   }
 
   close(): Promise<void> {

@@ -1,0 +1,213 @@
+/**
+ * What the server counts, in the form that Prometheus reads. The rooms of the engine count for themselves, with plain numbers, always;
+ * here they are given names, and are read when somebody asks.
+ */
+import type { Durations } from '@pando/common';
+import type { NbdServerStats } from '@pando/nbd';
+import type { StoreStats } from '@pando/chunk-store';
+import type { VolumeStats } from '@pando/volume';
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+
+/** Everything that is counted, at one instant. */
+export interface Counts {
+  readonly version: string;
+  readonly state: 'ready' | 'full' | 'failed';
+  readonly nbd: NbdServerStats;
+  readonly volumes: VolumeStats;
+  readonly store: StoreStats;
+  readonly catalogBytes: number;
+  readonly catalogCommitTimes: Durations | undefined;
+}
+
+type Sample = readonly [labels: Record<string, string>, value: number];
+type Read = (counts: Counts) => number | readonly Sample[];
+
+const GAUGES: readonly (readonly [name: string, help: string, read: Read])[] = [
+  ['pando_build_info', 'Always 1; the version is in the label.', ({ version }) => [[{ version }, 1]]],
+  [
+    'pando_store_state',
+    '1 for the state that the store is in, 0 for the others.',
+    ({ state }) =>
+      (['ready', 'full', 'failed'] as const).map((one) => [{ state: one }, one === state ? 1 : 0] as const),
+  ],
+  ['pando_nbd_connections', 'NBD connections.', ({ nbd }) => nbd.connections],
+  [
+    'pando_nbd_connections_in_handshake',
+    'Those of them that have no export yet.',
+    ({ nbd }) => nbd.connectionsInHandshake,
+  ],
+  [
+    'pando_nbd_requests_in_flight',
+    'NBD requests that wait for the engine.',
+    ({ nbd }) => nbd.requestsInFlight,
+  ],
+  ['pando_nbd_buffer_bytes', 'Reply and payload buffers in use.', ({ nbd }) => nbd.bufferBytes],
+  [
+    'pando_overlay_bytes',
+    'Guest data in memory that is in the log and not in the tree yet.',
+    ({ volumes }) => volumes.overlayBytes,
+  ],
+  ['pando_overlays', 'Overlays that hold it.', ({ volumes }) => volumes.overlays],
+  ['pando_log_bytes', 'Bytes of the write log on disk.', ({ volumes }) => volumes.logBytes],
+  ['pando_log_files', 'Files of the write log.', ({ volumes }) => volumes.log.files],
+  [
+    'pando_damaged_disks',
+    'Disks whose writes damage keeps in the log.',
+    ({ volumes }) => volumes.damaged.length,
+  ],
+  ['pando_segment_bytes', 'Bytes of the segments on disk.', ({ store }) => store.segmentBytes],
+  ['pando_segments', 'Segments.', ({ store }) => store.segments],
+  ['pando_index_bytes', 'Bytes of the index on disk, approximately.', ({ store }) => store.indexBytes],
+  ['pando_catalog_bytes', 'Bytes of the catalog on disk, approximately.', ({ catalogBytes }) => catalogBytes],
+  ['pando_run_cache_bytes', 'Decompressed runs in memory.', ({ store }) => store.runCacheBytes],
+  ['pando_node_cache_bytes', 'Nodes in memory.', ({ store }) => store.nodeCacheBytes],
+  [
+    'pando_damaged_runs',
+    'Runs found damaged since the start and not removed since.',
+    ({ store }) => store.damagedRuns,
+  ],
+];
+
+const COUNTERS: readonly (readonly [name: string, help: string, read: Read])[] = [
+  [
+    'pando_nbd_requests_total',
+    'NBD requests that were carried out or failed.',
+    ({ nbd }) => nbd.commands.map(({ command, requests }) => [{ command }, requests]),
+  ],
+  [
+    'pando_nbd_request_bytes_total',
+    'Bytes that they were about.',
+    ({ nbd }) => nbd.commands.map(({ command, bytes }) => [{ command }, bytes]),
+  ],
+  [
+    'pando_nbd_request_failures_total',
+    'Those of them that failed.',
+    ({ nbd }) => nbd.commands.map(({ command, failed }) => [{ command }, failed]),
+  ],
+  [
+    'pando_guest_written_bytes_total',
+    'Bytes that guests have written, zeros aside.',
+    ({ volumes }) => volumes.writtenBytes,
+  ],
+  [
+    'pando_destaged_bytes_total',
+    'Bytes of overlays that have come into the tree.',
+    ({ volumes }) => volumes.destagedBytes,
+  ],
+  [
+    'pando_log_appended_bytes_total',
+    'Bytes appended to the write log.',
+    ({ volumes }) => volumes.log.appendedBytes,
+  ],
+  ['pando_log_records_total', 'Records appended to the write log.', ({ volumes }) => volumes.log.records],
+  [
+    'pando_log_rewrites_total',
+    'Times that writes which damage keeps out of the tree were appended to the log anew.',
+    ({ volumes }) => volumes.logRewrites,
+  ],
+];
+
+type Times = readonly (readonly [labels: Record<string, string>, times: Durations])[];
+const TIMES: readonly (readonly [name: string, help: string, read: (counts: Counts) => Times])[] = [
+  [
+    'pando_nbd_request_wait_seconds',
+    'From the arrival of an NBD request to its answer, for those that were not answered at once.',
+    ({ nbd }) => nbd.commands.map(({ command, waited }) => [{ command }, waited]),
+  ],
+  [
+    'pando_log_group_seconds',
+    'Writing one group of records to the log.',
+    ({ volumes }) => [[{}, volumes.log.groupTimes]],
+  ],
+  ['pando_log_sync_seconds', 'Syncing the log.', ({ volumes }) => [[{}, volumes.log.syncTimes]]],
+  ['pando_destage_seconds', 'Destaging one overlay.', ({ volumes }) => [[{}, volumes.destageTimes]]],
+  [
+    'pando_catalog_commit_seconds',
+    'Committing one synced batch to the catalog.',
+    ({ catalogCommitTimes }) => (catalogCommitTimes === undefined ? [] : [[{}, catalogCommitTimes]]),
+  ],
+];
+
+/** A histogram whose times somebody else has counted. */
+class CountedHistogram extends Histogram {
+  times: Times = [];
+
+  /** What the registry asks for when it prints. */
+  getForPromString(): Promise<object> {
+    const { name, help } = this as unknown as { name: string; help: string };
+    const values = this.times.flatMap(([labels, times]) => {
+      const { bounds, counts, sumSeconds } = times.counts;
+      let upTo = 0;
+      const buckets = bounds.map((bound, i) => {
+        upTo += counts[i]!;
+        return { metricName: `${name}_bucket`, labels: { ...labels, le: bound }, value: upTo };
+      });
+      const all = upTo + counts.at(-1)!;
+      return [
+        ...buckets,
+        { metricName: `${name}_bucket`, labels: { ...labels, le: '+Inf' }, value: all },
+        { metricName: `${name}_sum`, labels, value: sumSeconds },
+        { metricName: `${name}_count`, labels, value: all },
+      ];
+    });
+    return Promise.resolve({ name, help, type: 'histogram', values });
+  }
+}
+
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #setters: ((counts: Counts) => void)[] = [];
+  readonly #read: () => Promise<Counts>;
+  /** Scrapes at the same time share one reading. */
+  #printing: Promise<string> | undefined;
+
+  constructor(read: () => Promise<Counts>) {
+    this.#read = read;
+    const registers = [this.#registry];
+    collectDefaultMetrics({ register: this.#registry });
+    for (const [name, help, value] of GAUGES) {
+      const gauge = new Gauge({ name, help, registers, labelNames: LABELS });
+      this.#setters.push((counts) => {
+        gauge.reset();
+        for (const [labels, one] of samplesOf(value(counts))) gauge.set(labels, one);
+      });
+    }
+    for (const [name, help, value] of COUNTERS) {
+      const counter = new Counter({ name, help, registers, labelNames: LABELS });
+      this.#setters.push((counts) => {
+        counter.reset();
+        for (const [labels, one] of samplesOf(value(counts))) counter.inc(labels, one);
+      });
+    }
+    for (const [name, help, times] of TIMES) {
+      const histogram = new CountedHistogram({ name, help, registers, labelNames: LABELS });
+      this.#setters.push((counts) => {
+        histogram.times = times(counts);
+      });
+    }
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  /** All metrics as they are now. */
+  print(): Promise<string> {
+    this.#printing ??= this.#print().finally(() => {
+      this.#printing = undefined;
+    });
+    return this.#printing;
+  }
+
+  async #print(): Promise<string> {
+    const counts = await this.#read();
+    for (const set of this.#setters) set(counts);
+    return this.#registry.metrics();
+  }
+}
+
+const LABELS = ['version', 'state', 'command'] as const;
+
+function samplesOf(value: number | readonly Sample[]): readonly Sample[] {
+  return typeof value === 'number' ? [[{}, value]] : value;
+}

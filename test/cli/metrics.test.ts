@@ -1,0 +1,94 @@
+/** What a real server counts, held against what was done to it. */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { connect, createVm, MiB } from '../support/disks.ts';
+import { TestServer } from '../support/server.ts';
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await TestServer.start({ args: ['--gc-every', '0', '--verify-every', '0'] });
+});
+afterAll(() => server.close());
+
+const LINE = /^(?<name>[a-z_][a-z0-9_]*)(?:\{(?<labels>[^}]*)\})? (?<value>\S+)$/;
+
+/** Every line of `/metrics` that is none of the comments: its name and labels, and its value. */
+async function scrape(): Promise<ReadonlyMap<string, number>> {
+  const response = await fetch(`${server.url}/metrics`);
+  expect(response.status).toBe(200);
+  expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
+  const found = new Map<string, number>();
+  const typed = new Set<string>();
+  for (const line of (await response.text()).split('\n')) {
+    const [, comment, name = ''] = line.split(' ');
+    if (line.startsWith('#')) {
+      if (comment === 'TYPE') typed.add(name);
+      continue;
+    }
+    if (line === '') continue;
+    const { groups } = LINE.exec(line) ?? {};
+    expect(groups, line).toBeDefined();
+    expect(typed.has(groups!.name!.replace(/_(bucket|sum|count)$/, '')) || typed.has(groups!.name!)).toBe(
+      true,
+    );
+    const key = groups!.labels === undefined ? groups!.name! : `${groups!.name}{${groups!.labels}}`;
+    expect(found.has(key), key).toBe(false);
+    found.set(key, Number(groups!.value));
+  }
+  return found;
+}
+
+it('counts what clients do', async () => {
+  await createVm(server, 'web', 4 * MiB);
+  const before = await scrape();
+  const client = await connect(server, 'web/disk0');
+  for (let i = 0; i < 5; i++) await client.write(i * 8192, Buffer.alloc(4096, i + 1));
+  for (let i = 0; i < 3; i++) await client.flush();
+  await client.read(0, 65_536, Buffer.alloc(65_536), 0);
+  await expect(client.write(4 * MiB - 512, Buffer.alloc(1024))).rejects.toThrow(); // refused for what it says
+  const during = await scrape();
+  await client.close();
+  // A backup destages what is in the overlay, when its contents are asked for.
+  await server.rest.must('POST', '/vms/web/backups', { name: 'monday' });
+  const after = await scrape();
+
+  const grown = (name: string, from = before, to = during): number => {
+    expect(to.has(name), name).toBe(true);
+    return to.get(name)! - (from.get(name) ?? 0);
+  };
+  expect(during.get('pando_nbd_connections')).toBe(1);
+  expect(grown('pando_nbd_requests_total{command="write"}')).toBe(5);
+  expect(grown('pando_nbd_request_bytes_total{command="write"}')).toBe(5 * 4096);
+  expect(grown('pando_nbd_requests_total{command="read"}')).toBe(1);
+  expect(grown('pando_nbd_request_bytes_total{command="read"}')).toBe(65_536);
+  expect(grown('pando_nbd_requests_total{command="flush"}')).toBe(3);
+  expect(grown('pando_nbd_request_failures_total{command="write"}')).toBe(0);
+  expect(grown('pando_nbd_request_wait_seconds_count{command="flush"}')).toBe(3);
+  expect(grown('pando_nbd_request_wait_seconds_bucket{command="flush",le="+Inf"}')).toBe(3);
+  expect(grown('pando_nbd_request_wait_seconds_sum{command="flush"}')).toBeGreaterThan(0);
+  expect(grown('pando_guest_written_bytes_total')).toBe(5 * 4096);
+  expect(grown('pando_log_appended_bytes_total')).toBeGreaterThan(5 * 4096);
+  expect(grown('pando_log_sync_seconds_count')).toBeGreaterThanOrEqual(1);
+  expect(grown('pando_log_group_seconds_count')).toBeGreaterThanOrEqual(1);
+  expect(grown('pando_overlay_bytes')).toBe(5 * 4096);
+  expect(grown('pando_catalog_commit_seconds_count', during, after)).toBeGreaterThanOrEqual(1);
+  expect(after.get('pando_store_state{state="ready"}')).toBe(1);
+  expect(after.get('pando_store_state{state="failed"}')).toBe(0);
+  expect(after.get('process_resident_memory_bytes')).toBeGreaterThan(MiB);
+});
+
+it('the buckets of a time never go down, and all scrapes at once get the same', async () => {
+  const texts = await Promise.all(
+    Array.from({ length: 8 }, async () => (await fetch(`${server.url}/metrics`)).text()),
+  );
+  expect(texts[0]).not.toBe('');
+  const buckets = [...texts[0]!.matchAll(/^pando_log_sync_seconds_bucket\{le="(.+)"\} (\d+)$/gm)];
+  expect(buckets.length).toBeGreaterThan(10);
+  let before = 0;
+  let bound = 0;
+  for (const [, le, count] of buckets) {
+    expect(Number(count)).toBeGreaterThanOrEqual(before);
+    expect(le === '+Inf' ? Infinity : Number(le)).toBeGreaterThan(bound);
+    before = Number(count);
+    bound = Number(le);
+  }
+});
