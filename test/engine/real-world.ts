@@ -190,26 +190,21 @@ class MirroredWorld extends RealWorld {
   async loseCatalog(): Promise<void> {
     const { current } = (await this.records.get('~mirror', 'state')) as { current?: Sequence };
     const store = await super.openStore();
-    const anchors = await findAnchors(store, STORE_ID);
-    for (const anchor of anchors) {
-      // One that was being written may not be whole. One that was recorded must be.
-      const isRecorded = current !== undefined && compare(anchor, current) <= 0;
-      const catalog = new MemoryCatalog();
-      try {
-        await restoreCatalog(store, anchor, catalog, anchors[0]!.epoch + 1);
-      } catch (error) {
-        if (isRecorded) throw error;
-        continue;
-      }
+    // The newest, also one that was being written: an anchor is there when all that it leads to is.
+    const [anchor] = await findAnchors(store, STORE_ID);
+    if (current !== undefined && (anchor === undefined || compare(anchor, current) < 0))
+      throw new Error('the recorded mirror is gone');
+    if (anchor === undefined) {
       await store.close();
-      const log = { fs: this.fs, logDirectory: 'log', storeId: STORE_ID };
-      const { cut } = await fitToLog({ ...log, catalog, chunkBytes: CHUNK });
-      if (cut.length > 0) throw new Error(`overlays of disks ${cut.join(', ')} are not in the log any more`);
-      this.records = catalog;
       return;
     }
+    const catalog = new MemoryCatalog();
+    await restoreCatalog(store, anchor, catalog, anchor.epoch + 1);
     await store.close();
-    if (current !== undefined) throw new Error('the recorded mirror is gone');
+    const log = { fs: this.fs, logDirectory: 'log', storeId: STORE_ID };
+    const { cut } = await fitToLog({ ...log, catalog, chunkBytes: CHUNK });
+    if (cut.length > 0) throw new Error(`overlays of disks ${cut.join(', ')} are not in the log any more`);
+    this.records = catalog;
   }
 }
 

@@ -11,7 +11,7 @@ import {
   type CatalogMirror,
   type CatalogMirrorOptions,
 } from './catalog-mirror.ts';
-import { findAnchors } from './restore.ts';
+import { findAnchors, restoreCatalog } from './restore.ts';
 import { CHANGE_TABLE, PAGE_TABLE, STATE_TABLE } from './state.ts';
 import { contentsOf, mirrored, StillClock, STORE_ID } from './testing/test-mirror.ts';
 
@@ -347,6 +347,95 @@ describe('collections', () => {
     await collections;
     await mirror.close();
   });
+});
+
+describe('while a block of the catalog cannot be read', () => {
+  const HOUR_MS = 60 * 60_000;
+
+  it('mirrors are tried less and less often, down to once an hour, and as ever when it can be again', async () => {
+    const { inner, store, clock, open } = await world();
+    const mirror = await open();
+    await clock.advance(PAUSE_MS);
+    const { snapshot } = inner;
+    let attempts = 0;
+    inner.snapshot = () => {
+      attempts++;
+      throw new PandoError('catalog-corrupt', 'a block');
+    };
+    await mirror.catalog.commit([put('vm', 'a', '1')]);
+    await clock.advance(HOUR_MS);
+    expect(attempts).toBeGreaterThan(5);
+    expect(attempts).toBeLessThan(15);
+    attempts = 0;
+    await clock.advance(10 * HOUR_MS);
+    expect(attempts).toBeGreaterThan(8);
+    expect(attempts).toBeLessThan(12);
+    // Who waits for one is not kept waiting, and neither is who has a reason to hope.
+    await expect(mirror.cover()).rejects.toMatchObject({ code: 'catalog-corrupt' });
+    inner.snapshot = snapshot;
+    mirror.renew();
+    await clock.advance(PAUSE_MS);
+    expect(mirror.trouble).toBeUndefined();
+    expect(await mirrored(store)).toEqual(await contentsOf(inner));
+    await mirror.catalog.commit([put('vm', 'b', '1')]);
+    await clock.advance(CHANGE_MS_MAX);
+    expect(await mirrored(store)).toEqual(await contentsOf(inner));
+    await mirror.close();
+  });
+});
+
+it('an anchor is written when what it leads to is durable', async () => {
+  const { inner, store, open } = await world();
+  await inner.commit([put('vm', 'a', '1')]);
+  const steps: string[] = [];
+  const { openSession } = store;
+  store.openSession = (options) => {
+    const session = openSession.call(store, options);
+    const { writeChunks, writeAnchor, flush } = session;
+    return Object.assign(session, {
+      writeChunks: (...given: Parameters<typeof writeChunks>) => {
+        steps.push('write');
+        return writeChunks.apply(session, given);
+      },
+      writeAnchor: (...given: Parameters<typeof writeAnchor>) => {
+        steps.push('anchor');
+        return writeAnchor.apply(session, given);
+      },
+      flush: () => {
+        steps.push('flush');
+        return flush.call(session);
+      },
+    });
+  };
+  const mirror = await open();
+  await mirror.cover();
+  const anchor = steps.indexOf('anchor');
+  expect(steps.slice(anchor - 1, anchor + 2)).toEqual(['flush', 'anchor', 'flush']);
+  expect(steps.slice(0, anchor - 1)).toContain('write');
+  await mirror.close();
+});
+
+it('the mirror that a catalog was made from stays until there is another', async () => {
+  const { inner, store, open } = await world();
+  await records(inner, 2_000);
+  const before = await open();
+  await before.close();
+  const expected = await contentsOf(inner);
+  const [anchor] = await findAnchors(store, STORE_ID);
+  const made = new FailingCatalog();
+  await restoreCatalog(store, anchor!, made, anchor!.epoch + 1);
+  const mirror = await openCatalogMirror({
+    ...{ catalog: made, store, storeId: STORE_ID, clock: new StillClock() },
+  });
+  made.fail = full;
+  await expect(mirror.cover()).rejects.toBe(full);
+  await collect(store, noRoots, { compactBelow: 1 });
+  expect(await mirrored(store)).toEqual(expected);
+  made.fail = undefined;
+  await mirror.catalog.commit([put('vm', 'a', '1')]);
+  await mirror.cover();
+  expect(await mirrored(store)).toEqual(await contentsOf(made));
+  await mirror.close();
 });
 
 it('a mirror that has lost a page or node writes all of it anew', async () => {

@@ -13,6 +13,8 @@ import type { Catalog, CatalogOperation, CatalogSnapshot } from '@pando/catalog'
 import type { ChunkStore, WriteSession } from '@pando/chunk-store';
 import { PandoError, isPandoError, type Clock } from '@pando/common';
 import { encodeAnchor } from './anchor.ts';
+import { changesBefore, removeChanges } from './changes.ts';
+import { mirrored } from './mirrored.ts';
 import { removeOtherPages, updatePages, writeAllPages, type WrittenPages } from './pages.ts';
 import { findAnchors } from './restore.ts';
 import {
@@ -30,14 +32,12 @@ import {
 
 /** Between the beginnings of two mirrors that nobody waits for, also after one that failed. */
 export const PAUSE_MS = 2_000;
+/** As long as what is stored cannot be read, which fails at the same place again, it doubles each time, up to this. */
+export const DAMAGED_PAUSE_MS_MAX = 60 * 60_000;
 /** A change of the catalog waits no longer for a mirror. */
 export const CHANGE_MS_MAX = 10_000;
-/** More changed records than this, and everything is mirrored anew. */
-const CHANGES_MAX = 100_000;
 /** Names that are remembered, so that they need not be written again. */
 const NOTED_MAX = 100_000;
-/** Names that are taken off the list in one batch, where there are many. */
-const BATCH_NAMES = 10_000;
 /** So many slots for one page, and everything is mirrored anew: most of them are holes. */
 const SLOTS_A_PAGE_MAX = 4;
 const SLOTS_MIN = 1_024;
@@ -129,6 +129,7 @@ class StoreMirror implements CatalogMirror {
   #waiters: Waiter[] = [];
   #running: Promise<void> | undefined;
   #beganAt = -Infinity;
+  #pauseMs = PAUSE_MS;
   #trouble: PandoError | undefined;
   #woken: (() => void) | undefined;
   #closing: Promise<void> | undefined;
@@ -136,7 +137,8 @@ class StoreMirror implements CatalogMirror {
   constructor(options: CatalogMirrorOptions, state: MirrorState, isChanged: boolean) {
     this.#options = options;
     this.#state = state;
-    this.#all = state.current === undefined || options.isDamaged === true;
+    // Without pages it is that of a catalog that was made anew.
+    this.#all = state.current === undefined || state.pages === 0 || options.isDamaged === true;
     if (isChanged) this.#changedAt = options.clock.monotonic();
     this.catalog = mirrored(options.catalog, (operations) => this.#commit(operations));
     this.#pins = options.store.openSession({ usesReserve: true });
@@ -163,6 +165,7 @@ class StoreMirror implements CatalogMirror {
 
   renew(): void {
     this.#all = true;
+    this.#pauseMs = PAUSE_MS;
     this.#woken?.();
   }
 
@@ -257,7 +260,7 @@ class StoreMirror implements CatalogMirror {
     const asked = this.#wanted > this.#covered;
     if (this.#waiters.length > 0) return now;
     if (asked && this.#urgent && this.#trouble === undefined) return now;
-    const earliest = this.#beganAt + PAUSE_MS;
+    const earliest = this.#beganAt + this.#pauseMs;
     if (asked || this.#all || this.#trouble !== undefined) return earliest;
     return this.#changedAt === undefined ? Infinity : Math.max(earliest, this.#changedAt + CHANGE_MS_MAX);
   }
@@ -291,6 +294,7 @@ class StoreMirror implements CatalogMirror {
       await this.#mirror(waiters);
       if (this.#trouble !== undefined) onTrouble?.(undefined);
       this.#trouble = undefined;
+      this.#pauseMs = PAUSE_MS;
       for (const { resolve } of waiters) resolve();
     } catch (cause) {
       const error = isPandoError(cause)
@@ -302,6 +306,7 @@ class StoreMirror implements CatalogMirror {
         for (const position of noted) this.#noted.add(position);
       if (this.#trouble?.code !== error.code) onTrouble?.(error);
       this.#trouble = error;
+      this.#pauseMs = isDamage(error) ? Math.min(this.#pauseMs * 2, DAMAGED_PAUSE_MS_MAX) : PAUSE_MS;
       // What the log gives back may be what the mirror lacks; and the catalog itself is whole.
       if (error.code === 'store-full') this.#covered = this.#wanted;
       for (const { reject } of [...waiters, ...this.#waiters.splice(0)]) reject(error);
@@ -361,6 +366,8 @@ class StoreMirror implements CatalogMirror {
       const { root, pages, slots } = written;
       const count = ++this.#count;
       const anchor = encodeAnchor({ epoch, count, at, storeId, chunkBytes, root });
+      // First what it leads to: so an anchor that is there and cannot be followed is damage, never a mirror that was cut short.
+      await session.flush();
       const anchorId = await session.writeAnchor(anchor);
       await session.flush();
       const ref: MirrorRef = {
@@ -394,42 +401,6 @@ class StoreMirror implements CatalogMirror {
   }
 }
 
-/** Names of changes before a generation; undefined when there are too many. */
-async function changesBefore(snapshot: CatalogSnapshot, upTo: string): Promise<string[] | undefined> {
-  const keys: string[] = [];
-  for await (const { key } of snapshot.entries(CHANGE_TABLE)) {
-    if (key >= upTo) break;
-    keys.push(key);
-    if (keys.length > CHANGES_MAX) return undefined;
-  }
-  return keys;
-}
-
-async function removeChanges(catalog: Catalog, upTo: string): Promise<void> {
-  for (;;) {
-    const found = await catalog.list(CHANGE_TABLE, { before: upTo, limit: BATCH_NAMES });
-    if (found.length === 0) return;
-    await catalog.commit(found.map(({ key }) => ({ type: 'delete', table: CHANGE_TABLE, key })));
-  }
-}
-
 function isDamage(error: unknown): boolean {
   return isPandoError(error) && error.kind === 'data';
-}
-
-/** A catalog whose commits go through `commit`. */
-function mirrored(catalog: Catalog, commit: Catalog['commit']): Catalog {
-  return {
-    get: (table, key) => catalog.get(table, key),
-    getMany: (table, keys) => catalog.getMany(table, keys),
-    list: (table, options) => catalog.list(table, options),
-    commit,
-    snapshot: () => catalog.snapshot(),
-    bytes: () => catalog.bytes(),
-    get failure() {
-      return catalog.failure;
-    },
-    ...(catalog.verify === undefined ? {} : { verify: (options) => catalog.verify!(options) }),
-    close: () => catalog.close(),
-  };
 }

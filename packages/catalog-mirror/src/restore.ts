@@ -5,7 +5,7 @@ import { ID_BYTES, PandoError, idToHex, isPandoError } from '@pando/common';
 import { FANOUT, heightFor, readTree } from '@pando/tree';
 import { ANCHOR_VERSION, decodeAnchor, type Anchor } from './anchor.ts';
 import { PageReader } from './page.ts';
-import { putState } from './state.ts';
+import { putState, type MirrorRef } from './state.ts';
 
 /** Records of a catalog batch. */
 const BATCH_RECORDS = 1_000;
@@ -48,11 +48,12 @@ export async function findAnchors(store: ChunkStore, storeId: Uint8Array): Promi
  */
 export async function restoreCatalog(
   store: ChunkStore,
-  { root }: Pick<Anchor, 'root'>,
+  anchor: FoundAnchor,
   catalog: Catalog,
   epoch: number,
 ): Promise<RestoredCatalog> {
   const { chunkBytes } = store;
+  const { root } = anchor;
   if (root.size % chunkBytes !== 0 || root.height !== heightFor(root.size, chunkBytes)) {
     throw new PandoError('catalog-corrupt', 'an anchor has a root that is none');
   }
@@ -81,8 +82,20 @@ export async function restoreCatalog(
   }
   reader.finish();
   records += operations.length;
-  await catalog.commit([...operations, putState({ version: 1, epoch, pageSet: 0, pages: 0, slots: 0 })]);
+  // Until there is a newer mirror, this one is kept.
+  const current = refTo(anchor);
+  await catalog.commit([
+    ...operations,
+    putState({ version: 1, epoch, pageSet: 0, pages: 0, slots: 0, current }),
+  ]);
   return { records, unreadable };
+}
+
+function refTo({ epoch, count, at, id, root }: FoundAnchor): MirrorRef {
+  return {
+    ...{ epoch, count, at, anchorId: id },
+    ...{ rootId: root.id, rootHeight: root.height, rootSize: root.size },
+  };
 }
 
 /** Whether the byte at `offset` is in one of the holes: offset, length pairs. */
