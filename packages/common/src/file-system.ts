@@ -32,6 +32,8 @@ export interface File {
   readSync(target: Uint8Array, position: number): number;
   /** Writes all of `parts` one after another from `position`, or rejects; a prefix may then be there. */
   write(parts: readonly Uint8Array[], position: number): Promise<void>;
+  /** As `write`, blocking: for a few bytes that only go into the page cache. Absent where that makes no sense. */
+  writeSync?(parts: readonly Uint8Array[], position: number): void;
   sync(): Promise<void>;
   truncate(size: number): Promise<void>;
   /** Closing twice does nothing. A file that was removed stays readable until it is closed. */

@@ -9,6 +9,7 @@ export { checkLevelFiles, type LevelDamage } from './level/check-files.ts';
 export * from './limits.ts';
 export * from './memory-file-system.ts';
 export * from './node-file-system.ts';
+export * from './promptness.ts';
 export * from './rewrite.ts';
 export * from './shared-lock.ts';
 export * from './sizes.ts';

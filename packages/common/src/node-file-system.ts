@@ -63,20 +63,29 @@ class NodeFile implements File {
     for (let first = 0; first < parts.length; first += PARTS_MAX) {
       let group = parts.slice(first, first + PARTS_MAX);
       while (group.length > 0) {
-        let bytesWritten = await this.#writeSome(group, at);
+        const bytesWritten = await this.#writeSome(group, at);
         if (bytesWritten === 0 && group.some((part) => part.byteLength > 0)) {
-          throw Object.assign(new Error(`write to ${this.path} made no progress`), { code: 'EIO' });
+          throw noProgress(this.path);
         }
         at += bytesWritten;
-        // A short write (a disk that just filled up) continues with the rest, which then gets the errno.
-        let skip = 0;
-        while (skip < group.length && bytesWritten >= group[skip]!.byteLength) {
-          bytesWritten -= group[skip]!.byteLength;
-          skip++;
-        }
-        group = group.slice(skip);
-        if (bytesWritten > 0) group[0] = group[0]!.subarray(bytesWritten);
+        group = rest(group, bytesWritten);
       }
+    }
+  }
+
+  writeSync(parts: readonly Uint8Array[], position: number): void {
+    if (this.#closed) throw Object.assign(new Error(`${this.path} is closed`), { code: 'EBADF' });
+    const { fd } = this.#handle;
+    let group = parts;
+    for (let at = position; group.length > 0;) {
+      const some = group.slice(0, PARTS_MAX);
+      const bytesWritten =
+        some.length === 1
+          ? fs.writeSync(fd, some[0]!, 0, some[0]!.byteLength, at)
+          : fs.writevSync(fd, some, at);
+      if (bytesWritten === 0 && some.some((part) => part.byteLength > 0)) throw noProgress(this.path);
+      at += bytesWritten;
+      group = rest(group, bytesWritten);
     }
   }
 
@@ -117,6 +126,22 @@ class NodeFile implements File {
   #end(): void {
     if (--this.#underWay === 0) this.#onIdle?.();
   }
+}
+
+/** What is left to write. A short write (a disk that just filled up) continues with it, and then gets the errno. */
+function rest(parts: readonly Uint8Array[], bytesWritten: number): Uint8Array[] {
+  let skip = 0;
+  while (skip < parts.length && bytesWritten >= parts[skip]!.byteLength) {
+    bytesWritten -= parts[skip]!.byteLength;
+    skip++;
+  }
+  const left = parts.slice(skip);
+  if (bytesWritten > 0) left[0] = left[0]!.subarray(bytesWritten);
+  return left;
+}
+
+function noProgress(path: string): Error {
+  return Object.assign(new Error(`write to ${path} made no progress`), { code: 'EIO' });
 }
 
 async function syncDirectory(path: string): Promise<void> {

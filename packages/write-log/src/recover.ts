@@ -35,7 +35,7 @@ export interface Recovered {
   readonly damage: LogDamage | undefined;
 }
 
-export interface RecoverOptions {
+export interface SurveyOptions {
   readonly fs: FileSystem;
   readonly directory: string;
   readonly storeId: Uint8Array;
@@ -43,6 +43,9 @@ export interface RecoverOptions {
   readonly synced: Witness;
   /** First position of the oldest file. */
   readonly oldest: Witness;
+}
+
+export interface RecoverOptions extends SurveyOptions {
   readonly acceptDamage: boolean;
 }
 
@@ -50,6 +53,11 @@ const FILE_NAME = /^\d{16}\.log$/;
 
 export function logFileName(firstPosition: number): string {
   return `${String(firstPosition).padStart(16, '0')}.log`;
+}
+
+/** Names of the log's files, in order. */
+export async function logFiles(fs: FileSystem, directory: string): Promise<string[]> {
+  return (await fs.list(directory)).filter((name) => FILE_NAME.test(name));
 }
 
 /**
@@ -62,7 +70,7 @@ export async function recover(
   visit: (record: LogRecord) => void | Promise<void>,
 ): Promise<Recovered> {
   const { fs, directory, storeId } = options;
-  const names = (await fs.list(directory)).filter((name) => FILE_NAME.test(name));
+  const names = await logFiles(fs, directory);
   const { tear, damage, synced } = await survey(options, names);
   if (damage !== undefined && !options.acceptDamage) throw new LogDamageError(damage);
   // What is accepted is accepted, and positions may begin anew from here on.
@@ -126,7 +134,7 @@ interface Place extends Gap {
 }
 
 /** Reads all of the log, changes nothing, and tells damage from its end. @throws `store-newer`, `store-foreign` */
-async function survey(options: RecoverOptions, names: readonly string[]): Promise<Survey> {
+export async function survey(options: SurveyOptions, names: readonly string[]): Promise<Survey> {
   const { fs, directory, storeId } = options;
   const crcSeed = crcSeedOf(storeId);
   const places: Place[] = [];

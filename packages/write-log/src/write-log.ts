@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import {
   DurationHistogram,
   PandoError,
+  Promptness,
   Witness,
   fromIoError,
   isPandoError,
@@ -40,6 +41,9 @@ import {
 
 /** A file is left for a new one when it has grown past this. Small enough to free space often. */
 export const FILE_BYTES_DEFAULT = 64 * 1024 * 1024;
+
+/** Groups of at most so many bytes are written by the main thread itself, as long as that is quick: see Promptness. */
+const BLOCKING_BYTES_MAX = 128 * 1024;
 
 export interface WriteLogOptions {
   readonly fs: FileSystem;
@@ -124,6 +128,7 @@ class FileWriteLog implements WriteLog {
   #removing: string | undefined;
   #closed = false;
   readonly #counts = { records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
+  readonly #promptness = new Promptness();
   readonly #groupTimes = new DurationHistogram();
   readonly #syncTimes = new DurationHistogram();
 
@@ -289,10 +294,17 @@ class FileWriteLog implements WriteLog {
     const began = performance.now();
     try {
       if (this.#failure !== undefined) throw this.#failure;
-      const target = await this.#fileFor(group);
+      const current = this.#current;
+      const target =
+        current !== undefined && current.bytes < this.#fileBytes ? current : await this.#nextFile(group);
       const end = target.bytes;
       try {
-        await target.file.write(group.parts(), end);
+        if (group.bytes <= BLOCKING_BYTES_MAX && target.file.writeSync && this.#promptness.mayBlock(began)) {
+          target.file.writeSync(group.parts(), end);
+          this.#promptness.done(began, performance.now());
+        } else {
+          await target.file.write(group.parts(), end);
+        }
       } catch (error) {
         await this.#cut(target, end, error);
         throw error;
@@ -326,9 +338,8 @@ class FileWriteLog implements WriteLog {
     if (!isFull(cause)) this.#fail(cause, 'write to the log');
   }
 
-  async #fileFor(group: Group): Promise<OpenLogFile> {
+  async #nextFile(group: Group): Promise<OpenLogFile> {
     const current = this.#current;
-    if (current !== undefined && current.bytes < this.#fileBytes) return current;
     const path = join(this.#directory, logFileName(group.firstPosition));
     // A file that got no record, because the disk was full, may be on its way out under this name, or about to be.
     while (this.#removing === path) await this.#releasing;

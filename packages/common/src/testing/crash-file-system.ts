@@ -257,6 +257,24 @@ export class CrashFileSystem implements FileSystem {
       target.set(part);
       return part.byteLength;
     };
+    const writeSync = (parts: readonly Uint8Array[], position: number, fault?: DiskFault): void => {
+      check();
+      if (!writable) throw failure('EBADF', path);
+      const all = Buffer.concat(parts);
+      this.faults.before?.('write', path);
+      const growth = Math.max(0, position + all.byteLength - node.current.byteLength);
+      const free = Math.max(0, this.faults.freeBytes);
+      const fits = growth <= this.faults.freeBytes;
+      const room = fits ? all.byteLength : Math.max(0, all.byteLength - growth + free);
+      const bytes = all.subarray(0, fault === undefined ? room : Math.min(room, fault.bytes ?? 0));
+      this.faults.freeBytes -= Math.min(growth, free);
+      if (bytes.byteLength > 0) {
+        node.current = written(node.current, position, bytes);
+        node.unsynced.push({ at: position, bytes: new Uint8Array(bytes) });
+      }
+      if (fault !== undefined) throw failure(fault.code, path);
+      if (!fits) throw failure('ENOSPC', path);
+    };
     return {
       path,
       size: () => Promise.resolve(node.current.byteLength),
@@ -264,24 +282,9 @@ export class CrashFileSystem implements FileSystem {
         this.#do({ kind: 'read', path, at: position }, () => readSync(target, position)),
       readSync,
       write: (parts, position) =>
-        this.#do({ kind: 'write', path, at: position, parts }, (fault) => {
-          check();
-          if (!writable) throw failure('EBADF', path);
-          const all = Buffer.concat(parts);
-          this.faults.before?.('write', path);
-          const growth = Math.max(0, position + all.byteLength - node.current.byteLength);
-          const free = Math.max(0, this.faults.freeBytes);
-          const fits = growth <= this.faults.freeBytes;
-          const room = fits ? all.byteLength : Math.max(0, all.byteLength - growth + free);
-          const bytes = all.subarray(0, fault === undefined ? room : Math.min(room, fault.bytes ?? 0));
-          this.faults.freeBytes -= Math.min(growth, free);
-          if (bytes.byteLength > 0) {
-            node.current = written(node.current, position, bytes);
-            node.unsynced.push({ at: position, bytes: new Uint8Array(bytes) });
-          }
-          if (fault !== undefined) throw failure(fault.code, path);
-          if (!fits) throw failure('ENOSPC', path);
-        }),
+        this.#do({ kind: 'write', path, at: position, parts }, (fault) => writeSync(parts, position, fault)),
+      // What is scheduled takes effect when the schedule says so, and that is later.
+      ...(this.schedule === undefined ? { writeSync } : {}),
       sync: () =>
         this.#do({ kind: 'sync', path }, (fault) => {
           check();
