@@ -1,8 +1,9 @@
 /**
- * `npm run soak -- [--minutes N] [--seed N]`
+ * `npm run soak -- [--minutes N] [--seed N] [--memory]`
  *
  * A real server under a mixed load for so long (default 60 minutes), a sample of what it takes every 15 seconds, and a table in the end;
- * status 1 when something was wrong with the data, or grew all the time (samples.ts says what that means).
+ * status 1 when something was wrong with the data, or grew all the time (samples.ts says what that means). `--memory` prints with each
+ * sample where the memory is: a probe in each thread of the server, and the mappings of the process.
  */
 import { parseArgs } from 'node:util';
 import { testSeed } from '@pando/block-device/testing';
@@ -15,7 +16,11 @@ const WARM_UP_SHARE = 0.2;
 const WARM_UP_SECONDS_MAX = 600;
 
 const { values } = parseArgs({
-  options: { minutes: { type: 'string', default: '60' }, seed: { type: 'string' } },
+  options: {
+    minutes: { type: 'string', default: '60' },
+    seed: { type: 'string' },
+    memory: { type: 'boolean' },
+  },
 });
 const seconds = Number(values.minutes) * 60;
 const seed = values.seed === undefined ? testSeed() : Number(values.seed);
@@ -33,17 +38,27 @@ function print(sample: Sample): void {
   console.log(`${sample.seconds.toFixed(0)} s: ${cells.join(', ')}`);
 }
 
+function printMemory(lines: readonly string[]): void {
+  for (const line of lines) console.log(`  ${line}`);
+}
+
 console.log(`${values.minutes} minutes, seed ${seed}; bytes in MiB`);
 try {
-  const { samples, idle, counts } = await soak({
+  const { samples, idle, idleDescriptors, counts } = await soak({
     seed,
     seconds,
     sampleSeconds: SAMPLE_SECONDS,
     onSample: print,
+    ...(values.memory === true ? { onMemory: printMemory } : {}),
   });
   const courses = coursesOf(samples, Math.min(WARM_UP_SECONDS_MAX, seconds * WARM_UP_SHARE));
   console.log('\nidle, before and after:');
-  idle.forEach(print);
+  for (const [i, one] of idle.entries()) {
+    print(one);
+    console.log(
+      `  descriptors: ${[...idleDescriptors[i]!].map(([kind, count]) => `${kind} ${count}`).join(', ')}`,
+    );
+  }
   console.log(`\n${[...counts].map(([what, count]) => `${count} × ${what}`).join(', ')}`);
   console.log(`\n${tableOf(courses)}`);
   const growing = courses.filter(({ grows }) => grows === true).map(({ measure }) => measure);

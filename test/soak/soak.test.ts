@@ -1,6 +1,7 @@
 import { testSeed } from '@pando/block-device/testing';
 import { describe, expect, it } from 'vitest';
 import { OWN_BYTES_MAX } from '../crash/accounts.ts';
+import { mappings } from './memory.ts';
 import { coursesOf, measures, tableOf, type Measure, type Sample } from './samples.ts';
 import { soak } from './soak.ts';
 
@@ -50,11 +51,39 @@ describe('the judgement of a long run', () => {
   });
 });
 
+describe('the memory of a server', () => {
+  it('is told apart by what its mappings are for', () => {
+    const mapping = (line: string, anonymous: number): string =>
+      `${line}\nSize:               1024 kB\nRss:                 900 kB\nAnonymous:      ${anonymous} kB\nVmFlags: rd wr\n`;
+    const smaps = [
+      mapping('00400000-05c0f000 r-xp 00000000 fe:00 1234                       /usr/bin/node', 4),
+      mapping('0b9e8000-1a2b3000 rw-p 00000000 00:00 0                          [heap]', 100),
+      mapping('3a7f00100000-3a7f00140000 rw-p 00000000 00:00 0 ', 256),
+      mapping('3a7f00140000-3a7f00180000 rw-p 00000000 00:00 0 ', 128),
+      mapping('7f3c00000000-7f3c02c00000 rw-p 00000000 00:00 0 ', 40),
+      mapping('7f3c10001000-7f3c18001000 rw-p 00000000 00:00 0 ', 30),
+      mapping('7f3d00000000-7f3d00001000 r-xp 00000000 00:00 0 ', 4),
+    ].join('');
+    expect(Object.fromEntries(mappings(smaps))).toEqual({
+      'files and stacks': 4 * 1024,
+      'malloc, main arena': 100 * 1024,
+      'V8 pages': 384 * 1024,
+      'malloc, other arenas': 40 * 1024,
+      'other mappings': 30 * 1024,
+      'compiled code': 4 * 1024,
+    });
+  });
+});
+
 describe('a long run', () => {
   it('does all that it says, in seconds too', async () => {
     const seed = testSeed();
     console.log(`PANDO_TEST_SEED=${seed}`);
-    const { samples, idle, counts } = await soak({ seed, seconds: 3, sampleSeconds: 1 });
+    const memory: string[] = [];
+    const onMemory = (lines: readonly string[]): void => void memory.push(...lines);
+    const { samples, idle, idleDescriptors, counts } = await soak({
+      ...{ seed, seconds: 3, sampleSeconds: 1, onMemory },
+    });
     expect(samples.length).toBeGreaterThan(1);
     for (const sample of [...samples, ...idle]) {
       expect(sample.residentBytes).toBeGreaterThan(sample.anonymousBytes);
@@ -62,6 +91,14 @@ describe('a long run', () => {
       expect(sample.descriptors).toBeGreaterThan(10);
       expect(sample.catalogBytes).toBeGreaterThan(0);
     }
+    for (const [i, kinds] of idleDescriptors.entries()) {
+      expect([...kinds.values()].reduce((sum, count) => sum + count)).toBeGreaterThan(
+        idle[i]!.descriptors - 5,
+      );
+      expect(kinds.get('segments')).toBeGreaterThan(0);
+    }
+    expect(memory.some((line) => line.startsWith('thread 0: heapUsed '))).toBe(true);
+    expect(memory.some((line) => line.includes('malloc, main arena'))).toBe(true);
     expect(samples.at(-1)!.logBytes).toBeGreaterThan(0);
     expect(idle[1].segmentBytes).toBeLessThanOrEqual(OWN_BYTES_MAX);
     expect(counts.get('write')).toBeGreaterThan(0);

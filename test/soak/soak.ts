@@ -3,6 +3,9 @@
  * restores and deletes, somebody who imports and exports, and collections and verifications on the server's own schedule.
  * What is stored is bounded, so all that the server takes has to be.
  */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SeededRandom } from '@pando/block-device/testing';
 import { checkNothingLeft, checkRoots } from '../crash/accounts.ts';
@@ -11,6 +14,7 @@ import { SectorModel, sectorBytes } from '../crash/sectors.ts';
 import { emptyTags, World } from '../crash/world.ts';
 import { createVm, importVm, MiB, mustVerify } from '../support/disks.ts';
 import { TestServer } from '../support/server.ts';
+import { descriptorsByKind, memoryLines, probeEnvironment, type DescriptorKinds } from './memory.ts';
 import { sample, type Sample } from './samples.ts';
 
 const CLIENTS = 4;
@@ -29,23 +33,30 @@ export interface SoakOptions {
   readonly seconds: number;
   readonly sampleSeconds: number;
   readonly onSample?: (sample: Sample) => void;
+  /** Told with each sample where the memory is; the server then runs with a probe in each of its threads. */
+  readonly onMemory?: (lines: readonly string[]) => void;
 }
 
 export interface SoakResult {
   readonly samples: readonly Sample[];
   /** Before the load and after it, when everything is deleted and nobody is connected. */
   readonly idle: readonly [before: Sample, after: Sample];
+  /** Descriptors that were open then, by what they are. */
+  readonly idleDescriptors: readonly [before: DescriptorKinds, after: DescriptorKinds];
   /** What was asked for and answered. */
   readonly counts: ReadonlyMap<string, number>;
 }
 
 /** @throws Error with what is wrong with the data, the accounts, or the descriptors that are left in the end */
-export async function soak({ seed, seconds, sampleSeconds, onSample }: SoakOptions): Promise<SoakResult> {
+export async function soak(options: SoakOptions): Promise<SoakResult> {
+  const { seed, seconds, sampleSeconds, onSample, onMemory } = options;
+  const probes = onMemory === undefined ? undefined : await mkdtemp(join(tmpdir(), 'pando-soak-'));
   const server = await TestServer.start({
     args: [
       ...['--log-level', 'warn'],
       ...['--gc-every', String(GC_EVERY_MINUTES), '--verify-every', String(VERIFY_EVERY_HOURS)],
     ],
+    ...(probes === undefined ? {} : { env: probeEnvironment(probes) }),
   });
   const started = performance.now();
   const elapsed = (): number => (performance.now() - started) / 1000;
@@ -53,6 +64,7 @@ export async function soak({ seed, seconds, sampleSeconds, onSample }: SoakOptio
   const samples: Sample[] = [];
   try {
     const before = await take();
+    const descriptorsBefore = await descriptorsByKind(server.pid!);
     const world = new World();
     for (const [i, bytes] of DISKS.entries()) {
       const name = `vm-${i}`;
@@ -71,6 +83,7 @@ export async function soak({ seed, seconds, sampleSeconds, onSample }: SoakOptio
       const taken = await take();
       samples.push(taken);
       onSample?.(taken);
+      if (probes !== undefined) onMemory?.(await memoryLines(server.pid!, probes));
     }
     stop.abort();
     await Promise.all([load.end(), images]);
@@ -79,12 +92,20 @@ export async function soak({ seed, seconds, sampleSeconds, onSample }: SoakOptio
     await mustVerify(server);
     await checkNothingLeft(server, world);
     const after = await take();
+    const descriptorsAfter = await descriptorsByKind(server.pid!);
+    if (probes !== undefined) onMemory?.(await memoryLines(server.pid!, probes));
     if (after.descriptors > before.descriptors + DESCRIPTORS_SLACK) {
       throw new Error(`${after.descriptors} descriptors are left of ${before.descriptors} before`);
     }
-    return { samples, idle: [before, after], counts: new Map([...world.answered, ['write', world.writes]]) };
+    return {
+      samples,
+      idle: [before, after],
+      idleDescriptors: [descriptorsBefore, descriptorsAfter],
+      counts: new Map([...world.answered, ['write', world.writes]]),
+    };
   } finally {
     await server.close();
+    if (probes !== undefined) await rm(probes, { recursive: true, force: true });
   }
 }
 
