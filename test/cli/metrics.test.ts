@@ -49,6 +49,7 @@ it('counts what clients do', async () => {
   await client.close();
   // A backup destages what is in the overlay, when its contents are asked for.
   await server.rest.must('POST', '/vms/web/backups', { name: 'monday' });
+  await server.rest.must('GET', '/backups/web@monday/disks/disk0/map');
   const after = await scrape();
 
   const grown = (name: string, from = before, to = during): number => {
@@ -71,6 +72,16 @@ it('counts what clients do', async () => {
   expect(grown('pando_log_group_seconds_count')).toBeGreaterThanOrEqual(1);
   expect(grown('pando_overlay_bytes')).toBe(5 * 4096);
   expect(grown('pando_catalog_commit_seconds_count', during, after)).toBeGreaterThanOrEqual(1);
+  // Five chunks of which none was there before; the node above them, and the mirror of the catalog beside them.
+  expect(grown('pando_chunks_total{result="new"}', before, after)).toBeGreaterThanOrEqual(6);
+  expect(grown('pando_new_chunk_bytes_total', before, after)).toBeGreaterThanOrEqual(6 * 4096);
+  expect(grown('pando_segment_written_bytes_total', before, after)).toBeGreaterThanOrEqual(
+    grown('pando_stored_bytes_total', before, after),
+  );
+  expect(grown('pando_stored_bytes_total', before, after)).toBeGreaterThan(0);
+  expect(grown('pando_segment_sync_seconds_count', before, after)).toBeGreaterThanOrEqual(1);
+  expect(grown('pando_destage_seconds_count', before, after)).toBe(1);
+  expect(grown('pando_destaged_bytes_total', before, after)).toBe(5 * 4096);
   expect(after.get('pando_store_state{state="ready"}')).toBe(1);
   expect(after.get('pando_store_state{state="failed"}')).toBe(0);
   expect(after.get('process_resident_memory_bytes')).toBeGreaterThan(MiB);

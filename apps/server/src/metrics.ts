@@ -95,6 +95,26 @@ const COUNTERS: readonly (readonly [name: string, help: string, read: Read])[] =
     ({ volumes }) => volumes.destagedBytes,
   ],
   [
+    'pando_chunks_total',
+    'Chunks that were to be stored: holes, those that were there already, and new ones.',
+    ({ store: { counters } }) => [
+      [{ result: 'zero' }, counters.zeroChunks],
+      [{ result: 'known' }, counters.knownChunks],
+      [{ result: 'new' }, counters.newChunks],
+    ],
+  ],
+  ['pando_new_chunk_bytes_total', 'Bytes of the new ones.', ({ store }) => store.counters.newBytes],
+  [
+    'pando_stored_bytes_total',
+    'Bytes of the runs that they came to, copies by compaction included.',
+    ({ store }) => store.counters.storedBytes,
+  ],
+  [
+    'pando_segment_written_bytes_total',
+    'Bytes appended to segments.',
+    ({ store }) => store.counters.segmentWrittenBytes,
+  ],
+  [
     'pando_log_appended_bytes_total',
     'Bytes appended to the write log.',
     ({ volumes }) => volumes.log.appendedBytes,
@@ -120,6 +140,11 @@ const TIMES: readonly (readonly [name: string, help: string, read: (counts: Coun
     ({ volumes }) => [[{}, volumes.log.groupTimes]],
   ],
   ['pando_log_sync_seconds', 'Syncing the log.', ({ volumes }) => [[{}, volumes.log.syncTimes]]],
+  [
+    'pando_segment_sync_seconds',
+    'Syncing a segment.',
+    ({ store }) => [[{}, store.counters.segmentSyncTimes]],
+  ],
   ['pando_destage_seconds', 'Destaging one overlay.', ({ volumes }) => [[{}, volumes.destageTimes]]],
   [
     'pando_catalog_commit_seconds',
@@ -206,7 +231,7 @@ export class Metrics {
   }
 }
 
-const LABELS = ['version', 'state', 'command'] as const;
+const LABELS = ['version', 'state', 'command', 'result'] as const;
 
 function samplesOf(value: number | readonly Sample[]): readonly Sample[] {
   return typeof value === 'number' ? [[{}, value]] : value;

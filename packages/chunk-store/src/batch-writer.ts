@@ -14,6 +14,7 @@ import type { NodeCache } from './node-cache.ts';
 import { KIND_ANCHOR, KIND_DATA, KIND_NODE } from './segment-format.ts';
 import type { SegmentLog } from './segment-log.ts';
 import { batchChunks, type Slab } from './slab.ts';
+import type { StoreCounters } from './store-counters.ts';
 import type { WorkerPool } from './worker-pool.ts';
 
 /** Told of every hit on a chunk that is stored in a candidate of the collection under way. */
@@ -46,6 +47,7 @@ export interface ChunkWriterParts {
   readonly nodes: NodeCache;
   readonly log: SegmentLog;
   readonly pool: WorkerPool;
+  readonly counters: StoreCounters;
   /** Something went wrong behind the callers' backs: every session with unflushed chunks must hear of it. */
   readonly onFailure: (error: unknown) => void;
 }
@@ -168,6 +170,11 @@ export class BatchWriter {
       throw error;
     }
     owner.count(zeros, known, added, added * chunkBytes);
+    const { counters } = this.#parts;
+    counters.zeroChunks += zeros;
+    counters.knownChunks += known;
+    counters.newChunks += added;
+    counters.newBytes += added * chunkBytes;
     return added;
   }
 
@@ -196,7 +203,10 @@ export class BatchWriter {
     this.#inFlight.add(settled);
     this.store(slab, count, chunkBytes, kindOf(level))
       .then(
-        (bytes) => owner.stored(bytes),
+        (bytes) => {
+          owner.stored(bytes);
+          this.#parts.counters.storedBytes += bytes;
+        },
         (error: unknown) => this.#failed(slab, count, error),
       )
       .finally(() => {

@@ -27,6 +27,7 @@ import { SegmentTable } from './segment-table.ts';
 import { SerialQueue } from './serial-queue.ts';
 import { StoreCollection } from './store-collection.ts';
 import { verifyStore } from './verify-store.ts';
+import { StoreCounters } from './store-counters.ts';
 import { WorkerPool } from './worker-pool.ts';
 import { StoreWriteSession } from './write-session.ts';
 import type {
@@ -118,6 +119,7 @@ class LocalChunkStore implements ChunkStore {
   readonly #pool: WorkerPool;
   readonly #log: SegmentLog;
   readonly #writer: BatchWriter;
+  readonly #counters = new StoreCounters();
   readonly #sessions = new Set<StoreWriteSession>();
   #collection: Collection | undefined;
   #closing: Promise<void> | undefined;
@@ -151,6 +153,7 @@ class LocalChunkStore implements ChunkStore {
       storeId: storeId.slice(),
       chunkBytes,
       limits,
+      counters: this.#counters,
       onAppendFailed: (error) => this.#failSessions(error),
     });
     this.#writer = new BatchWriter({
@@ -161,6 +164,7 @@ class LocalChunkStore implements ChunkStore {
       nodes: this.#source.nodes,
       log: this.#log,
       pool: this.#pool,
+      counters: this.#counters,
       onFailure: (error) => this.#failSessions(fromIoError(error, 'storing chunks', 'internal')),
     });
   }
@@ -270,6 +274,7 @@ class LocalChunkStore implements ChunkStore {
       runCacheBytes: this.#runs.cache.bytes,
       nodeCacheBytes: this.#source.nodes.bytes,
       damagedRuns: this.#damaged.count,
+      counters: this.#counters,
     };
   }
 

@@ -14,4 +14,5 @@ export { MemorySegmentStorage } from './memory-segment-storage.ts';
 export { readPlace, writePlace } from './place.ts';
 export { readStoreOf, refuseNewerSegment, type StoreOfSegments } from './store-of-segments.ts';
 export { openStoredChunks, type StoredChunks } from './stored-chunks.ts';
+export { StoreCounters } from './store-counters.ts';
 export * from './types.ts';

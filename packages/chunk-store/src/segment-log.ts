@@ -27,6 +27,7 @@ import {
 } from './segment-format.ts';
 import { SegmentContents, type Segment, type SegmentTable } from './segment-table.ts';
 import { SerialQueue } from './serial-queue.ts';
+import type { StoreCounters } from './store-counters.ts';
 import { writeCheckpoint } from './store-marks.ts';
 import type { ChunkIndex, SegmentStorage, SegmentWriter } from './types.ts';
 
@@ -44,6 +45,7 @@ export interface SegmentLogOptions {
   readonly storeId: Uint8Array;
   readonly chunkBytes: number;
   readonly limits: ChunkStoreLimits;
+  readonly counters: StoreCounters;
   /** Something appended or about to be is lost: called in the turn in which it goes. */
   readonly onAppendFailed: (error: PandoError) => void;
 }
@@ -132,6 +134,7 @@ export class SegmentLog {
       const part = output.subarray(at, at + bytes);
       try {
         await segment.contents!.writer!.append([part]);
+        this.#options.counters.segmentWrittenBytes += bytes;
       } catch (error) {
         const wrapped = fromIoError(error, `appending to segment ${segment.number}`, 'store-failed');
         this.#options.onAppendFailed(wrapped);
@@ -273,8 +276,10 @@ export class SegmentLog {
 
   async #sync(writer: SegmentWriter): Promise<void> {
     this.throwIfFailed();
+    const began = performance.now();
     try {
       await writer.sync();
+      this.#options.counters.segmentSyncTimes.record(performance.now() - began);
     } catch (error) {
       this.#failed ??= new PandoError(
         'store-failed',
@@ -349,6 +354,7 @@ export class SegmentLog {
       await this.#indexRuns(segment, contents, contents.runs);
       await writer.close();
       segment.bytes += footer.byteLength;
+      this.#options.counters.segmentWrittenBytes += footer.byteLength;
       segment.contents = undefined;
       segment.state = 'sealed';
     } catch (error) {

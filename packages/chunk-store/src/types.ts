@@ -10,6 +10,7 @@
  * → one read of one run → CRC → decompress → id of each chunk checked before it is first handed out.
  */
 import type { LevelDamage, PandoError } from '@pando/common';
+import type { StoreCounters } from './store-counters.ts';
 import type { ChunkReader, ChunkWriter, TreeNode } from '@pando/tree';
 
 /** Runs hold either nodes or data, never both. */
@@ -215,6 +216,7 @@ export interface StoreStats {
   readonly nodeCacheBytes: number;
   /** Runs that were found damaged since the store was opened and have not been removed since. */
   readonly damagedRuns: number;
+  readonly counters: Readonly<StoreCounters>;
 }
 
 /** How far a verification has come: small plain values, to be kept somewhere and handed to another one. */

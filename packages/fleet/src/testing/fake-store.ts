@@ -7,6 +7,7 @@ import type {
   StoreStats,
   WriteSession,
 } from '@pando/chunk-store';
+import { StoreCounters } from '@pando/chunk-store';
 import { ID_BYTES, isHole } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
 import { MemoryChunks } from '@pando/tree/testing';
@@ -133,6 +134,7 @@ export class FakeStore {
       runCacheBytes: 0,
       nodeCacheBytes: 0,
       damagedRuns: 0,
+      counters: new StoreCounters(),
     });
   }
 }
