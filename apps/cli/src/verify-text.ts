@@ -50,7 +50,11 @@ export function verifyText(report: VerifyReport): string {
   if (moreDamaged > 0) lines.push(`  and ${moreDamaged} more`);
   if (report.missingChunks > 0)
     lines.push(`Missing from the segments: ${plural(report.missingChunks, 'chunk')}.`);
-  if (disks.length === 0 && report.isComplete) lines.push('No disk is affected.');
+  const isLogDamaged = damaged.some(({ file }) => /^log\b/.test(file));
+  if (isLogDamaged)
+    lines.push('Writes may be lost that are in the log alone: the next start names them, if so.');
+  if (disks.length === 0 && report.isComplete)
+    lines.push(isLogDamaged ? 'In the segments no disk is affected.' : 'No disk is affected.');
   else lines.push(`Affected: ${plural(disks.length + moreDisks, 'disk')}.`);
   for (const disk of disks) lines.push(`  ${damagedDiskText(disk)}`);
   if (moreDisks > 0) lines.push(`  and ${moreDisks} more`);

@@ -1,11 +1,12 @@
 /** `pando verify --rebuild-index --data DIR`: the index of a store that nobody serves, made anew from its segments. */
 import type { RepairReport, RepairSource, VerifyReport } from '@pando/api';
+import type { ChunkStore } from '@pando/chunk-store';
 import { systemClock } from '@pando/common';
 import { openDataDirectory, type DataDirectory } from './data-directory.ts';
 import { openChunks, removeIndex } from './store.ts';
 import { repair, type RepairWork } from './repair.ts';
-import { verifyAndKeep } from './verification.ts';
-import type { VerifyWork } from './verify.ts';
+import { verifyAndKeep, type VerificationParts } from './verification.ts';
+import { verifyLogOf, type VerifyWork } from './verify.ts';
 
 /**
  * Removes the index, makes it anew, and checks every chunk. Cut short, the next start makes it anew as well.
@@ -36,7 +37,7 @@ export async function repairOffline(
   return offline(path, async (directory) => {
     const store = await openChunks(directory);
     try {
-      return await repair({ catalog: directory.catalog, store, clock: systemClock }, source, work);
+      return await repair(partsOf(directory, store), source, work);
     } finally {
       await store.close();
     }
@@ -59,8 +60,13 @@ async function verifyChunks(
 ): Promise<VerifyReport> {
   const store = await openChunks(directory);
   try {
-    return await verifyAndKeep({ catalog: directory.catalog, store, clock: systemClock }, work, options);
+    return await verifyAndKeep(partsOf(directory, store), work, options);
   } finally {
     await store.close();
   }
+}
+
+function partsOf(directory: DataDirectory, store: ChunkStore): VerificationParts {
+  const { catalog } = directory;
+  return { catalog, store, clock: systemClock, verifyLog: () => verifyLogOf(directory) };
 }

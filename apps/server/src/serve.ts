@@ -27,6 +27,7 @@ import { isRotational } from './rotational.ts';
 import { openStoreSource } from './store-source.ts';
 import { collectGarbage, openStore, type OpenStore } from './store.ts';
 import { lastVerifications, verifyAndKeep, type VerificationParts } from './verification.ts';
+import { verifyLogOf } from './verify.ts';
 import { VERSION } from './version.ts';
 
 /** How long requests that are under way may take when the server stops. */
@@ -140,6 +141,7 @@ export async function serve(
       catalog: open.catalog,
       store: open.store,
       clock,
+      verifyLog: () => verifyLogOf(directory),
       onDamage: () => open.mirror.renew(),
       onNotKept: (error) => logger.warn({ err: error }, 'the result of a verification could not be kept'),
     };

@@ -6,9 +6,9 @@
  */
 import type { LastVerifications, VerifyReport } from '@pando/api';
 import { checkRecord, type Catalog } from '@pando/catalog';
-import type { ChunkStore, VerifyPosition } from '@pando/chunk-store';
+import type { VerifyPosition } from '@pando/chunk-store';
 import type { Clock } from '@pando/common';
-import { verifyAll, type VerifyWork } from './verify.ts';
+import { verifyAll, type Verifiable, type VerifyWork } from './verify.ts';
 
 const TABLE = 'verification';
 const VERSION = 1;
@@ -51,9 +51,7 @@ interface StoredUnfinished {
   readonly position: VerifyPosition;
 }
 
-export interface VerificationParts {
-  readonly catalog: Catalog;
-  readonly store: ChunkStore;
+export interface VerificationParts extends Verifiable {
   readonly clock: Clock;
   /** Told of a verification that found damage: it may be in what no disk refers to. */
   readonly onDamage?: () => void;

@@ -9,7 +9,7 @@
  * whoever opens it accepts that: then everything else is replayed.
  */
 import { join } from 'node:path';
-import { PandoError, rewriteInPlace, type FileSystem, type Witness } from '@pando/common';
+import { PandoError, rewriteInPlace, type File, type FileSystem, type Witness } from '@pando/common';
 import {
   FILE_HEADER_BYTES,
   RECORD_HEADER_BYTES,
@@ -36,7 +36,7 @@ export interface Recovered {
 }
 
 export interface SurveyOptions {
-  readonly fs: FileSystem;
+  readonly fs: ReadsFiles;
   readonly directory: string;
   readonly storeId: Uint8Array;
   /** The position up to which everything was synced. */
@@ -45,7 +45,13 @@ export interface SurveyOptions {
   readonly oldest: Witness;
 }
 
+/** As much of a file system as looking takes. */
+export interface ReadsFiles {
+  open(path: string, mode: 'read'): Promise<Pick<File, 'size' | 'read' | 'close'>>;
+}
+
 export interface RecoverOptions extends SurveyOptions {
+  readonly fs: FileSystem;
   readonly acceptDamage: boolean;
 }
 
@@ -233,7 +239,7 @@ function endsInGap(places: readonly Place[], index: number): boolean {
   );
 }
 
-async function sizeOf(fs: FileSystem, path: string): Promise<number> {
+async function sizeOf(fs: ReadsFiles, path: string): Promise<number> {
   const file = await fs.open(path, 'read');
   try {
     return await file.size();

@@ -49,7 +49,7 @@ export interface FileScan {
  * @param settled the position that `settledBytes` is about
  */
 export async function scanFile(
-  file: File,
+  file: Pick<File, 'size' | 'read'>,
   after: number,
   crcSeed: number,
   visit: (record: LogRecord) => void | Promise<void>,
