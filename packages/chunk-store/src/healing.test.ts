@@ -104,6 +104,38 @@ describe('a damaged chunk', () => {
     await reopened.close();
   });
 
+  it.each([
+    ['trailer', 10],
+    ['footer', 100],
+  ])(
+    'of which the device cannot read the %s opens, and all that is in it is read',
+    async (_what, fromEnd) => {
+      const numbers = range(1, 12);
+      const world = new World();
+      const store = await world.open();
+      const ids = await put(store, numbers);
+      await store.close();
+      const [file] = await world.files();
+      const bad = world.fs.bytesOf(file!).byteLength - fromEnd;
+      const open = world.fs.open.bind(world.fs);
+      world.fs.open = async (path, mode) => {
+        const opened = await open(path, mode);
+        const read = opened.read.bind(opened);
+        opened.read = async (target, position) => {
+          const isBad = path === file && position <= bad && bad < position + target.byteLength;
+          if (isBad) throw Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO' });
+          return read(target, position);
+        };
+        return opened;
+      };
+      const reopened = await world.open();
+      await expectChunks(reopened, ids, numbers);
+      const { damaged } = await reopened.verify();
+      expect([...new Set(damaged.map(({ segment }) => segment))]).toEqual([1]);
+      await reopened.close();
+    },
+  );
+
   it('is trusted by dedupe until somebody finds it: reading, verifying and compacting do', async () => {
     const numbers = range(1, 12);
     for (const find of ['read', 'verify', 'compact'] as const) {

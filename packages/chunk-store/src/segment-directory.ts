@@ -52,6 +52,25 @@ export function runEntryAt(runTable: Uint8Array, run: number): RunEntry {
   };
 }
 
+/** What a device says of sectors that it cannot read, and a file system of what it finds wrong in its own structures. */
+const UNREADABLE = new Set(['EIO', 'EBADMSG', 'EUCLEAN']);
+
+/** As a read of the storage; what cannot be read is as good as damaged, and none of it is there then. */
+async function readIfReadable(
+  storage: SegmentStorage,
+  segment: number,
+  target: Uint8Array,
+  position: number,
+): Promise<number> {
+  try {
+    return await storage.read(segment, target, position);
+  } catch (error) {
+    const { code } = ((error as Error | undefined)?.cause ?? {}) as NodeJS.ErrnoException;
+    if (code !== undefined && UNREADABLE.has(code)) return 0;
+    throw error;
+  }
+}
+
 /** The trailer of a segment of `size` bytes, or undefined when it is not sealed (or its trailer is damaged). */
 export async function readTrailer(
   storage: SegmentStorage,
@@ -61,7 +80,7 @@ export async function readTrailer(
 ): Promise<Trailer | undefined> {
   if (size < FILE_HEADER_BYTES + TRAILER_BYTES) return undefined;
   const bytes = new Uint8Array(TRAILER_BYTES);
-  const read = await storage.read(segment, bytes, size - TRAILER_BYTES);
+  const read = await readIfReadable(storage, segment, bytes, size - TRAILER_BYTES);
   return read < TRAILER_BYTES ? undefined : decodeTrailer(bytes, seed, segment, size);
 }
 
@@ -79,7 +98,7 @@ export async function readDirectory(
   if (trailer !== undefined) {
     const tableBytes = trailer.runCount * RUN_ENTRY_BYTES;
     const footer = new Uint8Array(tableBytes + trailer.slots * ID_BYTES);
-    const read = await storage.read(segment, footer, trailer.footerOffset);
+    const read = await readIfReadable(storage, segment, footer, trailer.footerOffset);
     if (read === footer.byteLength && isFooterIntact(footer, trailer, seed)) {
       return { runTable: footer.subarray(0, tableBytes), ids: footer.subarray(tableBytes) };
     }
