@@ -63,8 +63,11 @@ export class ChunkLocator {
     return this.#loading;
   }
 
-  /** Looks an id up; the fields then say where the chunk is. Its segment may be condemned. */
-  find(ids: Uint8Array, offset: number): Found {
+  /**
+   * Looks an id up; the fields then say where the chunk is. Its segment may be condemned. Writers make what is known of other
+   * segments make way for that of the one that they hit; readers, who go anywhere, only fill what room there is.
+   */
+  find(ids: Uint8Array, offset: number, isWriter = true): Found {
     this.isFromIndex = false;
     const entry = this.#fresh.indexOf(ids, offset);
     if (entry >= 0) {
@@ -87,7 +90,8 @@ export class ChunkLocator {
     this.isFromIndex = true;
     const place = readPlace(value);
     const found = this.#found(this.#table.get(place.segment), place.runOffset, place.runBytes, place.slot);
-    if (found === FOUND) this.#countHit(this.segment!);
+    if (found === FOUND && (isWriter || this.#recent.hasRoom(this.segment!.slots)))
+      this.#countHit(this.segment!);
     return found;
   }
 

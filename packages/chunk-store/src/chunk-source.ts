@@ -1,12 +1,13 @@
 /**
- * The read path: nodes and data chunks by id, from memory without a promise, else from storage.
+ * The read path: nodes and data chunks by id, from memory, or from storage where that is quick, without a promise, else from
+ * storage with one.
  *
  * A leaf that the store handed out remembers where its children are. Such a place can go stale when its segment is
  * compacted away, or its run is damaged and the chunk has been stored again; it is then found again through
  * the index. Damage is an error only where the index names no other place.
  */
-import { ID_BYTES, idToHex, isHole, isLost, PandoError } from '@pando/common';
-import type { ChunkReader, TreeNode } from '@pando/tree';
+import { ID_BYTES, idsEqual, idToHex, isHole, isLost, PandoError } from '@pando/common';
+import { FANOUT, NODE_BYTES, type ChunkReader, type TreeNode } from '@pando/tree';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator, type Found } from './chunk-locator.ts';
 import { isDamage, type DamagedRuns } from './damaged-runs.ts';
 import { NodeCache, StoreNode } from './node-cache.ts';
@@ -43,7 +44,7 @@ export class ChunkSource implements ChunkReader {
   }
 
   peekNode(ids: Uint8Array, offset: number): TreeNode | undefined {
-    return this.nodes.get(ids, offset);
+    return this.nodes.get(ids, offset) ?? this.#readNodeNow(ids, offset);
   }
 
   async readNode(ids: Uint8Array, offset: number): Promise<TreeNode> {
@@ -69,7 +70,6 @@ export class ChunkSource implements ChunkReader {
   ): Promise<void> | undefined {
     // Measured: about 2 µs a call of one chunk that is in the run cache and has been verified.
     const node = leaf instanceof StoreNode ? leaf : new StoreNode(leaf.bytes);
-    const keys = node.placeRoom();
     for (let i = 0; i < count; i++) {
       const child = first + i;
       const at = targetOffset + i * this.chunkBytes;
@@ -77,13 +77,7 @@ export class ChunkSource implements ChunkReader {
         target.fill(0, at, at + this.chunkBytes);
         continue;
       }
-      if (
-        keys[child] === 0 &&
-        (this.#locator.ready() !== undefined || this.#resolve(node, child) !== FOUND)
-      ) {
-        return this.#readRest(node, first, count, i, target, targetOffset);
-      }
-      const run = this.#runs.cache.get(keys[child]!);
+      const run = this.#runNow(node, child);
       if (run === undefined || !this.#copy(run, node, child, target, at)) {
         return this.#readRest(node, first, count, i, target, targetOffset);
       }
@@ -91,9 +85,61 @@ export class ChunkSource implements ChunkReader {
     return undefined;
   }
 
+  /** The run that holds a leaf's child, for this turn; undefined when it takes waiting, or is not where it was. */
+  #runNow(node: StoreNode, child: number): CachedRun | undefined {
+    const keys = node.placeRoom();
+    const known = keys[child] !== 0;
+    if (!known && (this.#locator.ready() !== undefined || this.#resolve(node, child) !== FOUND)) {
+      return undefined;
+    }
+    const key = keys[child]!;
+    const cached = this.#runs.cache.get(key);
+    if (cached !== undefined && known) return cached;
+    const run =
+      cached ?? this.#runs.loadNow(Math.floor(key / KEY_OFFSETS), key % KEY_OFFSETS, node.runBytes![child]!);
+    if (!known && run !== undefined) this.#resolveNeighbours(node, child, run);
+    return run;
+  }
+
+  /** Chunks that were written together lie together: one look-up tells the places of all children in the run. */
+  #resolveNeighbours(node: StoreNode, child: number, run: CachedRun): void {
+    const { suspect, condemned } = this.#locator.segment!;
+    if (suspect || condemned) return;
+    const keys = node.runKeys!;
+    const at = node.slots![child]! - run.firstSlot;
+    const first = Math.max(0, child - at);
+    const end = Math.min(FANOUT, child - at + run.ids.byteLength / ID_BYTES);
+    for (let other = first; other < end; other++) {
+      const slot = at + other - child;
+      if (keys[other] !== 0 || !idsEqual(node.bytes, other * ID_BYTES, run.ids, slot * ID_BYTES)) continue;
+      keys[other] = run.key;
+      node.runBytes![other] = node.runBytes![child]!;
+      node.slots![other] = run.firstSlot + slot;
+    }
+  }
+
+  /** A node that can be read in this turn. Its run is of no use to others: it is not kept. */
+  #readNodeNow(ids: Uint8Array, offset: number): StoreNode | undefined {
+    const locator = this.#locator;
+    if (locator.ready() !== undefined || locator.find(ids, offset, false) !== FOUND) return undefined;
+    const { runOffset, runBytes, slot } = locator;
+    const segment = locator.segment!.number;
+    const cached = this.#runs.cache.get(runKey(segment, runOffset));
+    const run = cached ?? this.#runs.readNow(segment, runOffset, runBytes);
+    if (run?.chunkBytes !== NODE_BYTES) return undefined;
+    try {
+      return this.nodes.add(ids, offset, run.raw, run.chunkAt(slot, ids, offset) * NODE_BYTES);
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      return undefined; // who reads it with a promise is told
+    } finally {
+      if (cached === undefined) this.#runs.cache.give(run);
+    }
+  }
+
   /** Finds the place of a leaf's child and keeps it beside the leaf. */
   #resolve(node: StoreNode, child: number): Found {
-    const found = this.#locator.find(node.bytes, child * ID_BYTES);
+    const found = this.#locator.find(node.bytes, child * ID_BYTES, false);
     if (found !== FOUND) return found;
     node.placeRoom()[child] = runKey(this.#locator.segment!.number, this.#locator.runOffset);
     node.runBytes![child] = this.#locator.runBytes;
@@ -205,7 +251,7 @@ export class ChunkSource implements ChunkReader {
     const damage = new Damage();
     for (let moves = 0; moves < MOVES_MAX;) {
       await this.#ready();
-      const found = this.#locator.find(id, 0);
+      const found = this.#locator.find(id, 0, false);
       if (found === MISSING) break;
       if (found === IN_FLIGHT) {
         await this.#locator.settled;
@@ -215,7 +261,7 @@ export class ChunkSource implements ChunkReader {
       const key = runKey(this.#locator.segment!.number, runOffset);
       damage.throwIfAt(key);
       try {
-        const run = this.#runs.cache.get(key) ?? (await this.#loadUnlessGone(key, runBytes));
+        const run = await this.#loadUnlessGone(key, runBytes);
         if (run !== undefined) {
           const chunk = run.chunkAt(slot, id, 0);
           return run.raw.subarray(chunk * run.chunkBytes, (chunk + 1) * run.chunkBytes);

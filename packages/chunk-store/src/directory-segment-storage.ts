@@ -12,6 +12,8 @@ const NAME = /^(\d{12})\.seg$/;
 
 interface OpenFile {
   readonly file: Promise<File>;
+  /** The same once it is open. */
+  opened: File | undefined;
   users: number;
   /** No longer cached: the last user closes it. */
   dropped: boolean;
@@ -109,6 +111,14 @@ export class DirectorySegmentStorage implements SegmentStorage {
     }
   }
 
+  readNow(segment: number, target: Uint8Array, position: number): number | undefined {
+    const open = this.#files.get(segment);
+    if (open?.opened?.readNow === undefined) return undefined;
+    this.#files.delete(segment);
+    this.#files.set(segment, open);
+    return open.opened.readNow(target, position);
+  }
+
   async truncate(segment: number, size: number): Promise<void> {
     const file = await this.#fs.open(this.#path(segment), 'write');
     try {
@@ -170,12 +180,20 @@ export class DirectorySegmentStorage implements SegmentStorage {
   #use(segment: number): OpenFile {
     let open = this.#files.get(segment);
     if (open === undefined) {
-      open = { file: this.#fs.open(this.#path(segment), 'read'), users: 0, dropped: false };
-      const opened = open;
-      // A failed opening must not be what later reads find.
-      open.file.catch(() => {
-        if (this.#files.get(segment) === opened) this.#files.delete(segment);
-      });
+      const opening: OpenFile = {
+        file: this.#fs.open(this.#path(segment), 'read'),
+        ...{ opened: undefined, users: 0, dropped: false },
+      };
+      opening.file.then(
+        (file) => {
+          opening.opened = file;
+        },
+        () => {
+          // A failed opening must not be what later reads find.
+          if (this.#files.get(segment) === opening) this.#files.delete(segment);
+        },
+      );
+      open = opening;
     } else {
       this.#files.delete(segment);
     }

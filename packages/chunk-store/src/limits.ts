@@ -37,6 +37,12 @@ export const SEGMENT_LOAD_HITS = 8;
 /** Bytes that a scan of a segment reads at once. */
 export const SCAN_BYTES = 1 * MiB;
 
+/** Runs that are read in one turn of the event loop, over all readers: a millisecond or three. */
+export const READS_A_TURN_MAX = 64;
+
+/** The longest run that is read in the turn of the call: one of the largest chunk size fits. */
+export const READ_NOW_BYTES_MAX = 68 * KiB;
+
 /** Segments whose ends are read at the same time when a store is opened. */
 export const OPEN_CONCURRENCY = 16;
 

@@ -59,6 +59,11 @@ export class RecentPlaces {
     return slots <= this.#entriesMax;
   }
 
+  /** Whether that many more can be added and nothing is forgotten. */
+  hasRoom(slots: number): boolean {
+    return this.#old === undefined || this.#young!.ids.size + slots <= this.#entriesMax;
+  }
+
   /** Adds all ids of a segment. */
   add(segment: number, directory: SegmentDirectory): void {
     const slots = directory.ids.byteLength / ID_BYTES;

@@ -19,21 +19,31 @@ export function segmentOfKey(key: number): number {
 }
 
 export class CachedRun {
-  readonly key: number;
+  key = 0;
   readonly raw: Uint8Array;
   readonly ids: Uint8Array;
-  readonly firstSlot: number;
-  readonly chunkBytes: number;
+  firstSlot = 0;
+  chunkBytes = 0;
   used = true;
+  /** Somebody may hold it past the turn in which it was handed out: its memory is never used for another run. */
+  kept = false;
   /** A bit for each chunk whose bytes were hashed and found to be what its id says. */
   #verified = 0;
 
-  constructor(key: number, raw: Uint8Array, ids: Uint8Array, firstSlot: number, chunkBytes: number) {
+  /** Memory for a run, with anything in it. */
+  constructor(rawBytes: number, idsBytes: number) {
+    const { buffer } = Buffer.allocUnsafeSlow(rawBytes + idsBytes);
+    this.raw = new Uint8Array(buffer, 0, rawBytes);
+    this.ids = new Uint8Array(buffer, rawBytes, idsBytes);
+  }
+
+  /** Says which run its memory holds from now on; none of it is verified. */
+  hold(key: number, firstSlot: number, chunkBytes: number): void {
     this.key = key;
-    this.raw = raw;
-    this.ids = ids;
     this.firstSlot = firstSlot;
     this.chunkBytes = chunkBytes;
+    this.used = true;
+    this.#verified = 0;
   }
 
   get memoryBytes(): number {
@@ -62,12 +72,18 @@ export class CachedRun {
   }
 }
 
+/**
+ * Runs that are evicted give their memory to the next ones, because fresh buffers are what garbage collection costs on reads
+ * that miss: so what `get` and `spare` return is only for the same turn, unless it is marked as kept.
+ */
 export class RunCache {
   readonly #bytesMax: number;
   readonly #byKey = new Map<number, CachedRun>();
   readonly #clock: CachedRun[] = [];
   #hand = 0;
   #bytes = 0;
+  /** The run evicted last, when nobody holds it. */
+  #spare: CachedRun | undefined;
 
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax;
@@ -83,6 +99,22 @@ export class RunCache {
     return run;
   }
 
+  /** Memory for a run of that size: that of one evicted before, or fresh. */
+  take(rawBytes: number, idsBytes: number): CachedRun {
+    const spare = this.#spare;
+    if (spare?.raw.byteLength !== rawBytes || spare.ids.byteLength !== idsBytes) {
+      return new CachedRun(rawBytes, idsBytes);
+    }
+    this.#spare = undefined;
+    return spare;
+  }
+
+  /** Takes memory back that nobody uses any more. */
+  give(run: CachedRun): void {
+    if (!run.kept) this.#spare = run;
+  }
+
+  /** Keeps a run, unless another one of its key is there. */
   add(run: CachedRun): void {
     if (this.#byKey.has(run.key)) return;
     this.#byKey.set(run.key, run);
@@ -104,5 +136,6 @@ export class RunCache {
     if (last !== run) this.#clock[this.#hand++] = last;
     this.#byKey.delete(run.key);
     this.#bytes -= run.memoryBytes;
+    this.give(run);
   }
 }

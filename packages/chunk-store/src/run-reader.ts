@@ -1,11 +1,15 @@
 /**
  * Reading runs from storage: each read is checked (header, CRC), decompressed and cached; readers of
  * the same run at the same time share one read; reads at the same time are bounded.
+ *
+ * `loadNow` does all of it in the turn of the call, where storage can read quickly (ADR 0006). Whatever goes wrong there is left to `load`, which reads
+ * again and says what it is.
  */
 import { PandoError } from '@pando/common';
-import { expandRun } from './codec.ts';
+import { expandRunInto } from './codec.ts';
 import { isDamage, type DamagedRuns } from './damaged-runs.ts';
-import { CachedRun, RunCache, runKey } from './run-cache.ts';
+import { READ_NOW_BYTES_MAX, READS_A_TURN_MAX } from './limits.ts';
+import { RunCache, runKey, type CachedRun } from './run-cache.ts';
 import { idsOfRun } from './segment-directory.ts';
 import { chunkBytesOf, decodeRunHeader, isRunBodyIntact } from './segment-format.ts';
 import type { SegmentTable } from './segment-table.ts';
@@ -21,6 +25,9 @@ export class RunReader {
   readonly #loading = new Map<number, Promise<CachedRun>>();
   readonly #waiting: (() => void)[] = [];
   #reads = 0;
+  /** Where `loadNow` reads to. */
+  #scratch: Uint8Array | undefined;
+  #readsThisTurn = 0;
 
   constructor(
     storage: SegmentStorage,
@@ -47,11 +54,52 @@ export class RunReader {
     const shared = this.#loading.get(key);
     if (shared !== undefined) return shared;
     const cached = this.cache.get(key);
-    if (cached !== undefined) return Promise.resolve(cached);
+    if (cached !== undefined) {
+      cached.kept = true;
+      return Promise.resolve(cached);
+    }
     const loading = this.#load(key, segment, runOffset, runBytes).finally(() => this.#loading.delete(key));
     this.#loading.set(key, loading);
     return loading;
   }
+
+  /** As `readNow`, from the cache or into it. */
+  loadNow(segment: number, runOffset: number, runBytes: number): CachedRun | undefined {
+    const cached = this.cache.get(runKey(segment, runOffset));
+    if (cached !== undefined) return cached;
+    const run = this.readNow(segment, runOffset, runBytes);
+    if (run !== undefined) this.cache.add(run);
+    return run;
+  }
+
+  /**
+   * The run at a place, read in this turn; undefined when that would take long, or anything is wrong. Nothing of it may be used past
+   * the turn.
+   */
+  readNow(segment: number, runOffset: number, runBytes: number): CachedRun | undefined {
+    if (this.#storage.readNow === undefined || runBytes > READ_NOW_BYTES_MAX) return undefined;
+    const seed = this.#table.get(segment)?.seed;
+    if (seed === undefined || !this.#mayReadNow()) return undefined;
+    const bytes = (this.#scratch ??= new Uint8Array(READ_NOW_BYTES_MAX)).subarray(0, runBytes);
+    if (this.#storage.readNow(segment, bytes, runOffset) !== runBytes) return undefined;
+    try {
+      return this.#decode(bytes, segment, runOffset, seed);
+    } catch (error) {
+      if (isDamage(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Whoever asks for much gives others their turn now and then. */
+  #mayReadNow(): boolean {
+    if (this.#readsThisTurn === READS_A_TURN_MAX) return false;
+    if (this.#readsThisTurn++ === 0) setImmediate(this.#nextTurn);
+    return true;
+  }
+
+  readonly #nextTurn = (): void => {
+    this.#readsThisTurn = 0;
+  };
 
   /** As `load`, neither from the cache nor into it: for passes over everything. */
   async read(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
@@ -70,18 +118,32 @@ export class RunReader {
     const length = await this.#storage.read(segment, bytes, runOffset).catch((error: unknown) => {
       throw asDamage(error, `the run at offset ${runOffset} of segment ${segment} cannot be read`);
     });
-    const header = decodeRunHeader(bytes.subarray(0, length), 0, seed, this.#chunkBytes);
-    if (header?.runBytes !== runBytes || length < runBytes || !isRunBodyIntact(bytes, 0, header)) {
+    const run = this.#decode(bytes.subarray(0, length), segment, runOffset, seed, runBytes);
+    run.kept = true;
+    return run;
+  }
+
+  /** @throws `chunk-corrupt` when the bytes are not exactly one whole run */
+  #decode(
+    bytes: Uint8Array,
+    segment: number,
+    runOffset: number,
+    seed: number,
+    runBytes = bytes.byteLength,
+  ): CachedRun {
+    const header = decodeRunHeader(bytes, 0, seed, this.#chunkBytes);
+    if (header?.runBytes !== runBytes || bytes.byteLength < runBytes || !isRunBodyIntact(bytes, 0, header)) {
       throw new PandoError(
         'chunk-corrupt',
         `the run at offset ${runOffset} of segment ${segment} is damaged`,
       );
     }
-    const ids = idsOfRun(bytes, 0, header).slice();
-    const stored = bytes.subarray(runBytes - header.storedBytes);
-    const raw = expandRun(stored, header.codec, header.rawBytes);
-    const chunkBytes = chunkBytesOf(header.kind, this.#chunkBytes);
-    return new CachedRun(runKey(segment, runOffset), raw, ids, header.firstSlot, chunkBytes);
+    const ids = idsOfRun(bytes, 0, header);
+    const run = this.cache.take(header.rawBytes, ids.byteLength);
+    run.hold(runKey(segment, runOffset), header.firstSlot, chunkBytesOf(header.kind, this.#chunkBytes));
+    run.ids.set(ids);
+    expandRunInto(bytes.subarray(runBytes - header.storedBytes), header.codec, run.raw);
+    return run;
   }
 
   async #load(key: number, segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
@@ -90,7 +152,9 @@ export class RunReader {
     try {
       const run = await this.read(segment, runOffset, runBytes);
       this.cache.add(run);
-      return this.cache.get(key) ?? run;
+      const cached = this.cache.get(key) ?? run;
+      cached.kept = true;
+      return cached;
     } finally {
       // Whoever waits takes over this read's turn.
       const next = this.#waiting.shift();

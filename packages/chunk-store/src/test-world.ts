@@ -1,5 +1,5 @@
 /** What the tests of this package share: chunks by number, a store on a disk that fails, an index that forgets. */
-import { ID_BYTES, isPandoError } from '@pando/common';
+import { ID_BYTES, isPandoError, type FileSystem } from '@pando/common';
 import { CrashFileSystem } from '@pando/common/testing';
 import { openChunkStore } from './chunk-store.ts';
 import { DirectorySegmentStorage } from './directory-segment-storage.ts';
@@ -111,12 +111,26 @@ export class CrashIndex extends MemoryChunkIndex {
   }
 }
 
+/** A file system whose files can be read in the turn of the call, unless that is said to be slow. */
+function readingNow(fs: FileSystem, isSlow: () => boolean): FileSystem {
+  const open: FileSystem['open'] = async (path, mode) => {
+    const file = await fs.open(path, mode);
+    file.readNow = (target, position) => (isSlow() ? undefined : file.readSync(target, position));
+    return file;
+  };
+  return new Proxy(fs, {
+    get: (_, name: keyof FileSystem) => (name === 'open' ? open : fs[name].bind(fs)),
+  });
+}
+
 /** A store on a simulated disk that can be crashed, filled and damaged. */
 export class World {
   fs = new CrashFileSystem();
   index: CrashIndex = new CrashIndex();
   readonly limits: Partial<ChunkStoreLimits>;
   readonly chunkBytes: number;
+  /** Whether a read in the turn of the call would be slow now; where it is absent, there are none. */
+  isSlow: (() => boolean) | undefined;
 
   constructor(limits: Partial<ChunkStoreLimits> = {}, chunkBytes = CHUNK) {
     this.limits = { workers: 0, ...limits };
@@ -124,7 +138,8 @@ export class World {
   }
 
   storage(): SegmentStorage {
-    return new DirectorySegmentStorage(this.fs, DIRECTORY);
+    const fs = this.isSlow === undefined ? this.fs : readingNow(this.fs, () => this.isSlow!());
+    return new DirectorySegmentStorage(fs, DIRECTORY);
   }
 
   open(index: ChunkIndex = this.index): Promise<ChunkStore> {

@@ -57,8 +57,11 @@ export interface SegmentStorage {
    * @throws `chunk-missing` when the segment does not exist
    */
   read(segment: number, target: Uint8Array, position: number): Promise<number>;
-  /** As `read`, blocking; for bytes known to be in the page cache. Absent where it makes no sense. */
-  readSync?(segment: number, target: Uint8Array, position: number): number;
+  /**
+   * As `read`, in this turn; undefined when that may take long, or fails: then `read` says what is the matter. Absent where
+   * nothing is that quick.
+   */
+  readNow?(segment: number, target: Uint8Array, position: number): number | undefined;
   /** Cuts a torn tail off (recovery only); durable when it resolves. */
   truncate(segment: number, size: number): Promise<void>;
   /**

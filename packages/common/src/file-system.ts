@@ -30,6 +30,11 @@ export interface File {
   read(target: Uint8Array, position: number): Promise<number>;
   /** As `read`, blocking: for bytes known to be in the page cache. */
   readSync(target: Uint8Array, position: number): number;
+  /**
+   * As `read`, blocking, while such reads turn out to be quick; undefined while they do not, and when one fails. Absent where
+   * nobody can tell.
+   */
+  readNow?(target: Uint8Array, position: number): number | undefined;
   /** Writes all of `parts` one after another from `position`, or rejects; a prefix may then be there. */
   write(parts: readonly Uint8Array[], position: number): Promise<void>;
   /** As `write`, blocking: for a few bytes that only go into the page cache. Absent where that makes no sense. */
