@@ -95,7 +95,8 @@ export class TestServer {
     if (this.#isRunning()) throw new Error('the server still runs');
     const [command, ...args] = [
       ...(this.#options.wrapper ?? []),
-      ...[process.execPath, MAIN, '--data', this.dataDirectory],
+      // As `npm start` and the command do.
+      ...[process.execPath, '--max-semi-space-size=8', MAIN, '--data', this.dataDirectory],
       ...['--http', '127.0.0.1:0', '--nbd', '127.0.0.1:0', '--nbd-socket', this.nbdSocket],
       ...(this.#options.args ?? []),
     ];

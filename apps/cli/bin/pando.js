@@ -1,9 +1,11 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=8
 /**
  * The command `pando`. Plain JavaScript with built-ins only, until it is known that this Node runs the rest.
  *
  * npx starts commands with whatever Node it was started with itself. Where that one is too old, the Node that came
  * as the npm package `node` takes over, if it is installed nearby.
+ *
+ * The young generation of the heap is bounded (docs/memory.md): a server that runs for long would let it grow to 128 MiB.
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -12,6 +14,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const MAJOR_NEEDED = 24;
+const FLAGS = ['--max-semi-space-size=8'];
 const self = fileURLToPath(import.meta.url);
 
 function findNode() {
@@ -24,7 +27,7 @@ function findNode() {
 }
 
 function handOver(node) {
-  const child = spawn(node, [self, ...process.argv.slice(2)], {
+  const child = spawn(node, [...FLAGS, self, ...process.argv.slice(2)], {
     stdio: 'inherit',
     env: { ...process.env, PANDO_NODE: node },
   });

@@ -10,6 +10,9 @@ import { INLINE_CHUNKS_MAX } from './limits.ts';
 import { hashSlab, packSlab, SLAB_BYTES, slabOver, type Slab } from './slab.ts';
 import type { WorkerAnswer, WorkerJob } from './worker.ts';
 
+/** A thread makes garbage only and keeps nothing: without a bound its young generation grows to tens of MiB. */
+const YOUNG_MIB_MAX = 6;
+
 interface Waiting {
   readonly message: WorkerJob;
   readonly slab: Slab;
@@ -91,7 +94,9 @@ export class WorkerPool {
     if (least !== undefined && (least.jobs.size === 0 || this.#threads.length === this.#threadsMax))
       return least;
     const file = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js';
-    const worker = new Worker(new URL(file, import.meta.url));
+    const worker = new Worker(new URL(file, import.meta.url), {
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB_MAX },
+    });
     const thread: Thread = { worker, jobs: new Map() };
     worker.unref();
     worker.on('message', (answer: WorkerAnswer) => this.#answered(thread, answer));
