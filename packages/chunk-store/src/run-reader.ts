@@ -5,7 +5,7 @@
  * `loadNow` does all of it in the turn of the call, where storage can read quickly (ADR 0006). Whatever goes wrong there is left to `load`, which reads
  * again and says what it is.
  */
-import { PandoError } from '@pando/common';
+import { PandoError, unreadableCode } from '@pando/common';
 import { expandRunInto } from './codec.ts';
 import { isDamage, type DamagedRuns } from './damaged-runs.ts';
 import { READ_NOW_BYTES_MAX, READS_A_TURN_MAX } from './limits.ts';
@@ -164,12 +164,9 @@ export class RunReader {
   }
 }
 
-/** What a device says of sectors that it cannot read, and a file system of what it finds wrong in its own structures. */
-const UNREADABLE = new Set(['EIO', 'EBADMSG', 'EUCLEAN']);
-
 /** Such a run is as good as damaged: the others are not concerned, and it heals in the same way. */
 function asDamage(error: unknown, what: string): unknown {
-  const { code } = ((error as Error | undefined)?.cause ?? {}) as NodeJS.ErrnoException;
-  if (code === undefined || !UNREADABLE.has(code)) return error;
+  const code = unreadableCode(error);
+  if (code === undefined) return error;
   return new PandoError('chunk-corrupt', `${what}: ${code}`, { cause: error });
 }

@@ -2,7 +2,7 @@
  * The directory of a segment: its run table and its ids by slot; and scanning a segment run by run,
  * which is how a directory is found again when there is no footer.
  */
-import { CHUNK_BYTES_MAX, ID_BYTES, PandoError } from '@pando/common';
+import { CHUNK_BYTES_MAX, ID_BYTES, PandoError, unreadableCode } from '@pando/common';
 import { SCAN_BYTES } from './limits.ts';
 import { writePlace } from './place.ts';
 import {
@@ -52,9 +52,6 @@ export function runEntryAt(runTable: Uint8Array, run: number): RunEntry {
   };
 }
 
-/** What a device says of sectors that it cannot read, and a file system of what it finds wrong in its own structures. */
-const UNREADABLE = new Set(['EIO', 'EBADMSG', 'EUCLEAN']);
-
 /** As a read of the storage; what cannot be read is as good as damaged, and none of it is there then. */
 async function readIfReadable(
   storage: SegmentStorage,
@@ -65,8 +62,7 @@ async function readIfReadable(
   try {
     return await storage.read(segment, target, position);
   } catch (error) {
-    const { code } = ((error as Error | undefined)?.cause ?? {}) as NodeJS.ErrnoException;
-    if (code !== undefined && UNREADABLE.has(code)) return 0;
+    if (unreadableCode(error) !== undefined) return 0;
     throw error;
   }
 }

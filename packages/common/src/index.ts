@@ -10,6 +10,7 @@ export * from './limits.ts';
 export * from './memory-file-system.ts';
 export * from './node-file-system.ts';
 export * from './promptness.ts';
+export * from './read-around.ts';
 export * from './rewrite.ts';
 export * from './shared-lock.ts';
 export * from './sizes.ts';

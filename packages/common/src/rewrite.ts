@@ -7,20 +7,32 @@
  * (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020.)
  */
 import type { File } from './file-system.ts';
+import { readAround } from './read-around.ts';
 
 const WINDOW_BYTES = 1024 * 1024;
 
-/** Writes the bytes of `file` from `from` up to `to` again, where they are. Durable after the caller's sync. */
+/**
+ * Writes the bytes of `file` from `from` up to `to` again, where they are; what cannot be read is left as it is. Durable after
+ * the caller's sync.
+ */
 export async function rewriteInPlace(file: File, from: number, to: number): Promise<void> {
   if (from >= to) return;
   const window = Buffer.alloc(Math.min(WINDOW_BYTES, to - from));
   for (let at = from; at < to;) {
-    const bytes = window.subarray(
-      0,
-      await file.read(window.subarray(0, Math.min(window.byteLength, to - at)), at),
-    );
-    if (bytes.byteLength === 0) return;
-    await file.write([bytes], at);
-    at += bytes.byteLength;
+    const begin = at;
+    let written = begin;
+    const writeUpTo = async (end: number): Promise<void> => {
+      if (end > written) await file.write([window.subarray(written - begin, end - begin)], written);
+    };
+    const gaps: [offset: number, bytes: number][] = [];
+    const part = window.subarray(0, Math.min(window.byteLength, to - begin));
+    const count = await readAround(file, part, begin, (offset, bytes) => gaps.push([offset, bytes]));
+    if (count === 0) return;
+    for (const [offset, bytes] of gaps) {
+      await writeUpTo(offset);
+      written = offset + bytes;
+    }
+    await writeUpTo(begin + count);
+    at = begin + count;
   }
 }

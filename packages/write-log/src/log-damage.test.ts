@@ -251,6 +251,38 @@ describe(`a damaged write log (seed ${seed})`, () => {
     expect(offsetsOf(records, 'write')).toContain(60);
   });
 
+  it('a sector that cannot be read is damage, synced or not, and accepting it loses what was in it', async () => {
+    const { log } = await open(fs);
+    log.appendWrite(3, 6000, new Uint8Array(100)); // acknowledged, and not synced
+    await log.written();
+    for (const [file, page] of [
+      [files[1]!, 0],
+      [(await fs.list('log')).map((name) => `log/${name}`).at(-1)!, 0],
+    ] as const) {
+      const disk = fs.kill();
+      const good = disk.open.bind(disk);
+      disk.open = async (path, mode) => {
+        const opened = await good(path, mode);
+        if (path !== file) return opened;
+        const read: typeof opened.read = (target, position) => {
+          const isBad = position < (page + 1) * 4096 && position + target.byteLength > page * 4096;
+          if (isBad) return Promise.reject(Object.assign(new Error('bad sector'), { code: 'EIO' }));
+          return opened.read(target, position);
+        };
+        return { ...opened, read };
+      };
+      const { damage } = await refused(disk);
+      expect(damage.places.map((place) => place.file)).toContain(file);
+      expect(damage.places.some(({ problem }) => problem === 'the device cannot read it')).toBe(true);
+      const { records } = await open(disk, true);
+      const offsets = offsetsOf(records, 'write');
+      expect(offsets.length).toBeGreaterThan(20);
+      expect(offsets.length).toBeLessThan(61);
+      const last = offsets.includes(60);
+      expect(last).toBe(file === files[1]);
+    }
+  });
+
   it('damage behind what was synced is the end of the log, as ever', async () => {
     const { log } = await open(fs);
     const { length } = (await open(fs)).records;

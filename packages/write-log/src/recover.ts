@@ -9,7 +9,14 @@
  * whoever opens it accepts that: then everything else is replayed.
  */
 import { join } from 'node:path';
-import { PandoError, rewriteInPlace, type File, type FileSystem, type Witness } from '@pando/common';
+import {
+  PandoError,
+  readAround,
+  rewriteInPlace,
+  type File,
+  type FileSystem,
+  type Witness,
+} from '@pando/common';
 import {
   FILE_HEADER_BYTES,
   RECORD_HEADER_BYTES,
@@ -155,14 +162,14 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
   for (const [index, name] of names.entries()) {
     const file = await fs.open(join(directory, name), 'read');
     try {
-      const header = await readHeader(file);
+      const { header, isUnreadable } = await readHeader(file);
       if (header !== undefined && !Buffer.from(header.storeId).equals(storeId)) {
         throw new PandoError(
           'store-foreign',
           `${join(directory, name)} belongs to another store (id ${Buffer.from(header.storeId).toString('hex')}); take it away from here`,
         );
       }
-      const place = { index, offset: 0, end: 0, unknownBytes: 0, after: lastPosition };
+      const place = { index, offset: 0, end: 0, unknownBytes: 0, after: lastPosition, isUnreadable };
       const first = firstPositionOf(name);
       const isOldestGone = index === 0 && options.oldest.value > 0 && options.oldest.value < first;
       if (isOldestGone) places.push({ ...place, after: options.oldest.value - 1, problem: MISSING });
@@ -180,7 +187,10 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
       }
       lastPosition = Math.max(lastPosition, header?.previousPosition ?? 0, first - 1);
       const scan = await scanFile(file, lastPosition, crcSeed, note);
-      places.push(...scan.gaps.map((gap) => ({ ...gap, index, problem: 'no whole record stands there' })));
+      for (const gap of scan.gaps) {
+        const problem = gap.isUnreadable ? 'the device cannot read it' : 'no whole record stands there';
+        places.push({ ...gap, index, problem });
+      }
       synced = Math.max(synced, scan.syncedPosition);
       lastPosition = scan.lastPosition;
     } finally {
@@ -188,8 +198,12 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
     }
   }
   synced = Math.max(synced, options.synced.value);
-  const tear = places.find(({ after }) => after >= synced);
-  const damaged = places.filter(({ after }) => after < synced);
+  // A crash leaves what can be read: what cannot was not torn, and may have been acknowledged.
+  const tearAt = places.findIndex(({ after, isUnreadable }) => after >= synced && !isUnreadable);
+  const tear = places[tearAt];
+  const damaged = (tear === undefined ? places : places.slice(0, tearAt)).filter(
+    ({ after, isUnreadable }) => after < synced || isUnreadable,
+  );
   const end = tear?.after ?? lastPosition;
   // The last whole record is before what was synced, and nothing that is damaged stands behind it: the end is gone.
   const isCut = end < synced && (damaged.length === 0 || !endsInGap(damaged, names.length - 1));
@@ -248,10 +262,11 @@ async function sizeOf(fs: ReadsFiles, path: string): Promise<number> {
   }
 }
 
-async function readHeader(file: {
-  read(target: Uint8Array, position: number): Promise<number>;
-}): Promise<FileHeader | undefined> {
+async function readHeader(
+  file: Pick<File, 'read'>,
+): Promise<{ header: FileHeader | undefined; isUnreadable: boolean }> {
   const bytes = Buffer.alloc(FILE_HEADER_BYTES);
-  const count = await file.read(bytes, 0);
-  return decodeFileHeader(bytes.subarray(0, count));
+  let isUnreadable = false;
+  const count = await readAround(file, bytes, 0, () => (isUnreadable = true));
+  return { header: decodeFileHeader(bytes.subarray(0, count)), isUnreadable };
 }

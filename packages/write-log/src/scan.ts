@@ -2,7 +2,7 @@
  * Reads the records of one log file in order, also past what is damaged: the next whole record is looked for, and what can be
  * told of those before it is.
  */
-import type { File } from '@pando/common';
+import { readAround, type File } from '@pando/common';
 import {
   FILE_HEADER_BYTES,
   RECORD_HEADER_BYTES,
@@ -29,6 +29,8 @@ export interface Gap {
   readonly before?: number | undefined;
   /** Bytes of it of which it is not known what they said. */
   readonly unknownBytes: number;
+  /** The device cannot read some of it, which no crash does. */
+  readonly isUnreadable: boolean;
 }
 
 export interface FileScan {
@@ -65,13 +67,20 @@ export async function scanFile(
   let syncedPosition = 0;
   let settledBytes = 0;
   let gap: { offset: number; after: number; unknownBytes: number } | undefined;
+  /** Where the device could not read, in order; the same place may come again. */
+  const unreadable: [from: number, to: number][] = [];
+  const isUnreadable = (from: number, to: number): boolean =>
+    unreadable.some((place) => place[0] < to && place[1] > from);
 
   /** Makes `count` bytes from `from` on available in the window, or says that the file does not have them. */
   const fill = async (from: number, count: number): Promise<boolean> => {
     if (from >= windowStart && from + count <= windowStart + windowBytes) return true;
     if (from + count > size) return false;
     windowStart = from;
-    windowBytes = await file.read(window.subarray(0, Math.min(window.byteLength, size - from)), from);
+    const target = window.subarray(0, Math.min(window.byteLength, size - from));
+    windowBytes = await readAround(file, target, from, (offset, bytes) =>
+      unreadable.push([offset, offset + bytes]),
+    );
     return count <= windowBytes;
   };
 
@@ -115,7 +124,10 @@ export async function scanFile(
 
   while (at < size) {
     if (await isWhole(at)) {
-      if (gap !== undefined) gaps.push({ ...gap, end: at, before: readNumber(window, at - windowStart + 8) });
+      if (gap !== undefined) {
+        const before = readNumber(window, at - windowStart + 8);
+        gaps.push({ ...gap, end: at, before, isUnreadable: isUnreadable(gap.offset, at) });
+      }
       gap = undefined;
       await take(true);
       continue;
@@ -135,7 +147,7 @@ export async function scanFile(
     while (at < size && !(await isWholeAhead(at))) at++;
     gap.unknownBytes += at - from;
   }
-  if (gap !== undefined) gaps.push({ ...gap, end: size });
+  if (gap !== undefined) gaps.push({ ...gap, end: size, isUnreadable: isUnreadable(gap.offset, size) });
   return { bytes: size, lastPosition, syncedPosition, settledBytes, gaps };
 
   /** As `isWhole`, asked at every byte: without a promise where no record can be. */
