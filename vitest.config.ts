@@ -1,10 +1,13 @@
 /**
- * Tests in three groups that run one after another: units beside their sources, what crosses packages (the simulation of
- * it with a flag of its own), and the slow ones (a booting guest, kill -9 under load), which get the machine for themselves.
+ * Tests in four groups that run one after another: units beside their sources; what crosses packages (the simulation of
+ * it with a flag of its own); the slow ones (a booting guest, kill -9 under load); and three guests at work, who get the
+ * machine for themselves.
  */
 import { defineConfig } from 'vitest/config';
 
-/** Suites that keep both cores and the disk busy. */
+/** Keeps both cores and the disk busy by itself. */
+const WORK = 'test/guest/work.test.ts';
+/** Suites that keep a core and the disk busy for long. */
 const SLOW = [
   'test/guest/**/*.test.ts',
   'test/crash/**/*.test.ts',
@@ -61,9 +64,21 @@ export default defineConfig({
         test: {
           name: 'slow',
           include: SLOW,
+          exclude: [WORK, '**/node_modules/**'],
+          pool: 'forks',
+          maxWorkers: WORKERS_MAX,
+          sequence: { groupOrder: 2 },
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+        },
+      },
+      {
+        test: {
+          name: 'work',
+          include: [WORK],
           pool: 'forks',
           fileParallelism: false,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
           testTimeout: 600_000,
           hookTimeout: 600_000,
         },
