@@ -20,7 +20,11 @@ interface Sector {
 const UNWRITTEN: Sector = { versions: [ZEROS], base: 0, first: 0, acknowledged: 0 };
 
 /** Versions of all sectors that a reader or a fork may meet, as of an instant. */
-export type Moment = ReadonlyMap<number, number>;
+export interface Moment {
+  /** Versions are counted anew when the disk becomes another one: those of before say nothing then. */
+  readonly era: number;
+  readonly versions: ReadonlyMap<number, number>;
+}
 
 export class DiskModel {
   size: number;
@@ -30,6 +34,7 @@ export class DiskModel {
   /** Sectors that could not be read at a time when it was to be found out what they hold. */
   #unknown: Set<number>;
   #pins = 0;
+  #era = 0;
 
   constructor(
     size: number,
@@ -62,6 +67,7 @@ export class DiskModel {
       new Set(this.#unknown),
     );
     next.#pins = this.#pins;
+    next.#era = this.#era;
     return next;
   }
 
@@ -83,12 +89,13 @@ export class DiskModel {
       this.#sectors.set(number, { versions: [...versions, ...patched], base, first, acknowledged });
       done += count;
     }
-    return numbers;
+    return { era: this.#era, versions: numbers };
   }
 
   /** The write has been acknowledged: it is what is read from now on, and a killed process leaves it. */
-  acknowledge(numbers: Moment): void {
-    for (const [number, version] of numbers) {
+  acknowledge({ era, versions }: Moment): void {
+    if (era !== this.#era) return;
+    for (const [number, version] of versions) {
       const sector = this.#sectors.get(number);
       if (sector !== undefined && version > sector.acknowledged)
         this.#sectors.set(number, { ...sector, acknowledged: version });
@@ -97,14 +104,15 @@ export class DiskModel {
 
   /** The newest acknowledged version of each sector. */
   moment(): Moment {
-    const moment = new Map<number, number>();
-    for (const [number, { acknowledged }] of this.#sectors) moment.set(number, acknowledged);
-    return moment;
+    const versions = new Map<number, number>();
+    for (const [number, { acknowledged }] of this.#sectors) versions.set(number, acknowledged);
+    return { era: this.#era, versions };
   }
 
   /** What was acknowledged at that moment is durable. */
   harden(moment: Moment): void {
-    for (const [number, version] of moment) {
+    if (moment.era !== this.#era) return;
+    for (const [number, version] of moment.versions) {
       const sector = this.#sectors.get(number);
       if (sector === undefined || version < sector.first) continue;
       const { versions, base } = sector;
@@ -131,13 +139,14 @@ export class DiskModel {
   forkedSince(moment: Moment): DiskModel {
     const sectors = new Map<number, Sector>();
     for (const [number, { versions, base }] of this.#sectors) {
-      const from = Math.max(0, (moment.get(number) ?? 0) - base);
+      const from = Math.max(0, this.#versionAt(moment, number) - base);
       sectors.set(number, { versions: versions.slice(from), base: 0, first: 0, acknowledged: 0 });
     }
     return new DiskModel(this.size, sectors, new Set(this.mayGrowTo), new Set(this.#unknown));
   }
 
   resize(size: number): void {
+    this.#era++;
     this.size = size;
     this.mayGrowTo.clear();
     for (const number of this.#sectors.keys())
@@ -146,6 +155,7 @@ export class DiskModel {
 
   /** Becomes exactly what is given, durably. */
   become(other: DiskModel): void {
+    this.#era++;
     this.size = other.size;
     this.mayGrowTo.clear();
     for (const size of other.mayGrowTo) this.mayGrowTo.add(size);
@@ -173,7 +183,7 @@ export class DiskModel {
     for (let number = 0; number < end; number++) {
       if (isUnreadable?.(number) === true) continue;
       const found = bytes.subarray(number * SECTOR_BYTES, (number + 1) * SECTOR_BYTES);
-      if (!this.allows(number, found, since.get(number) ?? 0)) return number;
+      if (!this.allows(number, found, this.#versionAt(since, number))) return number;
     }
     return undefined;
   }
@@ -202,6 +212,11 @@ export class DiskModel {
     return `${versions.length} versions from ${base}, durable ${first}, acknowledged ${acknowledged}: ${versions
       .map((version) => version.subarray(0, 8).toString('hex'))
       .join(' ')}`;
+  }
+
+  /** The version of a sector at a moment; the oldest there is for one of another era. */
+  #versionAt({ era, versions }: Moment, number: number): number {
+    return era === this.#era ? (versions.get(number) ?? 0) : 0;
   }
 
   #at(number: number): Sector {

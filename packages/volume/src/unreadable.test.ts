@@ -111,5 +111,8 @@ it('stops the store from opening when what fails is not the device', async () =>
     file.read = () => Promise.reject(Object.assign(new Error('EIO'), { code: 'EIO' }));
     return file;
   };
-  await expect(start(storage, index, next, catalog)).rejects.toThrow('EIO');
+  await expect(start(storage, index, next, catalog)).rejects.toMatchObject({
+    code: 'log-corrupt',
+    message: expect.stringContaining('the device cannot read it') as string,
+  });
 });

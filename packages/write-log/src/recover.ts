@@ -132,6 +132,7 @@ function firstPositionOf(name: string): number {
 }
 
 const MISSING = 'what stood before it is missing';
+const UNREADABLE = 'the device cannot read it';
 
 interface Survey {
   /** Where the log ends, when that is before the end of its files. */
@@ -180,7 +181,7 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
           ...place,
           end: FILE_HEADER_BYTES,
           after,
-          problem: 'the header of the file is damaged',
+          problem: isUnreadable ? UNREADABLE : 'the header of the file is damaged',
         });
       } else if (index > 0 && header.previousPosition > lastPosition && !endsInGap(places, index - 1)) {
         places.push({ ...place, problem: MISSING });
@@ -188,7 +189,7 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
       lastPosition = Math.max(lastPosition, header?.previousPosition ?? 0, first - 1);
       const scan = await scanFile(file, lastPosition, crcSeed, note);
       for (const gap of scan.gaps) {
-        const problem = gap.isUnreadable ? 'the device cannot read it' : 'no whole record stands there';
+        const problem = gap.isUnreadable ? UNREADABLE : 'no whole record stands there';
         places.push({ ...gap, index, problem });
       }
       synced = Math.max(synced, scan.syncedPosition);
