@@ -171,6 +171,23 @@ export async function outcomeOf(
       const lost = logLoss?.disks.find((each) => each.disk === number)?.ranges ?? [];
       if (lost.length > 0) named.set(exportName, [...(named.get(exportName) ?? []), ...lost]);
     }
+    // What verification has mended is whole again, and needs no name.
+    for (const [exportName, ranges] of unreadable) {
+      const isNamed = (at: number): boolean =>
+        named.get(exportName)?.some(({ offset, bytes }) => at >= offset && at < offset + bytes) === true;
+      if (ranges.every(({ offset, bytes }) => isNamed(offset) && isNamed(offset + bytes - 1))) continue;
+      const again = await readChunks(open, exportName, disks.get(exportName)!);
+      if (again.wrong.length > 0) wrong.set(exportName, again.wrong);
+      if (again.unreadable.length > 0) unreadable.set(exportName, again.unreadable);
+      else unreadable.delete(exportName);
+      mended.push(`${exportName}, by verification`);
+    }
+    // A close in order keeps in the log what it has no time for; that is not what is asked here.
+    if (accept.log === true) {
+      await open.volumes.settleAll().catch((error: unknown) => {
+        if (!isPandoError(error) || error.kind !== 'data') throw error;
+      });
+    }
     return { mended, logLoss, named, maybe, unreadable, wrong, report };
   } finally {
     await close();

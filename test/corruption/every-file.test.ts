@@ -203,7 +203,8 @@ describe(`damage to every kind of file (seed ${seed})`, () => {
     const random = seededRandom(seed);
     for (const { file, size } of files) {
       const where = `seed ${seed}: ${file}`;
-      const cut = between(random, 1, size - 1);
+      // The last byte of store.json is the end of its line.
+      const cut = between(random, 1, file === 'store.json' ? size - 2 : size - 1);
       await damage(file, 'cut', (path) => truncate(path, cut), `${where} cut to ${cut} of ${size}`);
       await damage(file, 'gone', (path) => rm(path), `${where} gone`);
       if (size > 100) {
