@@ -299,9 +299,10 @@ class FileWriteLog implements WriteLog {
         current !== undefined && current.bytes < this.#fileBytes ? current : await this.#nextFile(group);
       const end = target.bytes;
       try {
-        if (group.bytes <= BLOCKING_BYTES_MAX && target.file.writeSync && this.#promptness.mayBlock(began)) {
+        const now = performance.now(); // making a new file may have taken long, and says nothing about writes
+        if (group.bytes <= BLOCKING_BYTES_MAX && target.file.writeSync && this.#promptness.mayBlock(now)) {
           target.file.writeSync(group.parts(), end);
-          this.#promptness.done(began, performance.now());
+          this.#promptness.done(now, performance.now());
         } else {
           await target.file.write(group.parts(), end);
         }
