@@ -12,7 +12,7 @@ import {
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, open, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect } from 'vitest';
@@ -64,10 +64,17 @@ async function serve(program: string, ...args: readonly string[]): Promise<void>
   let said = '';
   started.stderr.on('data', (bytes: Buffer) => (said += bytes.toString()));
   for (const end = Date.now() + START_MS_MAX; ;) {
-    if ((await stat(socket).catch(() => undefined)) !== undefined) return;
+    if (await isListening(socket)) return;
     if (started.exitCode !== null || Date.now() > end) throw new Error(`${program} does not serve: ${said}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/** Not by connecting: nbd-server -d serves one client. The file alone is there before anybody listens. */
+async function isListening(path: string): Promise<boolean> {
+  const ACCEPTS = '00010000';
+  const sockets = await readFile('/proc/net/unix', 'utf8');
+  return sockets.split('\n').some((line) => line.endsWith(` ${path}`) && line.split(' ')[3] === ACCEPTS);
 }
 
 const nbdkit = (...args: readonly string[]): Promise<void> => serve('nbdkit', '-f', '-U', socket, ...args);

@@ -121,12 +121,11 @@ test('a store.json with any bit flipped, cut or gone is made again from the segm
     whole.subarray(0, 50),
     Buffer.alloc(100),
   ];
-  for (let at = 0; at < whole.length; at += 7) {
+  for (let at = 0; at < whole.length; at++) {
     const bad = Buffer.from(whole);
-    bad[at]! ^= 1 << (at % 7);
+    bad[at]! ^= 1 << (at % 8);
     damages.push(bad);
   }
-  let mended = 0;
   for (const bytes of damages) {
     if (bytes === undefined) await rm(file);
     else await writeFile(file, bytes);
@@ -135,18 +134,11 @@ test('a store.json with any bit flipped, cut or gone is made again from the segm
     expect(again.isNew).toBe(false);
     const { createdAt: _, ...same } = made.store;
     expect(again.store).toMatchObject(same);
-    if (again.mended === undefined) {
-      // What was hit is the name of the checksum, or the end of the line.
-      expect(again.store).toEqual(made.store);
-      continue;
-    }
-    mended++;
     expect(again.mended).toBe(bytes === undefined ? 'store.json is missing' : 'store.json is damaged');
     const after = await open();
     await after.catalog.close();
     expect(after).toMatchObject({ store: again.store, mended: undefined });
   }
-  expect(mended).toBeGreaterThan(damages.length - 4);
 });
 
 test('a store.json that is gone is not made up where no segment says what it said, or they disagree', async () => {

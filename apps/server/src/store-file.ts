@@ -56,8 +56,10 @@ export async function readStoreFile(path: string): Promise<StoreFile | undefined
       `${path} says format ${rest.format!}; this Pando knows up to ${FORMAT}`,
     );
   }
-  const { format, storeId, chunkBytes, createdAt } = rest;
+  const { program: _, format, storeId, chunkBytes, createdAt, ...unknown } = rest;
   if (
+    // The name of a field is damaged; when it is that of the CRC, nothing else tells.
+    Object.keys(unknown).length > 0 ||
     !(format! >= 1) ||
     typeof storeId !== 'string' ||
     !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(storeId) ||
