@@ -17,6 +17,7 @@ import { debianImage, namedImage, smokeImage } from './harness/images.ts';
 import type { DiskImage } from './harness/images.ts';
 import { describeMachine } from './harness/machine.ts';
 import { pinning } from './harness/processes.ts';
+import { compareToLimit } from './harness/rounds.ts';
 import type { Row } from './harness/rounds.ts';
 import { formatTable } from './harness/table.ts';
 import { question as importQuestion } from './import/question.ts';
@@ -33,6 +34,7 @@ const QUESTIONS: readonly Question[] = [
   startUp,
 ];
 const SEED_DEFAULT = 20_240_601;
+const MEMORY_BYTES_MAX = 512 * 1024 * 1024;
 
 const HELP = `Usage: npm run bench -- [flags] [QUESTION…]
 
@@ -105,6 +107,7 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
     const bench = makeBench(root, {
       scale: args.scale,
       pin: pinning(),
+      isSmoke: args.smoke,
       seed: args.seed,
       profileDirectory: args.profile === undefined ? undefined : resolve(args.profile),
       image: () => (image ??= openImage()),
@@ -116,7 +119,8 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
     const rows: Row[] = [];
     for (const question of args.questions) {
       say(`\n${question.name}: ${question.title}`);
-      rows.push(...(await question.run(bench)));
+      rows.push(...(await question.run(bench)), ...memoryRows(question.name, bench.takePeaks()));
+      await rm(join(root, question.name), { recursive: true, force: true });
     }
     say(`\n${formatTable(rows)}\n`);
     const result = {
@@ -138,6 +142,23 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
   } finally {
     await rm(root, { recursive: true, force: true });
   }
+}
+
+function memoryRows(question: string, peaks: readonly number[]): Row[] {
+  if (peaks.length === 0) return [];
+  return [
+    compareToLimit(new Map([['pando', peaks.map((bytes) => ({ bytes }))]]), {
+      ...{
+        question,
+        what: 'peak resident memory',
+        unit: 'bytes',
+        better: 'less',
+        metric: 'bytes',
+        side: 'pando',
+      },
+      ...{ row: '15', limit: MEMORY_BYTES_MAX },
+    }),
+  ];
 }
 
 try {

@@ -62,8 +62,8 @@ function reader(bench: Bench, name: string, uri: string, disk: DiskImage): Side 
     name,
     run: async (round) => {
       // Each run begins with one pass over the disk: the sides share one cache, and both are to find it warm.
-      await fio({ uri, rw: 'read', depth: 1, sizeBytes, seed }, pin);
-      const job = { uri, sizeBytes, seconds: scale.fioSeconds, seed: seed + round };
+      await fio({ uris: [uri], rw: 'read', blockBytes: 2 ** 20, depth: 1, sizeBytes, seed }, pin);
+      const job = { uris: [uri], sizeBytes, seconds: scale.fioSeconds, seed: seed + round };
       return { ...(await fio({ ...job, rw: 'randread', depth: DEPTH }, pin)) };
     },
   };
@@ -74,11 +74,11 @@ export const question: Question = {
   title: 'Random 4 KiB reads, depth 32, through a chain of clones',
 
   async run(bench) {
-    const { scale, seed, pin } = bench;
+    const { scale, seed } = bench;
     if (!bench.has('fio')) return [];
     const folder = await bench.folder('clone-chain');
     const disk = await packData(await bench.image(), join(folder, 'disk.raw'), scale.workingSetBytes);
-    const pando = await Pando.start(bench, { folder, prefix: pin.server });
+    const pando = await Pando.start(bench, { folder });
     const running: Running[] = [];
     try {
       bench.say(`  making a chain of ${scale.chainDepth} clones`);

@@ -24,7 +24,7 @@ export const question: Question = {
     if (!bench.has('fio')) return [];
     const folder = await bench.folder('clone-latency');
     const disk = await packData(await bench.image(), join(folder, 'disk.raw'), scale.workingSetBytes);
-    const pando = await Pando.start(bench, { folder, prefix: pin.server });
+    const pando = await Pando.start(bench, { folder });
     try {
       await pando.cli('vm', 'import', disk.path, '--name', 'source', '--json');
       const clones = async (count: number, prefix: string): Promise<Sample> => {
@@ -45,7 +45,7 @@ export const question: Question = {
           run: async (round: number) => {
             const load = fioLoad(
               {
-                ...{ uri: pando.uri('source/disk0'), rw: 'randwrite', depth: 32, seed: seed + round },
+                ...{ uris: [pando.uri('source/disk0')], rw: 'randwrite', depth: 32, seed: seed + round },
                 ...{ sizeBytes: disk.sizeBytes, seconds: LOAD_SECONDS_MAX },
               },
               pin,

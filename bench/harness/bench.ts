@@ -22,7 +22,7 @@ export interface Scale {
 export const FULL: Scale = {
   rounds: 5,
   fioSeconds: 4,
-  workingSetBytes: 64 * 1024 * 1024,
+  workingSetBytes: 128 * 1024 * 1024,
   clones: 1000,
   latencyClones: 100,
   chainDepth: 1000,
@@ -47,6 +47,8 @@ export const SMOKE: Scale = {
 export interface Bench {
   readonly scale: Scale;
   readonly pin: Pinning;
+  /** Everything tiny: for rot, not for numbers. */
+  readonly isSmoke: boolean;
   /** All data that this run draws by itself comes from it. */
   readonly seed: number;
   /** Where servers write CPU profiles when asked to. */
@@ -58,6 +60,10 @@ export interface Bench {
   /** Whether all tools are there; what is missing is named once in the results. */
   has(...tools: string[]): boolean;
   readonly missing: ReadonlySet<string>;
+  /** Resident bytes that a server of Pando had at most, for the question that is being asked. */
+  notePeak(bytes: number): void;
+  /** Those noted since the last call. */
+  takePeaks(): readonly number[];
 }
 
 /** One folder of `bench/`. */
@@ -67,11 +73,21 @@ export interface Question {
   run(bench: Bench): Promise<readonly Row[]>;
 }
 
-export function makeBench(root: string, parts: Omit<Bench, 'folder' | 'has' | 'missing'>): Bench {
+export function makeBench(
+  root: string,
+  parts: Omit<Bench, 'folder' | 'has' | 'missing' | 'notePeak' | 'takePeaks'>,
+): Bench {
   const missing = new Set<string>();
+  let peaks: number[] = [];
   return {
     ...parts,
     missing,
+    notePeak: (bytes) => void peaks.push(bytes),
+    takePeaks: () => {
+      const taken = peaks;
+      peaks = [];
+      return taken;
+    },
     folder: async (name) => {
       const path = join(root, name);
       await mkdir(path);

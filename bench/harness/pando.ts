@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { Rest } from '../../test/support/rest.ts';
 import { TestServer } from '../../test/support/server.ts';
 import type { Bench } from './bench.ts';
-import { endWithBench, hasEnded, run, untilQuiet } from './processes.ts';
+import { endWithBench, hasEnded, peakBytes, run, untilQuiet } from './processes.ts';
 
 const CLI = fileURLToPath(new URL('../../apps/cli/bin/pando.js', import.meta.url));
 /** A little more than the time after which the server begins to destage what nobody asked it to. */
@@ -15,19 +15,18 @@ const DESTAGE_BEGINS_MS = 4_000;
 export interface PandoOptions {
   /** An existing empty folder: the data directory is made in it. */
   readonly folder: string;
-  /** On which cores; absent: on all. */
-  readonly prefix?: readonly string[];
-  readonly importDirectory?: string;
+  /** More flags. */
+  readonly args?: readonly string[];
 }
 
 export class Pando {
   readonly dataDirectory: string;
   readonly #server: TestServer;
-  readonly #settleMs: number;
+  readonly #bench: Bench;
 
-  private constructor(server: TestServer, settleMs: number) {
+  private constructor(server: TestServer, bench: Bench) {
     this.#server = server;
-    this.#settleMs = settleMs;
+    this.#bench = bench;
     this.dataDirectory = server.dataDirectory;
   }
 
@@ -37,16 +36,16 @@ export class Pando {
     const { profileDirectory } = bench;
     const server = await TestServer.start({
       dataDirectory,
-      wrapper: options.prefix ?? [],
+      wrapper: bench.pin.prefix,
       // A collection that happens to fall into one round would be noise, not an answer.
-      args: ['--log-level', 'warn', '--gc-every', '0'],
+      args: ['--log-level', 'warn', '--gc-every', '0', ...(options.args ?? [])],
       env:
         profileDirectory === undefined
           ? {}
           : { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${profileDirectory}` },
     });
     endWithBench(server.pid);
-    return new Pando(server, bench.scale.rounds > 1 ? DESTAGE_BEGINS_MS : 0);
+    return new Pando(server, bench);
   }
 
   get rest(): Rest {
@@ -65,6 +64,10 @@ export class Pando {
     return this.#server.nbdUri(exportName, 'unix');
   }
 
+  get url(): string {
+    return this.#server.url;
+  }
+
   /** Runs `pando …` against this server. */
   async cli(...args: readonly string[]): Promise<string> {
     return run(process.execPath, [CLI, ...args], { env: { PANDO_URL: this.#server.url } });
@@ -79,13 +82,14 @@ export class Pando {
 
   /** Waits until what was written is destaged, and the server idle. */
   async settle(): Promise<void> {
-    await sleep(this.#settleMs);
+    await sleep(this.#bench.isSmoke ? 0 : DESTAGE_BEGINS_MS);
     await untilQuiet(this.#server.pid!);
   }
 
   /** An orderly stop, with everything on disk. */
   async stop(): Promise<void> {
     try {
+      this.#bench.notePeak(await peakBytes(this.pid));
       const status = await this.#server.stop();
       if (status !== 0) throw new Error(`the server ended with ${String(status)}\n${this.#server.log}`);
     } finally {

@@ -15,7 +15,7 @@ let sockets = 0;
 export async function qemuNbd(bench: Bench, folder: string, file: string): Promise<NbdPeer> {
   const socket = join(folder, `qemu-${++sockets}.sock`);
   const args = ['--format=qcow2', '--cache=writeback', '--persistent', `--socket=${socket}`, file];
-  return { uri: uriOf(socket), process: await serve('qemu-nbd', args, { socket, prefix: bench.pin.server }) };
+  return { uri: uriOf(socket), process: await serve('qemu-nbd', args, { socket, prefix: bench.pin.prefix }) };
 }
 
 /** nbdkit's memory plugin, holding what is in `raw`. */
@@ -28,7 +28,7 @@ export async function nbdkitMemory(
   const socket = join(folder, `nbdkit-${++sockets}.sock`);
   const process = await serve('nbdkit', ['--foreground', `--unix=${socket}`, 'memory', String(bytes)], {
     socket,
-    prefix: bench.pin.server,
+    prefix: bench.pin.prefix,
   });
   try {
     await run('qemu-img', ['convert', '-n', '-f', 'raw', '-O', 'raw', raw, uriOf(socket)]);

@@ -50,27 +50,21 @@ process.on('exit', () => {
   }
 });
 
-/** Commands to put in front of a program. With one core, or without taskset(1), nothing is pinned. */
+const CORES = 2;
+
+/**
+ * What to put in front of a program so that it runs on two cores: servers of all sides and whoever asks them share the
+ * same two, as on a small host, and the scheduler is free between them. With fewer, or without taskset(1), nothing is pinned.
+ */
 export interface Pinning {
-  /** The last core: whoever asks (fio). */
-  readonly client: readonly string[];
-  /** All others: whoever answers, whichever side it is. */
-  readonly server: readonly string[];
+  readonly prefix: readonly string[];
   readonly words: string;
 }
 
 export function pinning(): Pinning {
-  const cores = availableParallelism();
-  if (cores < 2 || !onPath('taskset')) {
-    return { client: [], server: [], words: 'nothing pinned' };
-  }
-  const last = cores - 1;
-  const others = last === 1 ? '0' : `0-${last - 1}`;
-  return {
-    client: ['taskset', '-c', String(last)],
-    server: ['taskset', '-c', others],
-    words: `NBD servers on core ${others}, fio on core ${last}; import and clones on all cores`,
-  };
+  if (availableParallelism() < CORES || !onPath('taskset')) return { prefix: [], words: 'nothing pinned' };
+  const cores = `0-${CORES - 1}`;
+  return { prefix: ['taskset', '-c', cores], words: `servers and clients of all sides on cores ${cores}` };
 }
 
 export interface RunOptions {
@@ -211,6 +205,19 @@ export async function ticksOf(pid: number): Promise<number | undefined> {
   // The name, in parentheses, may hold spaces; utime and stime are fields 14 and 15.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return Number(fields[11]) + Number(fields[12]);
+}
+
+/** Bytes that a process has sent to the disk so far, those left out that were dropped with their file before they got there. */
+export async function writtenBytes(pid: number): Promise<number> {
+  const io = await readFile(`/proc/${pid}/io`, 'utf8');
+  const field = (name: string): number => Number(new RegExp(`^${name}: (\\d+)$`, 'm').exec(io)![1]);
+  return field('write_bytes') - field('cancelled_write_bytes');
+}
+
+/** The most memory that a process has had resident so far. */
+export async function peakBytes(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8');
+  return Number(/^VmHWM:\s*(\d+) kB$/m.exec(status)![1]) * 1024;
 }
 
 /** Bytes that a file or a folder with all in it takes on the file system (as du(1) counts). */

@@ -38,7 +38,15 @@ function rounded(_key: string, value: unknown): unknown {
   return typeof value === 'number' ? Number(value.toPrecision(4)) : value;
 }
 
-export type Unit = 's' | 'ms' | 'bytes' | '1/s';
+export type Unit = 's' | 'ms' | 'bytes' | '1/s' | 'times';
+
+/** What the table of targets in `bench/README.md` asks of a ratio. */
+export interface Target {
+  /** Its line there: '2b'. */
+  readonly row: string;
+  /** The least ratio when more is better, the greatest when less is. */
+  readonly ratio: number;
+}
 
 /** One line of the table: what was measured, of whom, against whom. */
 export interface Row {
@@ -53,6 +61,13 @@ export interface Row {
   /** Value of `side` / value of `against`, round by round. */
   readonly ratio: Spread;
   readonly ratios: readonly number[];
+  readonly target?: Target;
+}
+
+/** Whether the median is where it should be; undefined where nothing is asked of it. */
+export function isMet({ target, better, ratio }: Row): boolean | undefined {
+  if (target === undefined) return undefined;
+  return better === 'more' ? ratio.median >= target.ratio : ratio.median <= target.ratio;
 }
 
 export interface RowRequest {
@@ -65,6 +80,7 @@ export interface RowRequest {
   readonly againstMetric?: string;
   readonly side: string;
   readonly against: string;
+  readonly target?: Target;
 }
 
 export function compare(samples: Samples, request: RowRequest): Row {
@@ -78,6 +94,24 @@ export function compare(samples: Samples, request: RowRequest): Row {
     againstValue: spread(againstValues),
     ratio: spread(ratios),
     ratios,
+  };
+}
+
+export interface LimitRequest extends Omit<RowRequest, 'against' | 'againstMetric' | 'target'> {
+  /** The line in the table of targets. */
+  readonly row: string;
+  /** In the row's unit; the ratio is the value's to it, and 1 is the target. */
+  readonly limit: number;
+}
+
+/** A measured value against a number that was set, not against another side. */
+export function compareToLimit(samples: Samples, { row, limit, metric, ...shared }: LimitRequest): Row {
+  const values = valuesOf(samples, shared.side, metric);
+  const ratios = values.map((value) => value / limit);
+  return {
+    ...shared,
+    ...{ against: 'the target itself', value: spread(values), againstValue: spread([limit]) },
+    ...{ ratio: spread(ratios), ratios, target: { row, ratio: 1 } },
   };
 }
 

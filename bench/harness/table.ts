@@ -1,8 +1,12 @@
 /** Rows as people read them. */
 import { formatSize } from '@pando/common';
+import { isMet } from './rounds.ts';
 import type { Row, Unit } from './rounds.ts';
 
-const HEAD = ['question', 'what', 'side', 'measured', 'against', 'measured', 'ratio (min–max)', 'good is'];
+const HEAD = [
+  ...['question', 'what', 'side', 'measured', 'against', 'measured'],
+  ...['ratio (min–max)', 'good is', 'row', 'target', 'met'],
+];
 
 export function formatTable(rows: readonly Row[]): string {
   const cells = rows.map((row) => [
@@ -14,6 +18,9 @@ export function formatTable(rows: readonly Row[]): string {
     formatValue(row.againstValue.median, row.unit),
     `${number(row.ratio.median)} (${number(row.ratio.min)}–${number(row.ratio.max)})`,
     row.better,
+    row.target?.row ?? '',
+    row.target === undefined ? '' : `${row.better === 'more' ? '≥' : '≤'} ${row.target.ratio}`,
+    { true: 'yes', false: 'no', undefined: '' }[`${isMet(row)}`],
   ]);
   const widths = HEAD.map((head, column) =>
     Math.max(head.length, ...cells.map((row) => row[column]!.length)),
@@ -33,6 +40,8 @@ function formatValue(value: number, unit: Unit): string {
       return `${Math.round(value).toLocaleString('en')}/s`;
     case 'bytes':
       return formatSize(value);
+    case 'times':
+      return `${number(value)} ×`;
   }
 }
 

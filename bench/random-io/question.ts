@@ -38,7 +38,7 @@ const MODES: readonly Mode[] = [
 async function startTargets(bench: Bench, disk: DiskImage, folder: string): Promise<Target[]> {
   const targets: Target[] = [];
   try {
-    const pando = await Pando.start(bench, { folder, prefix: bench.pin.server });
+    const pando = await Pando.start(bench, { folder });
     targets.push({
       ...{ name: 'pando', uri: pando.uri('disk/disk0') },
       ...{ settle: () => pando.settle(), stop: () => pando.stop() },
@@ -95,11 +95,19 @@ async function runMode(
   const sizeBytes = wide === true ? disk.sizeBytes : Math.min(disk.sizeBytes, scale.workingSetBytes);
   bench.say(`  ${what}, within ${sizeBytes} bytes`);
   // One pass of reading first: who has a cache has it warm.
-  for (const { uri } of targets) await fio({ uri, rw: 'read', depth: 1, sizeBytes, seed }, pin);
+  for (const { uri } of targets)
+    await fio({ uris: [uri], rw: 'read', blockBytes: 2 ** 20, depth: 1, sizeBytes, seed }, pin);
   const sides = targets.map(({ name, uri, settle }) => ({
     name,
     run: async (round: number) => {
-      const job: FioJob = { uri, rw, depth, sizeBytes, seconds: scale.fioSeconds, seed: seed + round };
+      const job: FioJob = {
+        uris: [uri],
+        rw,
+        depth,
+        sizeBytes,
+        seconds: scale.fioSeconds,
+        seed: seed + round,
+      };
       const result = await fio(job, pin);
       if (rw === 'randwrite') {
         await settle();

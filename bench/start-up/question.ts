@@ -1,10 +1,10 @@
 /** How long does a server take to serve after it was killed, and how much memory? */
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Question } from '../harness/bench.ts';
 import { Pando } from '../harness/pando.ts';
-import { run, ticksOf } from '../harness/processes.ts';
+import { peakBytes, run, ticksOf } from '../harness/processes.ts';
 import { alternate, compare } from '../harness/rounds.ts';
 import type { Row, Sample, Side, Unit } from '../harness/rounds.ts';
 
@@ -67,9 +67,3 @@ export const question: Question = {
     return rows;
   },
 };
-
-/** The most memory that the process has had so far. */
-async function peakBytes(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  return Number(/^VmHWM:\s*(\d+) kB$/m.exec(status)![1]) * 1024;
-}
