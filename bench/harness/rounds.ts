@@ -38,7 +38,7 @@ function rounded(_key: string, value: unknown): unknown {
   return typeof value === 'number' ? Number(value.toPrecision(4)) : value;
 }
 
-export type Unit = 's' | 'ms' | 'bytes' | '1/s' | 'times';
+export type Unit = 's' | 'ms' | 'µs' | 'bytes' | '1/s' | 'MiB/s' | 'times';
 
 /** What the table of targets in `bench/README.md` asks of a ratio. */
 export interface Target {

@@ -33,9 +33,10 @@ export function formatTable(rows: readonly Row[]): string {
 function formatValue(value: number, unit: Unit): string {
   switch (unit) {
     case 's':
-      return `${number(value)} s`;
     case 'ms':
-      return `${number(value)} ms`;
+    case 'µs':
+    case 'MiB/s':
+      return `${number(value)} ${unit}`;
     case '1/s':
       return `${Math.round(value).toLocaleString('en')}/s`;
     case 'bytes':

@@ -1,0 +1,101 @@
+/** Exports under measurement, whoever serves them, and what one run of fio on them says. */
+import type { Bench } from './bench.ts';
+import { fio } from './fio.ts';
+import type { FioJob, FioResult } from './fio.ts';
+import type { Pando } from './pando.ts';
+import { nbdkitMemory, qemuNbd } from './peers.ts';
+import type { NbdPeer, QemuAio } from './peers.ts';
+import { onPath, run, ticksOf } from './processes.ts';
+
+/** What fio writes to and reads from: one export, or several at once. */
+export interface Served {
+  readonly name: string;
+  readonly uris: readonly string[];
+  /** The servers. */
+  readonly pids: readonly number[];
+  /** Waits until the servers have done what they do behind their answers. */
+  settle(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export type Load = Omit<FioJob, 'uris' | 'seed' | 'rampSeconds'>;
+
+export interface Measured extends FioResult {
+  readonly mibPerSecond: number;
+  /** Processor time of the servers a request, in user mode and in the kernel. */
+  readonly cpuMicros: number;
+}
+
+const DEFAULT_BLOCK_BYTES = 4096;
+const TICK_MICROS = 10_000;
+
+/** Exports of a server that the caller stops. */
+export function fromPando(pando: Pando, exportNames: readonly string[], name = 'pando'): Served {
+  return {
+    ...{ name, uris: exportNames.map((exportName) => pando.uri(exportName)), pids: [pando.pid] },
+    ...{ settle: () => pando.settle(), stop: async () => undefined },
+  };
+}
+
+/** One qemu-nbd for each file, as qemu-nbd serves one disk. */
+export async function fromQemuNbd(
+  bench: Bench,
+  folder: string,
+  files: readonly string[],
+  name: string,
+  aio?: QemuAio,
+): Promise<Served> {
+  const peers: NbdPeer[] = [];
+  const stop = async (): Promise<void> => {
+    await Promise.all(peers.map(({ process }) => process.stop()));
+  };
+  try {
+    for (const file of files) peers.push(await qemuNbd(bench, folder, file, aio));
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return {
+    ...{ name, uris: peers.map(({ uri }) => uri), pids: peers.map(({ process }) => process.pid) },
+    ...{ settle: async () => undefined, stop },
+  };
+}
+
+export async function fromNbdkitMemory(
+  bench: Bench,
+  folder: string,
+  raw: string,
+  bytes: number,
+): Promise<Served> {
+  const { uri, process } = await nbdkitMemory(bench, folder, raw, bytes);
+  return {
+    ...{ name: 'nbdkit memory', uris: [uri], pids: [process.pid] },
+    ...{ settle: async () => undefined, stop: () => process.stop() },
+  };
+}
+
+/** One run of fio, all of it counted. `round` makes it another pattern and other data than in other rounds, alike for all sides. */
+export async function measure(bench: Bench, served: Served, load: Load, round: number): Promise<Measured> {
+  const job = { ...load, uris: served.uris, seed: bench.seed + round, rampSeconds: 0 };
+  const before = await ticksOfAll(served.pids);
+  const result = await fio(job, bench.pin);
+  const ticks = (await ticksOfAll(served.pids)) - before;
+  const requests = result.bytes / (load.blockBytes ?? DEFAULT_BLOCK_BYTES);
+  return {
+    ...result,
+    mibPerSecond: result.bytesPerSecond / 2 ** 20,
+    // Nothing is free, even where the clock does not see it.
+    cpuMicros: (Math.max(ticks, 1) * TICK_MICROS) / requests,
+  };
+}
+
+async function ticksOfAll(pids: readonly number[]): Promise<number> {
+  let sum = 0;
+  for (const pid of pids) sum += (await ticksOf(pid)) ?? NaN;
+  return sum;
+}
+
+/** Nor may the kernel write one side's pages while another one runs. */
+export async function syncDisk(folder: string): Promise<void> {
+  if (onPath('sync')) await run('sync', ['-f', folder]);
+}
