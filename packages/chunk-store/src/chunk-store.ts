@@ -9,7 +9,6 @@ import {
 } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
 import { listAnchors } from './anchors.ts';
-import { prepareCodec } from './codec.ts';
 import { BatchWriter, type OnHit } from './batch-writer.ts';
 import { ChunkLocator } from './chunk-locator.ts';
 import { ChunkSource } from './chunk-source.ts';
@@ -63,7 +62,6 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
   checkOptions(options, limits);
   const table = new SegmentTable(options.storeId, options.chunkBytes);
   try {
-    await prepareCodec();
     await recover({ ...options, table });
   } catch (error) {
     throw fromIoError(error, 'opening the chunk store', 'store-failed');

@@ -3,7 +3,7 @@
  * looks for some of them, such as a repair with the copy of a store.
  */
 import { type DiskPart, PandoError } from '@pando/common';
-import { expandRun, prepareCodec } from './codec.ts';
+import { expandRun } from './codec.ts';
 import { scanDirectory } from './recovery.ts';
 import { readDirectory, runEntryAt, type RunEntry, type SegmentDirectory } from './segment-directory.ts';
 import {
@@ -37,7 +37,6 @@ export interface StoredChunks {
  * @throws what the storage throws
  */
 export async function openStoredChunks(storage: SegmentStorage): Promise<StoredChunks | undefined> {
-  await prepareCodec();
   const store = await readStoreOf(storage);
   if (store === undefined) return undefined;
   const table = new SegmentTable(store.storeId, store.chunkBytes);
