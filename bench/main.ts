@@ -13,6 +13,7 @@ import { question as cloneChain } from './clone-chain/question.ts';
 import { question as cloneLatency } from './clone-latency/question.ts';
 import { FULL, makeBench, SMOKE } from './harness/bench.ts';
 import type { Question } from './harness/bench.ts';
+import { debianImages } from './harness/debian-images.ts';
 import { debianImage, namedImage, smokeImage } from './harness/images.ts';
 import type { DiskImage } from './harness/images.ts';
 import { describeMachine } from './harness/machine.ts';
@@ -34,6 +35,7 @@ const QUESTIONS: readonly Question[] = [
   startUp,
 ];
 const SEED_DEFAULT = 20_240_601;
+const SMOKE_IMAGES = [1, 2, 3];
 const MEMORY_BYTES_MAX = 512 * 1024 * 1024;
 
 const HELP = `Usage: npm run bench -- [flags] [QUESTION…]
@@ -43,7 +45,7 @@ Questions: ${QUESTIONS.map(({ name }) => name).join(', ')} (all)
   --smoke         everything tiny, in seconds; its numbers mean nothing
   --rounds N      how often each side runs (${FULL.rounds})
   --seconds N     how long fio runs each time (${FULL.fioSeconds})
-  --image FILE    a raw image instead of the Debian guest of test/guest
+  --image FILE    a raw image instead of the Debian guest of test/guest; for questions about several, repeated
   --dir DIR       where all sides put their files (the system's folder for temporary files)
   --out FILE      where the numbers go, as JSON (bench/results/TIME.json)
   --profile DIR   where Pando's servers put CPU profiles; they cost some speed
@@ -59,7 +61,7 @@ function readArguments() {
       smoke: { type: 'boolean', default: false },
       rounds: { type: 'string' },
       seconds: { type: 'string' },
-      image: { type: 'string' },
+      image: { type: 'string', multiple: true, default: [] },
       dir: { type: 'string' },
       out: { type: 'string' },
       profile: { type: 'string' },
@@ -99,9 +101,18 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
   try {
     let image: Promise<DiskImage> | undefined;
+    let images: Promise<readonly DiskImage[]> | undefined;
     const openImage = (): Promise<DiskImage> => {
-      if (args.image !== undefined) return namedImage(resolve(args.image));
+      const [named] = args.image;
+      if (named !== undefined) return namedImage(resolve(named));
       return args.smoke ? smokeImage(join(root, 'image.raw'), args.seed) : debianImage();
+    };
+    const openImages = (): Promise<readonly DiskImage[]> => {
+      if (args.image.length > 0) return Promise.all(args.image.map((path) => namedImage(resolve(path))));
+      if (!args.smoke) return debianImages();
+      return Promise.all(
+        SMOKE_IMAGES.map((number) => smokeImage(join(root, `image-${number}.raw`), args.seed, number)),
+      );
     };
     if (args.profile !== undefined) await mkdir(args.profile, { recursive: true });
     const bench = makeBench(root, {
@@ -111,10 +122,12 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
       seed: args.seed,
       profileDirectory: args.profile === undefined ? undefined : resolve(args.profile),
       image: () => (image ??= openImage()),
+      images: () => (images ??= openImages()),
       say,
     });
     const machine = await describeMachine();
-    const { words, sizeBytes, dataBytes } = await bench.image();
+    // Built before anything is measured, if it has to be.
+    await bench.image();
     const startedAt = new Date().toISOString();
     const rows: Row[] = [];
     for (const question of args.questions) {
@@ -132,7 +145,8 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
         pinning: bench.pin.words,
       },
       ...{ smoke: args.smoke, seed: args.seed, scale: args.scale },
-      ...{ image: { words, sizeBytes, dataBytes }, missing: [...bench.missing], rows },
+      ...{ image: describe(await bench.image()), images: (await images)?.map(describe) },
+      ...{ missing: [...bench.missing], rows },
     };
     const results = fileURLToPath(new URL('results', import.meta.url));
     const out = args.out ?? join(results, `${startedAt.replaceAll(/[:.]/g, '-')}.json`);
@@ -142,6 +156,10 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
   } finally {
     await rm(root, { recursive: true, force: true });
   }
+}
+
+function describe({ words, sizeBytes, dataBytes }: DiskImage): object {
+  return { words, sizeBytes, dataBytes };
 }
 
 function memoryRows(question: string, peaks: readonly number[]): Row[] {

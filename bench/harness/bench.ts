@@ -54,6 +54,8 @@ export interface Bench {
   /** Where servers write CPU profiles when asked to. */
   readonly profileDirectory: string | undefined;
   readonly image: () => Promise<DiskImage>;
+  /** A system that was booted, and two that were installed independently of it and of each other; or those that were named. */
+  readonly images: () => Promise<readonly DiskImage[]>;
   readonly say: (line: string) => void;
   /** An empty folder; all of them are on one file system. */
   folder(name: string): Promise<string>;

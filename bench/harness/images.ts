@@ -1,6 +1,6 @@
 /**
  * What is imported, read and cloned: the Debian image that the guest tests boot (built once, cached outside the checkout),
- * any raw image that is named, or, for a smoke run, a small one drawn from a seed.
+ * any raw image that is named, or, for a smoke run, a small one drawn from a seed. Three that belong together: `debian-images.ts`.
  */
 import { open, stat } from 'node:fs/promises';
 import { basename } from 'node:path';
@@ -29,13 +29,18 @@ export async function debianImage(): Promise<DiskImage> {
   return namedImage((await guestImage()).disk, 'Debian 12 guest of test/guest (ext4)');
 }
 
-/** Half of its blocks are text-like, a quarter repeat, the rest is noise; then as much of a hole again. */
-export async function smokeImage(path: string, seed: number): Promise<DiskImage> {
-  const next = prng(seed);
+/**
+ * Half of its blocks are text-like, a quarter repeat, the rest is noise; then as much of a hole again. Half of the blocks
+ * are the same in all images of one seed, whatever their numbers.
+ */
+export async function smokeImage(path: string, seed: number, number = 0): Promise<DiskImage> {
+  const shared = prng(seed);
+  const own = prng(seed + 1 + number);
   const file = await open(path, 'wx');
   try {
     const block = Buffer.alloc(SMOKE_BLOCK_BYTES);
     for (let index = 0; index < SMOKE_BLOCKS; index++) {
+      const next = index % 8 < 4 ? shared : own;
       const kind = index % 4;
       for (let at = 0; at < block.length; at++) block[at] = kind < 2 ? 97 + (next() % 8) : next() & 0xff;
       if (kind === 3) block.fill('the same again ');
