@@ -50,6 +50,10 @@ it('counts what clients do', async () => {
   // A backup destages what is in the overlay, when its contents are asked for.
   await server.rest.must('POST', '/vms/web/backups', { name: 'monday' });
   await server.rest.must('GET', '/backups/web@monday/disks/disk0/map');
+  // Its own content, from the tree: nodes and runs are in no cache but the first time.
+  const copy = await connect(server, 'web@monday/disk0');
+  for (let i = 0; i < 2; i++) await copy.read(0, 65_536, Buffer.alloc(65_536), 0);
+  await copy.close();
   const after = await scrape();
 
   const grown = (name: string, from = before, to = during): number => {
@@ -82,6 +86,27 @@ it('counts what clients do', async () => {
   expect(grown('pando_segment_sync_seconds_count', before, after)).toBeGreaterThanOrEqual(1);
   expect(grown('pando_destage_seconds_count', before, after)).toBe(1);
   expect(grown('pando_destaged_bytes_total', before, after)).toBe(5 * 4096);
+  const both = (name: string, label: string, values: readonly string[]): number =>
+    values.reduce((sum, value) => sum + grown(`${name}{${label}="${value}"}`, before, after), 0);
+  expect(grown('pando_run_requests_total{result="hit"}', before, after)).toBeGreaterThanOrEqual(5);
+  expect(both('pando_run_requests_total', 'result', ['hit', 'miss'])).toBeGreaterThanOrEqual(10);
+  expect(both('pando_node_requests_total', 'result', ['hit', 'miss'])).toBeGreaterThanOrEqual(2);
+  expect(grown('pando_run_load_seconds_count', before, after)).toBeGreaterThanOrEqual(1);
+  expect(grown('pando_run_load_bytes_total', before, after)).toBeGreaterThanOrEqual(1);
+  expect(grown('pando_hash_seconds_count', before, after)).toBeGreaterThanOrEqual(2);
+  expect(grown('pando_pack_seconds_count', before, after)).toBeGreaterThanOrEqual(2);
+  for (const by of ['reader', 'writer']) {
+    const asked = grown(`pando_chunk_lookups_total{by="${by}"}`, before, after);
+    expect(asked).toBeGreaterThanOrEqual(1);
+    expect(grown(`pando_index_lookups_total{by="${by}"}`, before, after)).toBeLessThanOrEqual(asked);
+  }
+  expect(after.get('pando_chunk_lookups_total{by="collection"}')).toBe(0);
+  expect(after.get('pando_index_compaction_bytes_total{direction="written"}')).toBeGreaterThanOrEqual(0);
+  // What the kernel counts of the process: log and segments at the least. Only Linux tells.
+  if (process.platform === 'linux') {
+    const written = grown('pando_process_disk_bytes_total{direction="written"}', before, after);
+    expect(written).toBeGreaterThanOrEqual(5 * 4096);
+  }
   expect(after.get('pando_store_state{state="ready"}')).toBe(1);
   expect(after.get('pando_store_state{state="failed"}')).toBe(0);
   expect(after.get('process_resident_memory_bytes')).toBeGreaterThan(MiB);

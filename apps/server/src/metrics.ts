@@ -4,9 +4,10 @@
  */
 import type { Durations } from '@pando/common';
 import type { NbdServerStats } from '@pando/nbd';
-import type { StoreStats } from '@pando/chunk-store';
+import type { StoreCounters, StoreStats } from '@pando/chunk-store';
 import type { VolumeStats } from '@pando/volume';
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+import type { ProcessIo } from './process-io.ts';
 
 /** Everything that is counted, at one instant. */
 export interface Counts {
@@ -17,6 +18,7 @@ export interface Counts {
   readonly store: StoreStats;
   readonly catalogBytes: number;
   readonly catalogCommitTimes: Durations | undefined;
+  readonly processIo: ProcessIo | undefined;
 }
 
 type Sample = readonly [labels: Record<string, string>, value: number];
@@ -125,7 +127,76 @@ const COUNTERS: readonly (readonly [name: string, help: string, read: Read])[] =
     'Times that writes which damage keeps out of the tree were appended to the log anew.',
     ({ volumes }) => volumes.logRewrites,
   ],
+  [
+    'pando_node_requests_total',
+    'Nodes that were asked for: in the node cache, or not.',
+    ({ store: { counters } }) => [
+      [{ result: 'hit' }, counters.nodeHits],
+      [{ result: 'miss' }, counters.nodeMisses],
+    ],
+  ],
+  [
+    'pando_run_requests_total',
+    'Chunks, and nodes that were not in their cache: their run was in memory or about to be, or it was read for them.',
+    ({ store: { counters } }) => [
+      [{ result: 'hit' }, counters.runHits],
+      [{ result: 'miss' }, counters.runMisses],
+    ],
+  ],
+  [
+    'pando_run_load_bytes_total',
+    'Bytes of runs read from segments, for guests or for compaction.',
+    ({ store }) => store.counters.loadedBytes,
+  ],
+  [
+    'pando_chunk_lookups_total',
+    'Ids whose place was looked up.',
+    ({ store: { counters } }) => byWhom(counters, 'all'),
+  ],
+  [
+    'pando_index_lookups_total',
+    'Those of them that the index was asked for.',
+    ({ store: { counters } }) => byWhom(counters, 'index'),
+  ],
+  [
+    'pando_index_compaction_bytes_total',
+    'Bytes of tables that the index has read and written behind its answers, in whole MiB for each of its levels.',
+    ({ store: { indexCompactions } }) =>
+      indexCompactions === undefined
+        ? []
+        : [
+            [{ direction: 'read' }, indexCompactions.readBytes],
+            [{ direction: 'written' }, indexCompactions.writtenBytes],
+          ],
+  ],
+  [
+    'pando_index_compaction_seconds_total',
+    'Time that this took, in whole seconds for each of its levels.',
+    ({ store: { indexCompactions } }) =>
+      indexCompactions === undefined ? [] : [[{}, indexCompactions.seconds]],
+  ],
+  [
+    'pando_process_disk_bytes_total',
+    'Bytes that the process read from disks, wrote to them, and of those what went with its file before it got there, as the kernel counts them.',
+    ({ processIo }) =>
+      processIo === undefined
+        ? []
+        : [
+            [{ direction: 'read' }, processIo.readBytes],
+            [{ direction: 'written' }, processIo.writtenBytes],
+            [{ direction: 'cancelled' }, processIo.cancelledBytes],
+          ],
+  ],
 ];
+
+function byWhom(counters: Readonly<StoreCounters>, which: 'all' | 'index'): readonly Sample[] {
+  return [
+    [{ by: 'reader' }, counters.readerLookUps[which]],
+    [{ by: 'writer' }, counters.writerLookUps[which]],
+    [{ by: 'collection' }, counters.collectionLookUps[which]],
+    [{ by: 'verification' }, counters.verifyLookUps[which]],
+  ];
+}
 
 type Times = readonly (readonly [labels: Record<string, string>, times: Durations])[];
 const TIMES: readonly (readonly [name: string, help: string, read: (counts: Counts) => Times])[] = [
@@ -144,6 +215,21 @@ const TIMES: readonly (readonly [name: string, help: string, read: (counts: Coun
     'pando_segment_sync_seconds',
     'Syncing a segment.',
     ({ store }) => [[{}, store.counters.segmentSyncTimes]],
+  ],
+  [
+    'pando_run_load_seconds',
+    'Reading one run, checking and decompressing it.',
+    ({ store }) => [[{}, store.counters.runLoadTimes]],
+  ],
+  [
+    'pando_hash_seconds',
+    'Hashing one batch of chunks, in a thread or out of it; waiting for the thread is not counted.',
+    ({ store }) => [[{}, store.counters.hashTimes]],
+  ],
+  [
+    'pando_pack_seconds',
+    'Compressing the new chunks of one batch into runs, likewise.',
+    ({ store }) => [[{}, store.counters.packTimes]],
   ],
   ['pando_destage_seconds', 'Destaging one overlay.', ({ volumes }) => [[{}, volumes.destageTimes]]],
   [
@@ -231,7 +317,7 @@ export class Metrics {
   }
 }
 
-const LABELS = ['version', 'state', 'command', 'result'] as const;
+const LABELS = ['version', 'state', 'command', 'result', 'by', 'direction'] as const;
 
 function samplesOf(value: number | readonly Sample[]): readonly Sample[] {
   return typeof value === 'number' ? [[{}, value]] : value;

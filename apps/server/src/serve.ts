@@ -22,6 +22,7 @@ import {
   warnOfExposure,
 } from './nbd-security.ts';
 import type { ServeOptions } from './options.ts';
+import { readProcessIo } from './process-io.ts';
 import { repair } from './repair.ts';
 import { isRotational } from './rotational.ts';
 import { openStoreSource } from './store-source.ts';
@@ -153,6 +154,7 @@ export async function serve(
       store: await open.store.stats(),
       catalogBytes: await open.catalog.bytes(),
       catalogCommitTimes: directory.catalog.commitTimes,
+      processIo: await readProcessIo(),
     }));
     const app = await buildApi({
       fleet,

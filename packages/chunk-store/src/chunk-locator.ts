@@ -10,6 +10,7 @@ import { readPlace } from './place.ts';
 import { RecentPlaces } from './recent-places.ts';
 import { readDirectory } from './segment-directory.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
+import type { LookUpCounters } from './store-counters.ts';
 import type { ChunkIndex, SegmentStorage } from './types.ts';
 
 export const MISSING = 0;
@@ -26,6 +27,8 @@ export class ChunkLocator {
   readonly #index: ChunkIndex;
   readonly #table: SegmentTable;
   readonly #storage: SegmentStorage;
+  readonly #writerCounts: LookUpCounters;
+  readonly #readerCounts: LookUpCounters;
   readonly #hits = new Map<number, number>();
   #loading: Promise<void> | undefined;
 
@@ -45,7 +48,11 @@ export class ChunkLocator {
     table: SegmentTable,
     fresh: FreshChunks,
     recentPlacesMax: number,
+    writerCounts: LookUpCounters,
+    readerCounts: LookUpCounters,
   ) {
+    this.#writerCounts = writerCounts;
+    this.#readerCounts = readerCounts;
     this.#storage = storage;
     this.#index = index;
     this.#table = table;
@@ -69,6 +76,8 @@ export class ChunkLocator {
    */
   find(ids: Uint8Array, offset: number, isWriter = true): Found {
     this.isFromIndex = false;
+    const counts = isWriter ? this.#writerCounts : this.#readerCounts;
+    counts.all++;
     const entry = this.#fresh.indexOf(ids, offset);
     if (entry >= 0) {
       const number = this.#fresh.segmentOf(entry);
@@ -85,6 +94,7 @@ export class ChunkLocator {
         return this.#found(segment, this.#recent.runOffset, this.#recent.runBytes, this.#recent.slot);
       }
     }
+    counts.index++;
     const value = this.#index.get(ids, offset);
     if (value === undefined) return MISSING;
     this.isFromIndex = true;

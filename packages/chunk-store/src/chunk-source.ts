@@ -13,6 +13,7 @@ import { isDamage, type DamagedRuns } from './damaged-runs.ts';
 import { NodeCache, StoreNode } from './node-cache.ts';
 import { runKey, type CachedRun } from './run-cache.ts';
 import type { RunReader } from './run-reader.ts';
+import type { StoreCounters } from './store-counters.ts';
 
 /** How often one chunk is looked up again because it moved while it was read: a compaction moves it once. */
 const MOVES_MAX = 8;
@@ -26,6 +27,7 @@ export class ChunkSource implements ChunkReader {
   readonly #runs: RunReader;
   readonly #isGone: (segment: number) => boolean;
   readonly #damaged: DamagedRuns;
+  readonly #counters: StoreCounters;
 
   constructor(
     chunkBytes: number,
@@ -34,6 +36,7 @@ export class ChunkSource implements ChunkReader {
     runs: RunReader,
     isGone: (segment: number) => boolean,
     damaged: DamagedRuns,
+    counters: StoreCounters,
   ) {
     this.chunkBytes = chunkBytes;
     this.nodes = new NodeCache(nodeCacheBytes);
@@ -41,15 +44,28 @@ export class ChunkSource implements ChunkReader {
     this.#runs = runs;
     this.#isGone = isGone;
     this.#damaged = damaged;
+    this.#counters = counters;
   }
 
   peekNode(ids: Uint8Array, offset: number): TreeNode | undefined {
-    return this.nodes.get(ids, offset) ?? this.#readNodeNow(ids, offset);
+    const cached = this.nodes.get(ids, offset);
+    if (cached !== undefined) {
+      this.#counters.nodeHits++;
+      return cached;
+    }
+    const node = this.#readNodeNow(ids, offset);
+    // Who gets none reads it with a promise, and that counts.
+    if (node !== undefined) this.#counters.nodeMisses++;
+    return node;
   }
 
   async readNode(ids: Uint8Array, offset: number): Promise<TreeNode> {
     const cached = this.nodes.get(ids, offset);
-    if (cached !== undefined) return cached;
+    if (cached !== undefined) {
+      this.#counters.nodeHits++;
+      return cached;
+    }
+    this.#counters.nodeMisses++;
     const id = ids.slice(offset, offset + ID_BYTES);
     const bytes = await this.#read(id, 'node');
     return this.nodes.add(id, 0, bytes, 0);
@@ -93,7 +109,7 @@ export class ChunkSource implements ChunkReader {
       return undefined;
     }
     const key = keys[child]!;
-    const cached = this.#runs.cache.get(key);
+    const cached = this.#runs.cached(key);
     if (cached !== undefined && known) return cached;
     const run =
       cached ?? this.#runs.loadNow(Math.floor(key / KEY_OFFSETS), key % KEY_OFFSETS, node.runBytes![child]!);
@@ -124,7 +140,7 @@ export class ChunkSource implements ChunkReader {
     if (locator.ready() !== undefined || locator.find(ids, offset, false) !== FOUND) return undefined;
     const { runOffset, runBytes, slot } = locator;
     const segment = locator.segment!.number;
-    const cached = this.#runs.cache.get(runKey(segment, runOffset));
+    const cached = this.#runs.cached(runKey(segment, runOffset));
     const run = cached ?? this.#runs.readNow(segment, runOffset, runBytes);
     if (run?.chunkBytes !== NODE_BYTES) return undefined;
     try {
@@ -202,7 +218,8 @@ export class ChunkSource implements ChunkReader {
       if (isHole(node.bytes, child * ID_BYTES)) continue;
       if (node.runKeys![child] === 0 && this.#resolve(node, child) !== FOUND) continue;
       const key = node.runKeys![child]!;
-      if (!loads.has(key)) loads.set(key, this.#loadUnlessGone(key, node.runBytes![child]!));
+      if (loads.has(key)) this.#counters.runHits++;
+      else loads.set(key, this.#loadUnlessGone(key, node.runBytes![child]!));
     }
     const runs = new Map<number, CachedRun | undefined>();
     // All of them end before any failure is reported: nothing is left running.

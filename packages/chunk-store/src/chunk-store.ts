@@ -26,7 +26,7 @@ import { SegmentTable } from './segment-table.ts';
 import { SerialQueue } from './serial-queue.ts';
 import { StoreCollection } from './store-collection.ts';
 import { verifyStore } from './verify-store.ts';
-import { StoreCounters } from './store-counters.ts';
+import { StoreCounters, type LookUpCounters } from './store-counters.ts';
 import { WorkerPool } from './worker-pool.ts';
 import { StoreWriteSession } from './write-session.ts';
 import type {
@@ -128,10 +128,19 @@ class LocalChunkStore implements ChunkStore {
     this.#options = options;
     this.#limits = limits;
     this.#table = table;
-    this.#locator = this.#makeLocator();
+    const { writerLookUps, readerLookUps } = this.#counters;
+    this.#locator = this.#makeLocator(writerLookUps, readerLookUps);
     this.#damaged = new DamagedRuns(table);
     const { runCacheBytes, runReadsMax } = limits;
-    this.#runs = new RunReader(storage, table, chunkBytes, runCacheBytes, runReadsMax, this.#damaged);
+    this.#runs = new RunReader(
+      storage,
+      table,
+      chunkBytes,
+      runCacheBytes,
+      runReadsMax,
+      this.#damaged,
+      this.#counters,
+    );
     this.#source = new ChunkSource(
       chunkBytes,
       limits.nodeCacheBytes,
@@ -139,8 +148,9 @@ class LocalChunkStore implements ChunkStore {
       this.#runs,
       (segment) => table.get(segment) === undefined,
       this.#damaged,
+      this.#counters,
     );
-    this.#pool = new WorkerPool(limits.workers, limits.batchesInFlightMax);
+    this.#pool = new WorkerPool(limits.workers, limits.batchesInFlightMax, this.#counters);
     this.#log = new SegmentLog({
       storage,
       index,
@@ -221,6 +231,7 @@ class LocalChunkStore implements ChunkStore {
       .filter((segment) => segment.state === 'sealed' && !segment.condemned);
     for (const segment of candidates) segment.candidate = true;
     this.#writer.onHit = onHit;
+    const { collectionLookUps } = this.#counters;
     const collection = new StoreCollection(
       {
         chunkBytes: this.chunkBytes,
@@ -228,7 +239,7 @@ class LocalChunkStore implements ChunkStore {
         index: this.#options.index,
         indexQueue: this.#indexQueue,
         table: this.#table,
-        locator: this.#makeLocator(),
+        locator: this.#makeLocator(collectionLookUps),
         runs: this.#runs,
         writer: this.#writer,
         log: this.#log,
@@ -259,7 +270,8 @@ class LocalChunkStore implements ChunkStore {
       options,
     );
     // Ids loaded from footers hide what the index lacks: only a full verification has compared the two before.
-    const locator = this.#makeLocator(quick ? 0 : this.#limits.recentPlacesMax);
+    const { verifyLookUps } = this.#counters;
+    const locator = this.#makeLocator(verifyLookUps, verifyLookUps, quick ? 0 : this.#limits.recentPlacesMax);
     return { ...found, indexFiles, finder: new VerifiedFinder(locator, lost, directories) };
   }
 
@@ -269,6 +281,7 @@ class LocalChunkStore implements ChunkStore {
       segmentBytes,
       segments: this.#table.size,
       indexBytes: (await this.#options.index.bytes?.()) ?? 0,
+      indexCompactions: this.#options.index.compactions?.(),
       runCacheBytes: this.#runs.cache.bytes,
       nodeCacheBytes: this.#source.nodes.bytes,
       damagedRuns: this.#damaged.count,
@@ -295,9 +308,21 @@ class LocalChunkStore implements ChunkStore {
     }
   }
 
-  #makeLocator(recentPlacesMax = this.#limits.recentPlacesMax): ChunkLocator {
+  #makeLocator(
+    writerCounts: LookUpCounters,
+    readerCounts = writerCounts,
+    recentPlacesMax = this.#limits.recentPlacesMax,
+  ): ChunkLocator {
     const { storage, index } = this.#options;
-    return new ChunkLocator(storage, index, this.#table, this.#fresh, recentPlacesMax);
+    return new ChunkLocator(
+      storage,
+      index,
+      this.#table,
+      this.#fresh,
+      recentPlacesMax,
+      writerCounts,
+      readerCounts,
+    );
   }
 
   #failSessions(error: PandoError): void {

@@ -13,6 +13,7 @@ import { RunCache, runKey, type CachedRun } from './run-cache.ts';
 import { idsOfRun } from './segment-directory.ts';
 import { chunkBytesOf, decodeRunHeader, isRunBodyIntact } from './segment-format.ts';
 import type { SegmentTable } from './segment-table.ts';
+import type { StoreCounters } from './store-counters.ts';
 import type { SegmentStorage } from './types.ts';
 
 export class RunReader {
@@ -22,6 +23,7 @@ export class RunReader {
   readonly #chunkBytes: number;
   readonly #readsMax: number;
   readonly #damaged: DamagedRuns;
+  readonly #counters: StoreCounters;
   readonly #loading = new Map<number, Promise<CachedRun>>();
   readonly #waiting: (() => void)[] = [];
   #reads = 0;
@@ -36,12 +38,14 @@ export class RunReader {
     cacheBytes: number,
     readsMax: number,
     damaged: DamagedRuns,
+    counters: StoreCounters,
   ) {
     this.#storage = storage;
     this.#table = table;
     this.#chunkBytes = chunkBytes;
     this.#readsMax = Math.max(1, readsMax);
     this.#damaged = damaged;
+    this.#counters = counters;
     this.cache = new RunCache(cacheBytes);
   }
 
@@ -52,38 +56,51 @@ export class RunReader {
   load(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
     const key = runKey(segment, runOffset);
     const shared = this.#loading.get(key);
-    if (shared !== undefined) return shared;
-    const cached = this.cache.get(key);
+    if (shared !== undefined) {
+      this.#counters.runHits++;
+      return shared;
+    }
+    const cached = this.cached(key);
     if (cached !== undefined) {
       cached.kept = true;
       return Promise.resolve(cached);
     }
+    this.#counters.runMisses++;
     const loading = this.#load(key, segment, runOffset, runBytes).finally(() => this.#loading.delete(key));
     this.#loading.set(key, loading);
     return loading;
   }
 
-  /** As `readNow`, from the cache or into it. */
+  /** The run from the cache, for this turn; what is not there is counted by what is done about it. */
+  cached(key: number): CachedRun | undefined {
+    const run = this.cache.get(key);
+    if (run !== undefined) this.#counters.runHits++;
+    return run;
+  }
+
+  /** As `readNow`, into the cache. */
   loadNow(segment: number, runOffset: number, runBytes: number): CachedRun | undefined {
-    const cached = this.cache.get(runKey(segment, runOffset));
-    if (cached !== undefined) return cached;
     const run = this.readNow(segment, runOffset, runBytes);
     if (run !== undefined) this.cache.add(run);
     return run;
   }
 
   /**
-   * The run at a place, read in this turn; undefined when that would take long, or anything is wrong. Nothing of it may be used past
+   * The run at a place that is not in the cache, read in this turn; undefined when that would take long, or anything is wrong. Nothing of it may be used past
    * the turn.
    */
   readNow(segment: number, runOffset: number, runBytes: number): CachedRun | undefined {
     if (this.#storage.readNow === undefined || runBytes > READ_NOW_BYTES_MAX) return undefined;
     const seed = this.#table.get(segment)?.seed;
     if (seed === undefined || !this.#mayReadNow()) return undefined;
+    const began = performance.now();
     const bytes = (this.#scratch ??= new Uint8Array(READ_NOW_BYTES_MAX)).subarray(0, runBytes);
     if (this.#storage.readNow(segment, bytes, runOffset) !== runBytes) return undefined;
     try {
-      return this.#decode(bytes, segment, runOffset, seed);
+      const run = this.#decode(bytes, segment, runOffset, seed);
+      this.#counters.runMisses++;
+      this.#loaded(runBytes, began);
+      return run;
     } catch (error) {
       if (isDamage(error)) return undefined;
       throw error;
@@ -114,13 +131,20 @@ export class RunReader {
   async #read(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
     const seed = this.#table.get(segment)?.seed;
     if (seed === undefined) throw new PandoError('chunk-missing', `segment ${segment} does not exist`);
+    const began = performance.now();
     const bytes = new Uint8Array(runBytes);
     const length = await this.#storage.read(segment, bytes, runOffset).catch((error: unknown) => {
       throw asDamage(error, `the run at offset ${runOffset} of segment ${segment} cannot be read`);
     });
     const run = this.#decode(bytes.subarray(0, length), segment, runOffset, seed, runBytes);
     run.kept = true;
+    this.#loaded(runBytes, began);
     return run;
+  }
+
+  #loaded(runBytes: number, began: number): void {
+    this.#counters.loadedBytes += runBytes;
+    this.#counters.runLoadTimes.record(performance.now() - began);
   }
 
   /** @throws `chunk-corrupt` when the bytes are not exactly one whole run */

@@ -56,6 +56,13 @@ export function runChunks(chunkBytes: number): number {
   return Math.max(1, RUN_RAW_BYTES / chunkBytes);
 }
 
+/** What a batch goes to a worker for: packs it into runs of `kind`, or hashes it without one. Returns how many runs `output` then holds. */
+export function workOn(slab: Slab, count: number, chunkBytes: number, kind: number | undefined): number {
+  if (kind !== undefined) return packSlab(slab, count, chunkBytes, kind);
+  hashSlab(slab, count, chunkBytes);
+  return 0;
+}
+
 /** Writes the ids of the first `count` chunks of `input`. */
 export function hashSlab(slab: Slab, count: number, chunkBytes: number): void {
   const words = chunkBytes / 4;

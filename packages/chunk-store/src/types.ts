@@ -110,9 +110,18 @@ export interface ChunkIndex {
   count(): Promise<number>;
   /** Bytes on disk, roughly; absent where nobody can tell. */
   bytes?(): Promise<number>;
+  /** What it did behind its answers since it was opened; absent where nothing is done there. */
+  compactions?(): IndexCompactions | undefined;
   /** Removes everything, marks included. */
   clear(): Promise<void>;
   close(): Promise<void>;
+}
+
+/** Work of the index on its files, rounded as its database says it. */
+export interface IndexCompactions {
+  readonly seconds: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
 }
 
 /** What a session pins: the subtree of `level` under the id (level 0: just that chunk). */
@@ -215,6 +224,8 @@ export interface StoreStats {
   readonly segments: number;
   /** Bytes of the index on disk (approximate while it is written). */
   readonly indexBytes: number;
+  /** Absent where the index does no such work, or is closed for a moment. */
+  readonly indexCompactions?: IndexCompactions | undefined;
   readonly runCacheBytes: number;
   readonly nodeCacheBytes: number;
   /** Runs that were found damaged since the store was opened and have not been removed since. */

@@ -7,7 +7,8 @@
 import { Worker } from 'node:worker_threads';
 import { PandoError } from '@pando/common';
 import { INLINE_CHUNKS_MAX } from './limits.ts';
-import { hashSlab, packSlab, SLAB_BYTES, slabOver, type Slab } from './slab.ts';
+import { SLAB_BYTES, slabOver, workOn, type Slab } from './slab.ts';
+import type { StoreCounters } from './store-counters.ts';
 import type { WorkerAnswer, WorkerJob } from './worker.ts';
 
 /** A thread makes garbage only and keeps nothing: without a bound its young generation grows to tens of MiB. */
@@ -28,6 +29,7 @@ interface Thread {
 export class WorkerPool {
   readonly #threadsMax: number;
   readonly #slabsMax: number;
+  readonly #counters: StoreCounters;
   readonly #threads: Thread[] = [];
   readonly #freeSlabs: Slab[] = [];
   readonly #waiters: ((slab: Slab) => void)[] = [];
@@ -36,8 +38,9 @@ export class WorkerPool {
   #broken = false;
   #closed = false;
 
-  constructor(threadsMax: number, slabsMax: number) {
+  constructor(threadsMax: number, slabsMax: number, counters: StoreCounters) {
     this.#threadsMax = threadsMax;
+    this.#counters = counters;
     this.#slabsMax = slabsMax;
   }
 
@@ -76,7 +79,7 @@ export class WorkerPool {
   #run(slab: Slab, message: WorkerJob): Promise<number> {
     const inline =
       message.count <= INLINE_CHUNKS_MAX || this.#threadsMax === 0 || this.#broken || this.#closed;
-    if (inline) return runInline(slab, message);
+    if (inline) return this.#runInline(slab, message);
     const thread = this.#thread();
     return new Promise((resolve, reject) => {
       thread.jobs.set(message.job, { message, slab, resolve, reject });
@@ -111,8 +114,10 @@ export class WorkerPool {
     if (waiting === undefined) return;
     thread.jobs.delete(answer.job);
     if (thread.jobs.size === 0) thread.worker.unref();
-    if (answer.error === undefined) waiting.resolve(answer.runs);
-    else waiting.reject(new PandoError('internal', `a worker thread failed: ${answer.error}`));
+    if (answer.error === undefined) {
+      this.#count(waiting.message, answer.ms);
+      waiting.resolve(answer.runs);
+    } else waiting.reject(new PandoError('internal', `a worker thread failed: ${answer.error}`));
   }
 
   #died(thread: Thread, error: unknown): void {
@@ -126,15 +131,21 @@ export class WorkerPool {
       });
     }
     for (const waiting of thread.jobs.values()) {
-      runInline(waiting.slab, waiting.message).then(waiting.resolve, waiting.reject);
+      this.#runInline(waiting.slab, waiting.message).then(waiting.resolve, waiting.reject);
     }
     thread.jobs.clear();
   }
-}
 
-/** Same work, on this thread. A promise all the same, so that a failure always arrives in the same way. */
-async function runInline(slab: Slab, message: WorkerJob): Promise<number> {
-  if (message.kind !== undefined) return packSlab(slab, message.count, message.chunkBytes, message.kind);
-  hashSlab(slab, message.count, message.chunkBytes);
-  return 0;
+  /** Same work, on this thread. A promise all the same, so that a failure always arrives in the same way. */
+  async #runInline(slab: Slab, message: WorkerJob): Promise<number> {
+    const began = performance.now();
+    const runs = workOn(slab, message.count, message.chunkBytes, message.kind);
+    this.#count(message, performance.now() - began);
+    return runs;
+  }
+
+  #count({ kind }: WorkerJob, ms: number): void {
+    const { hashTimes, packTimes } = this.#counters;
+    (kind === undefined ? hashTimes : packTimes).record(ms);
+  }
 }

@@ -1,6 +1,6 @@
 /** The worker thread: hashes and packs slabs, one message a batch. */
 import { parentPort } from 'node:worker_threads';
-import { hashSlab, packSlab, slabOver } from './slab.ts';
+import { slabOver, workOn } from './slab.ts';
 
 /** What the main thread asks for; `kind` is set when it is to pack, not to hash. */
 export interface WorkerJob {
@@ -15,6 +15,8 @@ export interface WorkerAnswer {
   readonly job: number;
   /** Runs packed; 0 after hashing. */
   readonly runs: number;
+  /** How long it took; 0 when it failed. */
+  readonly ms: number;
   readonly error?: string;
 }
 
@@ -23,13 +25,11 @@ parentPort?.on('message', (job: WorkerJob) => {
 });
 
 function work(job: WorkerJob): WorkerAnswer {
+  const began = performance.now();
   try {
-    const slab = slabOver(job.buffer);
-    if (job.kind !== undefined)
-      return { job: job.job, runs: packSlab(slab, job.count, job.chunkBytes, job.kind) };
-    hashSlab(slab, job.count, job.chunkBytes);
-    return { job: job.job, runs: 0 };
+    const runs = workOn(slabOver(job.buffer), job.count, job.chunkBytes, job.kind);
+    return { job: job.job, runs, ms: performance.now() - began };
   } catch (error) {
-    return { job: job.job, runs: 0, error: error instanceof Error ? error.message : String(error) };
+    return { job: job.job, runs: 0, ms: 0, error: error instanceof Error ? error.message : String(error) };
   }
 }
