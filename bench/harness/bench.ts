@@ -34,7 +34,7 @@ export const FULL: Scale = {
 /** For rot, not for numbers. */
 export const SMOKE: Scale = {
   rounds: 1,
-  fioSeconds: 0.2,
+  fioSeconds: 0.05,
   workingSetBytes: 1024 * 1024,
   clones: 5,
   latencyClones: 3,

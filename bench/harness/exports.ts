@@ -5,7 +5,7 @@ import type { FioJob, FioResult } from './fio.ts';
 import type { Pando } from './pando.ts';
 import { nbdkitMemory, qemuNbd } from './peers.ts';
 import type { NbdPeer, QemuAio } from './peers.ts';
-import { onPath, run, ticksOf } from './processes.ts';
+import { ticksOf } from './processes.ts';
 
 /** What fio writes to and reads from: one export, or several at once. */
 export interface Served {
@@ -14,8 +14,8 @@ export interface Served {
   /** The servers. */
   readonly pids: readonly number[];
   /** Waits until the servers have done what they do behind their answers. */
-  settle(): Promise<void>;
-  stop(): Promise<void>;
+  readonly settle: () => Promise<void>;
+  readonly stop: () => Promise<void>;
 }
 
 export type Load = Omit<FioJob, 'uris' | 'seed' | 'rampSeconds'>;
@@ -89,13 +89,18 @@ export async function measure(bench: Bench, served: Served, load: Load, round: n
   };
 }
 
+/** What of it is told and kept for each run. */
+export function requestsOf({ iops, p50, p99, cpuMicros }: Measured) {
+  return { iops, p50, p99, cpuMicros };
+}
+
+/** What a row says about `cpuMicros`. */
+export function cpuTime(what: string, metric = 'cpuMicros') {
+  return { what: `${what}: processor time of the server`, unit: 'µs', better: 'less', metric } as const;
+}
+
 async function ticksOfAll(pids: readonly number[]): Promise<number> {
   let sum = 0;
   for (const pid of pids) sum += (await ticksOf(pid)) ?? NaN;
   return sum;
-}
-
-/** Nor may the kernel write one side's pages while another one runs. */
-export async function syncDisk(folder: string): Promise<void> {
-  if (onPath('sync')) await run('sync', ['-f', folder]);
 }

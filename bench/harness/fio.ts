@@ -70,9 +70,16 @@ function fioArguments(job: FioJob): string[] {
     ...[`--randseed=${seed}`, `--norandommap=${seconds === undefined ? 0 : 1}`],
     ...['--refill_buffers=1', `--buffer_compress_percentage=${job.compressiblePercent ?? 0}`],
     ...(job.flushEvery === undefined ? [] : [`--fsync=${job.flushEvery}`]),
-    ...(seconds === undefined ? [] : ['--time_based=1', `--runtime=${seconds}s`, `--ramp_time=${ramp}s`]),
+    ...(seconds === undefined
+      ? []
+      : ['--time_based=1', `--runtime=${milliseconds(seconds)}`, `--ramp_time=${milliseconds(ramp)}`]),
     ...uris.flatMap((uri, index) => [`--name=bench-${index}`, `--uri=${uri}`]),
   ];
+}
+
+/** Of seconds, fio takes whole ones. */
+function milliseconds(seconds: number): string {
+  return `${Math.round(seconds * 1000)}ms`;
 }
 
 /** @throws Error when fio fails or did nothing */
@@ -85,13 +92,12 @@ export async function fio(job: FioJob, pin: Pinning): Promise<FioResult> {
   if (result?.error !== 0 || direction === undefined || direction.total_ios === 0) {
     throw new Error(`fio did not do its job ${JSON.stringify(job)}:\n${output}`);
   }
-  const milliseconds = (of: FioLatency | undefined, name: string): number =>
-    (of?.percentile?.[name] ?? 0) / 1e6;
+  const latency = (of: FioLatency | undefined, name: string): number => (of?.percentile?.[name] ?? 0) / 1e6;
   return {
     ...{ iops: direction.iops, bytesPerSecond: direction.bw_bytes, seconds: direction.runtime / 1000 },
-    p50: milliseconds(direction.clat_ns, '50.000000'),
-    p99: milliseconds(direction.clat_ns, '99.000000'),
-    flushP50: milliseconds(result.sync.lat_ns, '50.000000'),
+    p50: latency(direction.clat_ns, '50.000000'),
+    p99: latency(direction.clat_ns, '99.000000'),
+    flushP50: latency(result.sync.lat_ns, '50.000000'),
     bytes: direction.io_bytes,
   };
 }

@@ -1,6 +1,8 @@
 /** The real Pando server as a side: a process of its own, and the command `pando` as a user types it. */
-import { mkdir } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { mkdir, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Rest } from '../../test/support/rest.ts';
@@ -71,6 +73,18 @@ export class Pando {
   /** Runs `pando …` against this server. */
   async cli(...args: readonly string[]): Promise<string> {
     return run(process.execPath, [CLI, ...args], { env: { PANDO_URL: this.#server.url } });
+  }
+
+  /** Makes a VM of one disk, `disk0`, of a raw image: for what is measured afterwards. */
+  async upload(path: string, name: string): Promise<void> {
+    const { size } = await stat(path);
+    const response = await fetch(`${this.#server.url}/api/v1/imports?name=${name}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
+      body: Readable.toWeb(createReadStream(path)) as ReadableStream,
+      duplex: 'half',
+    });
+    if (response.status !== 201) throw new Error(`uploading ${path}: ${await response.text()}`);
   }
 
   /** Seconds from typing the command to its end. */

@@ -97,6 +97,19 @@ export function compare(samples: Samples, request: RowRequest): Row {
   };
 }
 
+/** A row against each of several sides, with the target of those that have one. */
+export function compareEach(
+  samples: Samples,
+  request: Omit<RowRequest, 'against' | 'againstMetric' | 'target'>,
+  sides: readonly string[],
+  targets: Readonly<Record<string, Target>> = {},
+): Row[] {
+  return sides.map((against) => {
+    const target = targets[against];
+    return compare(samples, { ...request, against, ...(target === undefined ? {} : { target }) });
+  });
+}
+
 export interface LimitRequest extends Omit<RowRequest, 'against' | 'againstMetric' | 'target'> {
   /** The line in the table of targets. */
   readonly row: string;
