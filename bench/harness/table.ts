@@ -19,7 +19,9 @@ export function formatTable(rows: readonly Row[]): string {
     `${number(row.ratio.median)} (${number(row.ratio.min)}–${number(row.ratio.max)})`,
     row.better,
     row.target?.row ?? '',
-    row.target === undefined ? '' : `${row.better === 'more' ? '≥' : '≤'} ${row.target.ratio}`,
+    row.target === undefined
+      ? ''
+      : `${row.better === 'more' ? '≥' : '≤'} ${Number(row.target.ratio.toPrecision(3))}`,
     { true: 'yes', false: 'no', undefined: '' }[`${isMet(row)}`],
   ]);
   const widths = HEAD.map((head, column) =>
