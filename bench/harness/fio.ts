@@ -17,6 +17,8 @@ export interface FioJob {
   readonly rampSeconds?: number;
   /** A FLUSH after so many writes. */
   readonly flushEvery?: number;
+  /** At most so many requests a second. */
+  readonly iopsMax?: number;
   /** Share of each block that compresses, percent; 0, the default, is data that neither compresses nor repeats. */
   readonly compressiblePercent?: number;
   readonly seed: number;
@@ -70,6 +72,7 @@ function fioArguments(job: FioJob): string[] {
     ...[`--randseed=${seed}`, `--norandommap=${seconds === undefined ? 0 : 1}`],
     ...['--refill_buffers=1', `--buffer_compress_percentage=${job.compressiblePercent ?? 0}`],
     ...(job.flushEvery === undefined ? [] : [`--fsync=${job.flushEvery}`]),
+    ...(job.iopsMax === undefined ? [] : [`--rate_iops=${job.iopsMax}`]),
     ...(seconds === undefined
       ? []
       : ['--time_based=1', `--runtime=${milliseconds(seconds)}`, `--ramp_time=${milliseconds(ramp)}`]),
@@ -84,7 +87,10 @@ function milliseconds(seconds: number): string {
 
 /** @throws Error when fio fails or did nothing */
 export async function fio(job: FioJob, pin: Pinning): Promise<FioResult> {
-  const output = await run('fio', fioArguments(job), { prefix: pin.prefix });
+  return resultOf(job, await run('fio', fioArguments(job), { prefix: pin.prefix }));
+}
+
+function resultOf(job: FioJob, output: string): FioResult {
   // The engine prints a greeting before the JSON.
   const parsed = JSON.parse(output.slice(output.search(/^\{/m))) as FioJson;
   const [result] = parsed.jobs;
@@ -100,6 +106,23 @@ export async function fio(job: FioJob, pin: Pinning): Promise<FioResult> {
     flushP50: latency(result.sync.lat_ns, '50.000000'),
     bytes: direction.io_bytes,
   };
+}
+
+/** As long as `work` takes, at most the job's time: what fio says, and what came of the work. */
+export async function fioWhile<T>(
+  job: FioJob,
+  pin: Pinning,
+  work: () => Promise<T>,
+): Promise<{ readonly result: FioResult; readonly done: T }> {
+  const load = fioLoad(job, pin);
+  let done: T;
+  try {
+    done = await work();
+    load.mustRun();
+  } finally {
+    await load.stop();
+  }
+  return { result: resultOf(job, load.printed()), done };
 }
 
 /** The same as a load that goes on until it is stopped. */

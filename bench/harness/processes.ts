@@ -144,19 +144,24 @@ export async function serve(
 export interface Load extends Running {
   /** @throws Error with its output when it has ended already: then it was no load */
   mustRun(): void;
+  /** What it has printed so far, errors left out. */
+  printed(): string;
 }
 
 /** Starts a program that is stopped before its end: a load. */
 export function background(tool: string, args: readonly string[], options: RunOptions = {}): Load {
   const child = start(tool, args, options);
   let output = '';
+  let printed = '';
   const note = (data: Buffer): void => void (output = (output + data.toString()).slice(-100_000));
   child.stdout!.on('data', note);
+  child.stdout!.on('data', (data: Buffer) => (printed = (printed + data.toString()).slice(-100_000)));
   child.stderr!.on('data', note);
   child.on('error', (error) => (output += error.message));
   return {
     pid: child.pid ?? 0,
     stop: () => end(child),
+    printed: () => printed,
     mustRun: () => {
       if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) return;
       throw new Error(`${tool} ${args.join(' ')} ended too early\n${output}`);
