@@ -56,7 +56,7 @@ interface NativeStream {
 class Context {
   readonly #make: () => NativeStream;
   #stream: NativeStream | undefined;
-  #hasFailed = false;
+  #failures = 0;
 
   constructor(make: () => unknown) {
     this.#make = make as () => NativeStream;
@@ -65,9 +65,9 @@ class Context {
   /** Bytes of `to` that one whole frame filled; undefined when it was refused, not all taken, or more would have come. */
   run(from: Uint8Array, to: Uint8Array): number | undefined {
     const { _handle: handle, _writeState: state } = (this.#stream ??= this.#open());
-    this.#hasFailed = false;
+    const failures = this.#failures;
     handle!.writeSync(constants.ZSTD_e_end, from, 0, from.byteLength, to, 0, to.byteLength);
-    if (!this.#hasFailed && state[1] === 0) return to.byteLength - state[0]!;
+    if (failures === this.#failures && state[1] === 0) return to.byteLength - state[0]!;
     // It may stand in the middle of a frame.
     this.close();
     return undefined;
@@ -81,7 +81,7 @@ class Context {
   #open(): NativeStream {
     const stream = this.#make();
     // Instead of the stream's own, which would emit `error` later.
-    stream._handle!.onerror = () => (this.#hasFailed = true);
+    stream._handle!.onerror = () => this.#failures++;
     return stream;
   }
 }

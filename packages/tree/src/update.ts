@@ -200,10 +200,11 @@ async function rebuildLevel(
   const count = level.numbers.length;
   const newIds = level.oldIds.slice();
   const progress: Progress = { change: 0, hole: 0, child: 0 };
+  // One for all batches: a writer has read it when it answers.
+  const bytes = new Uint8Array(Math.min(NODE_BATCH_MAX, count) * NODE_BYTES);
   for (let first = 0; first < count; first += NODE_BATCH_MAX) {
     const size = Math.min(NODE_BATCH_MAX, count - first);
     const olds = level.level === 1 ? await readBatch(reader, level.oldIds, first, size) : undefined;
-    const bytes = new Uint8Array(size * NODE_BYTES);
     const written: number[] = [];
     for (let i = first; i < first + size; i++) {
       const old = olds === undefined ? level.nodes[i] : olds[i - first];

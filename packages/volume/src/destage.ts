@@ -31,6 +31,8 @@ const RETRY_DAMAGED_MS = 30_000;
 /** Overlays are destaged when they are older than this, or memory or log are half full. */
 export const DESTAGE_AFTER_MS = 3_000;
 const LOOK_EVERY_MS = 500;
+/** Memory for overlays that nobody needed for so long is given back. */
+const TRIM_EVERY_MS = 10_000;
 
 export class Destager {
   readonly #engine: Engine;
@@ -39,6 +41,7 @@ export class Destager {
   #woken: (() => void) | undefined;
   /** Length of the log after it was relieved, from when on that may be done again, and what the last attempt met, if it failed. */
   #relieved: { bytes: number; after: number; met?: PandoError | 'writers' } = { bytes: 0, after: 0 };
+  #trimmedAt = 0;
   #running: Promise<void> | undefined;
   #waiters: { layer: Layer; resolve: () => void; reject: (error: Error) => void }[] = [];
 
@@ -268,6 +271,11 @@ export class Destager {
 
   async #rest(): Promise<void> {
     this.#answer();
+    const now = this.#engine.clock.monotonic();
+    if (now - this.#trimmedAt >= TRIM_EVERY_MS) {
+      this.#trimmedAt = now;
+      this.#engine.pool.trim();
+    }
     const woken = new Promise<void>((resolve) => (this.#woken = resolve));
     const timer = new AbortController();
     const sleep = this.#engine.clock.sleep(LOOK_EVERY_MS, timer.signal).catch(() => undefined);
@@ -369,11 +377,13 @@ async function putLayer(engine: Engine, layer: Layer, below: Root, session: Writ
   const base = await resizeTree(store, session, below, layer.size);
   const indexes = overlay.sortedChunks();
   const ids = new Uint8Array(indexes.length * 32);
+  // What was written is not read any more: the next batch takes its place.
+  const free: Buffer[] = [];
   const inFlight = new Set<Promise<void>>();
   let failed: { error: unknown } | undefined;
   let next = 0;
   while (next < indexes.length && failed === undefined) {
-    const batch = Buffer.allocUnsafeSlow(BATCH_CHUNKS * chunkBytes);
+    const batch = free.pop() ?? Buffer.allocUnsafeSlow(BATCH_CHUNKS * chunkBytes);
     const places: number[] = [];
     while (next < indexes.length && places.length < BATCH_CHUNKS) {
       const slot = overlay.find(indexes[next]!);
@@ -395,7 +405,10 @@ async function putLayer(engine: Engine, layer: Layer, below: Root, session: Writ
       .catch((error: unknown) => {
         failed ??= { error };
       })
-      .finally(() => inFlight.delete(written));
+      .finally(() => {
+        free.push(batch);
+        inFlight.delete(written);
+      });
     inFlight.add(written);
     if (inFlight.size >= BATCHES_IN_FLIGHT) await Promise.race(inFlight);
   }

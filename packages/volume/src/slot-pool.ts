@@ -18,6 +18,8 @@ export class SlotPool {
   readonly #zeros: Buffer;
   #used = 0;
   #charged = 0;
+  /** Fewest free slots since the last `trim`: the others were needed in the meantime. */
+  #freeMin = 0;
   /** Called after slots were given back. */
   onFreed: () => void = () => undefined;
 
@@ -50,6 +52,7 @@ export class SlotPool {
   take(): number {
     this.#used++;
     const slot = this.#free.pop() ?? this.#grow();
+    if (this.#free.length < this.#freeMin) this.#freeMin = this.#free.length;
     const slab = Math.floor(slot / this.#slotsPerSlab);
     this.#freeInSlab[slab] = this.#freeInSlab[slab]! - 1;
     return slot;
@@ -62,10 +65,18 @@ export class SlotPool {
     this.#freeInSlab[slab] = this.#freeInSlab[slab]! + 1;
   }
 
-  /** Call after slots were given back: returns empty slabs to the system and tells who waits for room. */
+  /** Call after slots were given back: tells who waits for room. */
   settle(): void {
-    if (this.#used * 4 < this.#free.length) this.#shrink();
     this.onFreed();
+  }
+
+  /**
+   * Returns slabs to the system when most slots were free ever since the last call: under a load that comes and goes with
+   * each destage they are kept, because fresh memory is work for the kernel and for the garbage collector.
+   */
+  trim(): void {
+    if (this.#used * 4 < this.#freeMin) this.#shrink(Math.floor(this.#freeMin / this.#slotsPerSlab));
+    this.#freeMin = this.#free.length;
   }
 
   /** The slab that holds a slot, to be used with `offsetOf`; plain copies, no view per chunk. */
@@ -93,10 +104,11 @@ export class SlotPool {
     return first;
   }
 
-  /** Drops slabs that are all free. Costs the length of the free list, so it runs only when most is free. */
-  #shrink(): void {
+  /** Drops at most so many slabs, of those that are all free. Costs the length of the free list. */
+  #shrink(slabsMax: number): void {
     const empty = new Set<number>();
     for (const [slab, free] of this.#freeInSlab.entries()) {
+      if (empty.size === slabsMax) break;
       if (free === this.#slotsPerSlab && this.#slabs[slab] !== undefined) empty.add(slab);
     }
     if (empty.size < 2) return;
