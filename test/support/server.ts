@@ -24,6 +24,12 @@ export interface ServerOptions {
   readonly wrapper?: readonly string[];
 }
 
+/** As `npm start` and the command start it, with the flag below. */
+const MALLOC = {
+  MALLOC_ARENA_MAX: '2',
+  MALLOC_MMAP_THRESHOLD_: '524288',
+  MALLOC_TRIM_THRESHOLD_: '1048576',
+};
 const MAIN = fileURLToPath(new URL('../../apps/server/src/main.ts', import.meta.url));
 const START_MS_MAX = 60_000;
 const STOP_MS_MAX = 60_000;
@@ -95,13 +101,12 @@ export class TestServer {
     if (this.#isRunning()) throw new Error('the server still runs');
     const [command, ...args] = [
       ...(this.#options.wrapper ?? []),
-      // As `npm start` and the command do.
       ...[process.execPath, '--max-semi-space-size=8', MAIN, '--data', this.dataDirectory],
       ...['--http', '127.0.0.1:0', '--nbd', '127.0.0.1:0', '--nbd-socket', this.nbdSocket],
       ...(this.#options.args ?? []),
     ];
     const child = spawn(command!, args, {
-      env: { ...process.env, ...this.#options.env },
+      env: { ...process.env, ...MALLOC, ...this.#options.env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;

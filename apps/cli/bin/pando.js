@@ -1,11 +1,12 @@
-#!/usr/bin/env -S node --max-semi-space-size=8
+#!/usr/bin/env -S MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=524288 MALLOC_TRIM_THRESHOLD_=1048576 node --max-semi-space-size=8
 /**
  * The command `pando`. Plain JavaScript with built-ins only, until it is known that this Node runs the rest.
  *
  * npx starts commands with whatever Node it was started with itself. Where that one is too old, the Node that came
  * as the npm package `node` takes over, if it is installed nearby.
  *
- * The young generation of the heap is bounded (docs/memory.md): a server that runs for long would let it grow to 128 MiB.
+ * The young generation of the heap is bounded, and glibc told to return what is freed (docs/memory.md): a server that runs for
+ * long would let the one grow to 128 MiB, and keep as much of the other.
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -15,6 +16,11 @@ import { fileURLToPath } from 'node:url';
 
 const MAJOR_NEEDED = 24;
 const FLAGS = ['--max-semi-space-size=8'];
+const MALLOC = {
+  MALLOC_ARENA_MAX: '2',
+  MALLOC_MMAP_THRESHOLD_: '524288',
+  MALLOC_TRIM_THRESHOLD_: '1048576',
+};
 const self = fileURLToPath(import.meta.url);
 
 function findNode() {
@@ -29,7 +35,7 @@ function findNode() {
 function handOver(node) {
   const child = spawn(node, [...FLAGS, self, ...process.argv.slice(2)], {
     stdio: 'inherit',
-    env: { ...process.env, PANDO_NODE: node },
+    env: { ...MALLOC, ...process.env, PANDO_NODE: node },
   });
   // A terminal tells both of us; whoever tells only this process means the other one.
   process.on('SIGINT', () => undefined);
