@@ -9,8 +9,12 @@ import { loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { question as cachedReads } from './cached-reads/question.ts';
 import { question as cloneChain } from './clone-chain/question.ts';
 import { question as cloneLatency } from './clone-latency/question.ts';
+import { question as coldReads } from './cold-reads/question.ts';
+import { question as depthOne } from './depth-one/question.ts';
+import { question as groupCommit } from './group-commit/question.ts';
 import { FULL, makeBench, SMOKE } from './harness/bench.ts';
 import type { Question } from './harness/bench.ts';
 import { debianImages } from './harness/debian-images.ts';
@@ -22,13 +26,19 @@ import { compareToLimit } from './harness/rounds.ts';
 import type { Row } from './harness/rounds.ts';
 import { formatTable } from './harness/table.ts';
 import { question as importQuestion } from './import/question.ts';
-import { question as randomIo } from './random-io/question.ts';
+import { question as randomWrites } from './random-writes/question.ts';
+import { question as sequential } from './sequential/question.ts';
 import { question as startUp } from './start-up/question.ts';
 import { question as thousandClones } from './thousand-clones/question.ts';
 
 const QUESTIONS: readonly Question[] = [
   importQuestion,
-  randomIo,
+  cachedReads,
+  coldReads,
+  randomWrites,
+  depthOne,
+  groupCommit,
+  sequential,
   thousandClones,
   cloneLatency,
   cloneChain,

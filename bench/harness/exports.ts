@@ -1,4 +1,5 @@
 /** Exports under measurement, whoever serves them, and what one run of fio on them says. */
+import { NbdClient } from '@pando/nbd/client';
 import type { Bench } from './bench.ts';
 import { fio } from './fio.ts';
 import type { FioJob, FioResult } from './fio.ts';
@@ -87,6 +88,24 @@ export async function measure(bench: Bench, served: Served, load: Load, round: n
     // Nothing is free, even where the clock does not see it.
     cpuMicros: (Math.max(ticks, 1) * TICK_MICROS) / requests,
   };
+}
+
+/** Seconds that a FLUSH takes, on a connection of its own. */
+export async function flushSeconds({ uris }: Served): Promise<number> {
+  let seconds = 0;
+  for (const uri of uris) {
+    const { pathname, searchParams } = new URL(uri);
+    const exportName = decodeURIComponent(pathname.slice(1));
+    const client = await NbdClient.connect({ path: searchParams.get('socket')! }, { exportName });
+    try {
+      const started = performance.now();
+      await client.flush();
+      seconds += (performance.now() - started) / 1000;
+    } finally {
+      await client.close();
+    }
+  }
+  return seconds;
 }
 
 /** What of it is told and kept for each run. */

@@ -68,9 +68,20 @@ export async function qcow2Of(raw: string, target: string): Promise<void> {
   await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', '-S', '0', raw, target]);
 }
 
+/** A qcow2 file of what is in `raw`, its holes left out. */
+export async function sparseQcow2Of(raw: string, target: string): Promise<void> {
+  await run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, target]);
+}
+
 /** A qcow2 file with every cluster compressed, as `qemu-img convert -c` makes it. */
 export async function compressedQcow2Of(raw: string, target: string): Promise<void> {
   await run('qemu-img', ['convert', '-c', '-f', 'raw', '-O', 'qcow2', raw, target]);
+}
+
+/** A qcow2 file of zeros with every cluster allocated and written. */
+export async function allocatedQcow2(bytes: number, target: string): Promise<void> {
+  const options = ['-o', 'preallocation=full'];
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', ...options, target, String(bytes)]);
 }
 
 /** An empty qcow2 file in front of another one, which nobody may change from then on. */

@@ -30,10 +30,15 @@ describe('the bench', () => {
       expect(result.missing).toEqual([]);
       const questions = new Set(result.rows.map(({ question }) => question));
       expect([...questions].sort()).toEqual([
+        'cached-reads',
         'clone-chain',
         'clone-latency',
+        'cold-reads',
+        'depth-one',
+        'group-commit',
         'import',
-        'random-io',
+        'random-writes',
+        'sequential',
         'start-up',
         'thousand-clones',
       ]);
