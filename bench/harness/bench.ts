@@ -11,8 +11,6 @@ export interface Scale {
   readonly fioSeconds: number;
   /** Random reads and writes stay inside so many bytes: they fit into the caches of all sides. */
   readonly workingSetBytes: number;
-  readonly clones: number;
-  readonly latencyClones: number;
   readonly chainDepth: number;
   readonly qcowChainDepth: number;
   readonly startUpVolumes: number;
@@ -23,8 +21,6 @@ export const FULL: Scale = {
   rounds: 5,
   fioSeconds: 4,
   workingSetBytes: 128 * 1024 * 1024,
-  clones: 1000,
-  latencyClones: 100,
   chainDepth: 1000,
   qcowChainDepth: 100,
   startUpVolumes: 10_000,
@@ -36,8 +32,6 @@ export const SMOKE: Scale = {
   rounds: 1,
   fioSeconds: 0.05,
   workingSetBytes: 1024 * 1024,
-  clones: 5,
-  latencyClones: 3,
   chainDepth: 4,
   qcowChainDepth: 3,
   startUpVolumes: 8,
