@@ -219,6 +219,11 @@ export async function writtenBytes(pid: number): Promise<number> {
   return field('write_bytes') - field('cancelled_write_bytes');
 }
 
+/** Bytes that a process has read from the disk so far; what the page cache had does not count. */
+export async function readBytes(pid: number): Promise<number> {
+  return Number(/^read_bytes: (\d+)$/m.exec(await readFile(`/proc/${pid}/io`, 'utf8'))![1]);
+}
+
 /** The most memory that a process has had resident so far. */
 export async function peakBytes(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
