@@ -16,7 +16,7 @@ let sockets = 0;
 let hasIoUring = true;
 
 /**
- * qemu-nbd on a qcow2 file, writes into the page cache as with Pando. With io_uring, unless told or where it is not to be
+ * qemu-nbd on a qcow2 file, or a raw one, writes into the page cache as with Pando. With io_uring, unless told or where it is not to be
  * had: what it does by itself, threads, made half as many random reads on two cores and nothing faster.
  */
 export async function qemuNbd(
@@ -24,10 +24,11 @@ export async function qemuNbd(
   folder: string,
   file: string,
   aio: QemuAio = hasIoUring ? 'io_uring' : 'threads',
+  format: 'qcow2' | 'raw' = 'qcow2',
 ): Promise<NbdPeer> {
   const socket = join(folder, `qemu-${++sockets}.sock`);
   const args = [
-    ...['--format=qcow2', '--cache=writeback', `--aio=${aio}`],
+    ...[`--format=${format}`, '--cache=writeback', `--aio=${aio}`],
     ...['--persistent', `--socket=${socket}`, file],
   ];
   try {
@@ -38,7 +39,7 @@ export async function qemuNbd(
     if (aio !== 'io_uring' || !/io_uring|Operation not permitted/.test((error as Error).message)) throw error;
     hasIoUring = false;
     bench.say('  no io_uring here: qemu-nbd works with threads');
-    return qemuNbd(bench, folder, file, 'threads');
+    return qemuNbd(bench, folder, file, 'threads', format);
   }
 }
 
