@@ -14,6 +14,7 @@ import { question as cloneChain } from './clone-chain/question.ts';
 import { question as cloneLatency } from './clone-latency/question.ts';
 import { question as coldReads } from './cold-reads/question.ts';
 import { question as depthOne } from './depth-one/question.ts';
+import { question as exportQuestion } from './export/question.ts';
 import { question as groupCommit } from './group-commit/question.ts';
 import { FULL, makeBench, SMOKE } from './harness/bench.ts';
 import type { Question } from './harness/bench.ts';
@@ -25,14 +26,17 @@ import { pinning } from './harness/processes.ts';
 import { compareToLimit } from './harness/rounds.ts';
 import type { Row } from './harness/rounds.ts';
 import { formatTable } from './harness/table.ts';
+import { question as hotRewrites } from './hot-rewrites/question.ts';
 import { question as importQuestion } from './import/question.ts';
 import { question as randomWrites } from './random-writes/question.ts';
 import { question as sequential } from './sequential/question.ts';
 import { question as startUp } from './start-up/question.ts';
+import { question as sustainedWrites } from './sustained-writes/question.ts';
 import { question as thousandClones } from './thousand-clones/question.ts';
 
 const QUESTIONS: readonly Question[] = [
   importQuestion,
+  exportQuestion,
   cachedReads,
   coldReads,
   randomWrites,
@@ -43,6 +47,8 @@ const QUESTIONS: readonly Question[] = [
   cloneLatency,
   cloneChain,
   startUp,
+  sustainedWrites,
+  hotRewrites,
 ];
 const SEED_DEFAULT = 20_240_601;
 const SMOKE_IMAGES = [1, 2, 3];

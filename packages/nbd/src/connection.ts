@@ -17,6 +17,7 @@ import type { RequestCounters } from './request-counters.ts';
 import type { RequestSlots } from './request-slots.ts';
 import { Transmission } from './transmission.ts';
 import type { TransmissionHost } from './transmission.ts';
+import { shareReceiveBuffer } from './receive-buffer.ts';
 import { secure } from './tls.ts';
 import type { TlsCredentials } from './tls.ts';
 import type { ClientIdentity, ExportProvider, Logger, TlsMode } from './types.ts';
@@ -118,6 +119,16 @@ export class Connection implements HandshakeHost, TransmissionHost {
     if (this.#finishing) return;
     this.#input.push(chunk);
     this.pump();
+  };
+
+  /** As `#onData`, of a buffer that is used again: what is not taken at once is copied. */
+  readonly #onShared = (chunk: Buffer): void => {
+    this.#onData(chunk);
+    const last = this.#input.length - 1;
+    if (last < 0 || this.#input[last] !== chunk) return;
+    const taken = last === 0 ? this.#position : 0;
+    this.#input[last] = Buffer.from(chunk.subarray(taken));
+    if (last === 0) this.#position = 0;
   };
 
   readonly #onEnd = (): void => {
@@ -281,6 +292,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
     this.#deadline.abort();
     const { handle } = session.opened;
     this.#transmission = new Transmission(this, session);
+    shareReceiveBuffer(this.socket, this.#onShared);
     // A socket that is gone already is released as soon as the handshake is.
     if (this.socket.destroyed) return;
     const { exportName, readOnly } = handle;
