@@ -19,6 +19,8 @@ const VERSION_ARGUMENTS: Readonly<Record<string, readonly string[]>> = {
   'nbdkit': ['--version'],
   'restic': ['version'],
   'borg': ['--version'],
+  'casync': ['--version'],
+  'qemu-system-x86_64': ['--version'],
 };
 
 export async function describeMachine(): Promise<Machine> {

@@ -67,6 +67,13 @@ export function pinning(): Pinning {
   return { prefix: ['taskset', '-c', cores], words: `servers and clients of all sides on cores ${cores}` };
 }
 
+/** The bench too: it is the client of some questions, and what it starts without a prefix inherits its cores. */
+export async function pinItself({ prefix }: Pinning): Promise<void> {
+  const cores = prefix.at(-1);
+  if (cores === undefined) return;
+  await run('taskset', ['--all-tasks', '--cpu-list', '--pid', cores, String(process.pid)]);
+}
+
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;

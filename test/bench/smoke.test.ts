@@ -7,7 +7,10 @@ import { describe, expect } from 'vitest';
 import { itWithTools, mustRun, runTool } from '../support/tools.ts';
 
 const MAIN = fileURLToPath(new URL('../../bench/main.ts', import.meta.url));
-const TOOLS = ['fio', 'qemu-img', 'qemu-io', 'qemu-nbd', 'nbdkit', 'restic', 'borg'];
+const TOOLS = [
+  ...['fio', 'qemu-img', 'qemu-io', 'qemu-nbd', 'qemu-system-x86_64', 'nbdkit'],
+  ...['restic', 'borg', 'casync'],
+];
 
 interface Result {
   readonly smoke: boolean;
@@ -30,12 +33,15 @@ describe('the bench', () => {
       expect(result.missing).toEqual([]);
       const questions = new Set(result.rows.map(({ question }) => question));
       expect([...questions].sort()).toEqual([
+        'boot-storm',
         'cached-reads',
         'clone-chain',
         'clone-latency',
         'cold-reads',
         'depth-one',
+        'export',
         'group-commit',
+        'guest-boot',
         'import',
         'random-writes',
         'sequential',
