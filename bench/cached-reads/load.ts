@@ -1,6 +1,6 @@
 /** The load of this question; `clone-chain` asks the same of other disks. */
 import type { Bench } from '../harness/bench.ts';
-import { measure, requestsOf } from '../harness/exports.ts';
+import { measure, requestsOf, warmUp } from '../harness/exports.ts';
 import type { Served } from '../harness/exports.ts';
 import type { Side } from '../harness/rounds.ts';
 
@@ -16,7 +16,7 @@ export function cachedReads(bench: Bench, served: Served, sizeBytes: number): Si
     name: served.name,
     run: async (round) => {
       // Each block once: whoever has a cache has it filled, and code that is compiled while it runs has run.
-      await measure(bench, served, reads, round);
+      await warmUp(bench, served, reads, round);
       return requestsOf(await measure(bench, served, { ...reads, seconds: bench.scale.fioSeconds }, round));
     },
   };

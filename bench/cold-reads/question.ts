@@ -2,14 +2,15 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bench, Question } from '../harness/bench.ts';
-import { cpuTime, fromPando, fromQemuNbd, measure } from '../harness/exports.ts';
+import { cpuTime, fromPando, fromQemuNbd, measure, requestsOf, warmUp } from '../harness/exports.ts';
 import type { Served } from '../harness/exports.ts';
 import { packData } from '../harness/images.ts';
+import type { DiskImage } from '../harness/images.ts';
 import { syncDisk, warmAll } from '../harness/page-cache.ts';
 import { Pando } from '../harness/pando.ts';
 import { compressedQcow2Of, qcow2Of } from '../harness/peers.ts';
 import { alternate, compareEach } from '../harness/rounds.ts';
-import type { Side, Target } from '../harness/rounds.ts';
+import type { Row, Samples } from '../harness/rounds.ts';
 import { uniqueData } from './unique-data.ts';
 
 const MiB = 1024 * 1024;
@@ -20,97 +21,132 @@ const SIZES = {
 
 const PLAIN = 'qemu-nbd qcow2';
 const COMPRESSED = 'qemu-nbd qcow2 -c';
+const WARM_UP_SECONDS = 10;
+const READS = { rw: 'randread', depth: 32 } as const;
 
-interface Part {
-  readonly name: 'small' | 'large';
-  readonly what: string;
-  readonly bytes: number;
-  /** Absent: each block once. */
-  readonly seconds?: number;
-  readonly targets: Readonly<Record<string, Target>>;
+/** One to be read right after a start, one that is much larger than any cache. */
+type Disks = Readonly<Record<'small' | 'large', DiskImage>>;
+
+interface Server {
+  readonly name: string;
+  /** Starts a server of one of the disks, with its files in the page cache. */
+  readonly start: (disk: keyof Disks) => Promise<Served>;
 }
 
-function partsOf(bench: Bench): readonly Part[] {
+async function makeDisks(bench: Bench, folder: string): Promise<Disks> {
   const { smallBytes, largeBytes } = SIZES[bench.isSmoke ? 'smoke' : 'full'];
-  const targets = (row: string, plain: number, compressed: number): Part['targets'] => ({
-    [PLAIN]: { row, ratio: plain },
-    [COMPRESSED]: { row, ratio: compressed },
-  });
-  return [
-    {
-      ...{ name: 'small', what: 'just started, each block once', bytes: smallBytes },
-      targets: targets('2', 1, 3),
-    },
-    {
-      ...{ name: 'large', what: 'much more than the cache holds', bytes: largeBytes },
-      ...{ seconds: bench.scale.fioSeconds, targets: targets('2b', 1, 5) },
-    },
-  ];
+  const [booted] = await bench.images();
+  return {
+    small: await packData(booted!, join(folder, 'small.raw'), smallBytes),
+    large: await uniqueData(booted!, join(folder, 'large.raw'), largeBytes, bench.seed),
+  };
 }
 
-/** Of each part both of its numbers. */
-async function run(bench: Bench, served: Served, part: Part, round: number): Promise<Record<string, number>> {
-  const load = { rw: 'randread', depth: 32, sizeBytes: part.bytes } as const;
-  const timed = part.seconds === undefined ? load : { ...load, seconds: part.seconds };
-  const { iops, cpuMicros } = await measure(bench, served, timed, round);
-  return { [`${part.name}Iops`]: iops, [`${part.name}CpuMicros`]: cpuMicros };
+async function makeServers(bench: Bench, folder: string, disks: Disks): Promise<readonly Server[]> {
+  const servers = [await pandoServer(bench, folder, disks)];
+  if (bench.has('qemu-nbd', 'qemu-img')) {
+    servers.push(await qemuServer(bench, folder, disks, PLAIN, qcow2Of));
+    servers.push(await qemuServer(bench, folder, disks, COMPRESSED, compressedQcow2Of));
+  }
+  // The page cache is for what is served.
+  for (const { path } of Object.values(disks)) await rm(path);
+  await syncDisk(folder);
+  return servers;
 }
 
-async function pandoSide(bench: Bench, folder: string, parts: readonly Part[]): Promise<Side> {
+async function pandoServer(bench: Bench, folder: string, disks: Disks): Promise<Server> {
+  const started = performance.now();
   const first = await Pando.start(bench, { folder });
   try {
-    for (const { name } of parts) await first.upload(rawOf(folder, name), name);
+    for (const [name, { path }] of Object.entries(disks)) await first.upload(path, name);
     await first.settle();
   } finally {
     await first.stop();
   }
+  sayPrepared(bench, 'pando', started);
   return {
     name: 'pando',
-    run: async (round) => {
+    start: async (disk) => {
       await warmAll(first.dataDirectory);
       const pando = await Pando.start(bench, { folder });
-      try {
-        const sample = {};
-        for (const part of parts) {
-          Object.assign(sample, await run(bench, fromPando(pando, [`${part.name}/disk0`]), part, round));
-        }
-        return sample;
-      } finally {
-        await pando.stop();
-      }
+      return { ...fromPando(pando, [`${disk}/disk0`]), stop: () => pando.stop() };
     },
   };
 }
 
-async function qemuSide(
+async function qemuServer(
   bench: Bench,
   folder: string,
-  parts: readonly Part[],
+  disks: Disks,
   name: string,
   make: (raw: string, target: string) => Promise<void>,
-): Promise<Side> {
-  const fileOf = (part: Part): string => join(folder, `${part.name}-${make.name}.qcow2`);
-  for (const part of parts) await make(rawOf(folder, part.name), fileOf(part));
+): Promise<Server> {
+  const started = performance.now();
+  const fileOf = (disk: string): string => join(folder, `${disk}-${make.name}.qcow2`);
+  for (const [disk, { path }] of Object.entries(disks)) await make(path, fileOf(disk));
+  sayPrepared(bench, name, started);
   return {
     name,
-    run: async (round) => {
-      const sample = {};
-      for (const part of parts) {
-        await warmAll(fileOf(part));
-        const served = await fromQemuNbd(bench, folder, [fileOf(part)], name);
-        try {
-          Object.assign(sample, await run(bench, served, part, round));
-        } finally {
-          await served.stop();
-        }
-      }
-      return sample;
+    start: async (disk) => {
+      await warmAll(fileOf(disk));
+      return fromQemuNbd(bench, folder, [fileOf(disk)], name);
     },
   };
 }
 
-function rawOf(folder: string, name: string): string {
-  return join(folder, `${name}.raw`);
+function sayPrepared(bench: Bench, name: string, started: number): void {
+  bench.say(`  prepared: ${name} (${((performance.now() - started) / 1000).toFixed(0)} s)`);
+}
+
+function rowsOf(samples: Samples, what: string, row: string, ratios: readonly [number, number]): Row[] {
+  const [plain, compressed] = ratios;
+  const peers = [PLAIN, COMPRESSED].filter((name) => samples.has(name));
+  const targets = { [PLAIN]: { row, ratio: plain }, [COMPRESSED]: { row, ratio: compressed } };
+  const shared = { question: 'cold-reads', side: 'pando' } as const;
+  const speed = { what, unit: '1/s', better: 'more', metric: 'iops' } as const;
+  return [
+    ...compareEach(samples, { ...shared, ...speed }, peers, targets),
+    ...compareEach(samples, { ...shared, ...cpuTime(what) }, peers),
+  ];
+}
+
+async function justStarted(bench: Bench, servers: readonly Server[], { small }: Disks): Promise<Row[]> {
+  const load = { ...READS, sizeBytes: small.sizeBytes };
+  const sides = servers.map(({ name, start }) => ({
+    name,
+    run: async (round: number) => {
+      const served = await start('small');
+      try {
+        return requestsOf(await measure(bench, served, load, round));
+      } finally {
+        await served.stop();
+      }
+    },
+  }));
+  const samples = await alternate(sides, bench.scale.rounds, bench.say);
+  return rowsOf(samples, 'just started, each block once', '2', [1, 3]);
+}
+
+async function muchData(bench: Bench, servers: readonly Server[], { large }: Disks): Promise<Row[]> {
+  const load = { ...READS, sizeBytes: large.sizeBytes };
+  const running: Served[] = [];
+  try {
+    for (const { start } of servers) {
+      const served = await start('large');
+      running.push(served);
+      // No round has this number.
+      await warmUp(bench, served, { ...load, seconds: WARM_UP_SECONDS }, bench.scale.rounds);
+    }
+    const sides = running.map((served) => ({
+      name: served.name,
+      run: async (round: number) =>
+        requestsOf(await measure(bench, served, { ...load, seconds: bench.scale.fioSeconds }, round)),
+    }));
+    const samples = await alternate(sides, bench.scale.rounds, bench.say);
+    return rowsOf(samples, 'much more than the cache holds', '2b', [1, 5]);
+  } finally {
+    for (const { stop } of running) await stop();
+  }
 }
 
 export const question: Question = {
@@ -120,29 +156,8 @@ export const question: Question = {
   async run(bench) {
     if (!bench.has('fio')) return [];
     const folder = await bench.folder('cold-reads');
-    const parts = partsOf(bench);
-    const [small, large] = parts.map(({ bytes }) => bytes) as [number, number];
-    const [booted] = await bench.images();
-    await packData(booted!, rawOf(folder, 'small'), small);
-    await uniqueData(booted!, rawOf(folder, 'large'), large, bench.seed);
-    bench.say('  preparing');
-    const sides = [await pandoSide(bench, folder, parts)];
-    if (bench.has('qemu-nbd', 'qemu-img')) {
-      sides.push(await qemuSide(bench, folder, parts, PLAIN, qcow2Of));
-      sides.push(await qemuSide(bench, folder, parts, COMPRESSED, compressedQcow2Of));
-    }
-    // The page cache is for what is served.
-    for (const { name } of parts) await rm(rawOf(folder, name));
-    await syncDisk(folder);
-    const samples = await alternate(sides, bench.scale.rounds, bench.say);
-    const peers = sides.slice(1).map(({ name }) => name);
-    return parts.flatMap(({ name, what, targets }) => {
-      const shared = { question: 'cold-reads', side: 'pando' } as const;
-      const speed = { unit: '1/s', better: 'more', metric: `${name}Iops` } as const;
-      return [
-        ...compareEach(samples, { ...shared, what, ...speed }, peers, targets),
-        ...compareEach(samples, { ...shared, ...cpuTime(what, `${name}CpuMicros`) }, peers),
-      ];
-    });
+    const disks = await makeDisks(bench, folder);
+    const servers = await makeServers(bench, folder, disks);
+    return [...(await justStarted(bench, servers, disks)), ...(await muchData(bench, servers, disks))];
   },
 };

@@ -1,7 +1,7 @@
 /** How long does one request take when there is no other? */
 import { join } from 'node:path';
 import type { Bench, Question } from '../harness/bench.ts';
-import { fromPando, fromQemuNbd, measure } from '../harness/exports.ts';
+import { fromPando, fromQemuNbd, measure, warmUp } from '../harness/exports.ts';
 import type { Served } from '../harness/exports.ts';
 import { packData } from '../harness/images.ts';
 import { syncDisk } from '../harness/page-cache.ts';
@@ -11,7 +11,10 @@ import { alternate, compareEach } from '../harness/rounds.ts';
 import type { Sample, Side } from '../harness/rounds.ts';
 
 const MiB = 1024 * 1024;
-const SIZES = { full: { workingSetBytes: 128 * MiB }, smoke: { workingSetBytes: MiB } } as const;
+const SIZES = {
+  full: { workingSetBytes: 128 * MiB, seconds: 2 },
+  smoke: { workingSetBytes: MiB, seconds: 0.05 },
+} as const;
 const QEMU = 'qemu-nbd qcow2';
 
 const ROWS = [
@@ -27,6 +30,7 @@ const COSTS = [
 ] as const;
 
 function side(bench: Bench, folder: string, served: Served, sizeBytes: number): Side {
+  const { seconds } = SIZES[bench.isSmoke ? 'smoke' : 'full'];
   const micros = (milliseconds: number): number => milliseconds * 1000;
   const quiet = async (): Promise<void> => {
     await served.settle();
@@ -36,8 +40,8 @@ function side(bench: Bench, folder: string, served: Served, sizeBytes: number): 
     name: served.name,
     run: async (round): Promise<Sample> => {
       const shared = { depth: 1, sizeBytes } as const;
-      const timed = { ...shared, seconds: bench.scale.fioSeconds };
-      await measure(bench, served, { ...shared, rw: 'read', blockBytes: MiB }, round);
+      const timed = { ...shared, seconds };
+      await warmUp(bench, served, { ...shared, rw: 'read', blockBytes: MiB }, round);
       const read = await measure(bench, served, { ...timed, rw: 'randread' }, round);
       const write = await measure(bench, served, { ...timed, rw: 'randwrite' }, round);
       await quiet();

@@ -90,6 +90,11 @@ export async function measure(bench: Bench, served: Served, load: Load, round: n
   };
 }
 
+/** The same for the sake of caches and of code that is compiled while it runs. Nothing in a smoke run. */
+export async function warmUp(bench: Bench, served: Served, load: Load, round: number): Promise<void> {
+  if (!bench.isSmoke) await measure(bench, served, load, round);
+}
+
 /** Seconds that a FLUSH takes, on a connection of its own. */
 export async function flushSeconds({ uris }: Served): Promise<number> {
   let seconds = 0;
