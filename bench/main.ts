@@ -119,6 +119,8 @@ async function main(args: ReturnType<typeof readArguments>): Promise<void> {
   // However this ends, processes and files end with it.
   process.on('exit', () => rmSync(root, { recursive: true, force: true }));
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
+  // Half of a smoke run is servers and commands that start.
+  if (args.smoke) process.env['NODE_COMPILE_CACHE'] = join(root, 'compiled');
   try {
     let image: Promise<DiskImage> | undefined;
     let images: Promise<readonly DiskImage[]> | undefined;
@@ -184,6 +186,7 @@ function describe({ words, sizeBytes, dataBytes }: DiskImage): object {
   return { words, sizeBytes, dataBytes };
 }
 
+/** Of all servers that answered a question the one that needed most. */
 /** Of all servers that answered a question the one that needed most. */
 function memoryRows(question: string, peaks: readonly number[]): Row[] {
   if (peaks.length === 0) return [];

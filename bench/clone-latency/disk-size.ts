@@ -3,10 +3,10 @@ import { GiB, TiB } from '@pando/common';
 import { NbdClient } from '@pando/nbd/client';
 import type { Bench } from '../harness/bench.ts';
 import { prng } from '../harness/images.ts';
-import { Pando } from '../harness/pando.ts';
+import type { Pando } from '../harness/pando.ts';
 import { alternate, compare } from '../harness/rounds.ts';
 import type { Row } from '../harness/rounds.ts';
-import { TimedRequests } from '../harness/timed-requests.ts';
+import type { TimedRequests } from '../harness/timed-requests.ts';
 import { byTurns, warmUp } from './sides.ts';
 
 const SIZES = {
@@ -45,34 +45,27 @@ async function fill(
   }
 }
 
-export async function clonesBySize(bench: Bench, folder: string): Promise<Row[]> {
+export async function clonesBySize(bench: Bench, pando: Pando, client: TimedRequests): Promise<Row[]> {
   const sizes = SIZES[bench.isSmoke ? 'smoke' : 'full'];
-  const pando = await Pando.start(bench, { folder });
-  const client = new TimedRequests(pando.url);
-  try {
-    for (const { vm, sizeBytes } of [LARGE, SMALL]) {
-      await pando.rest.must('POST', '/vms', { name: vm, disks: [{ name: 'disk0', sizeBytes }] });
-      await fill(pando, vm, sizeBytes, sizes.writes, bench.seed);
-    }
-    await pando.settle();
-    for (const { vm } of [LARGE, SMALL]) await warmUp(pando, client, vm, sizes.warmUp);
-    const cloner = ({ name, vm }: typeof LARGE | typeof SMALL) => ({
-      name,
-      clone: (clone: string) => client.clone(vm, clone),
-    });
-    const sides = byTurns(cloner(LARGE), cloner(SMALL), sizes.clones);
-    const samples = await alternate(sides, bench.scale.rounds, bench.say);
-    const shared = { question: 'clone-latency', unit: 'ms', better: 'less' } as const;
-    const names = { side: LARGE.name, against: SMALL.name } as const;
-    return [
-      compare(samples, {
-        ...{ ...shared, ...names, what: 'clone of a large disk, p99', metric: 'p99' },
-        target: { row: '12', ratio: 1.2 },
-      }),
-      compare(samples, { ...shared, ...names, what: 'clone of a large disk, p50', metric: 'p50' }),
-    ];
-  } finally {
-    client.close();
-    await pando.stop();
+  for (const { vm, sizeBytes } of [LARGE, SMALL]) {
+    await pando.rest.must('POST', '/vms', { name: vm, disks: [{ name: 'disk0', sizeBytes }] });
+    await fill(pando, vm, sizeBytes, sizes.writes, bench.seed);
   }
+  await pando.settle();
+  for (const { vm } of [LARGE, SMALL]) await warmUp(pando, client, vm, sizes.warmUp);
+  const cloner = ({ name, vm }: typeof LARGE | typeof SMALL) => ({
+    name,
+    clone: (clone: string) => client.clone(vm, clone),
+  });
+  const sides = byTurns(cloner(LARGE), cloner(SMALL), sizes.clones);
+  const samples = await alternate(sides, bench.scale.rounds, bench.say);
+  const shared = { question: 'clone-latency', unit: 'ms', better: 'less' } as const;
+  const names = { side: LARGE.name, against: SMALL.name } as const;
+  return [
+    compare(samples, {
+      ...{ ...shared, ...names, what: 'clone of a large disk, p99', metric: 'p99' },
+      target: { row: '12', ratio: 1.2 },
+    }),
+    compare(samples, { ...shared, ...names, what: 'clone of a large disk, p50', metric: 'p50' }),
+  ];
 }
