@@ -28,6 +28,7 @@ import { pinItself, pinning } from './harness/processes.ts';
 import { compareToLimit } from './harness/rounds.ts';
 import type { Row } from './harness/rounds.ts';
 import { formatTable } from './harness/table.ts';
+import { question as gc } from './gc/question.ts';
 import { question as hotRewrites } from './hot-rewrites/question.ts';
 import { question as importQuestion } from './import/question.ts';
 import { question as randomWrites } from './random-writes/question.ts';
@@ -53,6 +54,7 @@ const QUESTIONS: readonly Question[] = [
   startUp,
   sustainedWrites,
   hotRewrites,
+  gc,
 ];
 const SEED_DEFAULT = 20_240_601;
 const SMOKE_IMAGES = [1, 2, 3];

@@ -13,8 +13,6 @@ export interface Scale {
   readonly workingSetBytes: number;
   readonly chainDepth: number;
   readonly qcowChainDepth: number;
-  readonly startUpVolumes: number;
-  readonly startUpLogBytes: number;
 }
 
 export const FULL: Scale = {
@@ -23,8 +21,6 @@ export const FULL: Scale = {
   workingSetBytes: 128 * 1024 * 1024,
   chainDepth: 1000,
   qcowChainDepth: 100,
-  startUpVolumes: 10_000,
-  startUpLogBytes: 256 * 1024 * 1024,
 };
 
 /** For rot, not for numbers. */
@@ -34,8 +30,6 @@ export const SMOKE: Scale = {
   workingSetBytes: 1024 * 1024,
   chainDepth: 4,
   qcowChainDepth: 3,
-  startUpVolumes: 8,
-  startUpLogBytes: 1024 * 1024,
 };
 
 export interface Bench {

@@ -6,37 +6,44 @@
  */
 import { readFile, stat } from 'node:fs/promises';
 import type { Bench } from './bench.ts';
+import { measure } from './exports.ts';
+import type { Load, Served } from './exports.ts';
 import { syncDisk } from './page-cache.ts';
 import { writtenBytes } from './processes.ts';
+import type { Sample } from './rounds.ts';
 
 const SECTOR_BYTES = 512;
 /** The field of a device's `stat` that counts sectors written, from 0: Documentation/block/stat.rst. */
 const SECTORS_WRITTEN = 6;
 
-/** Counts what is written from `startCounting` on by somebody and, since nothing else runs, to the device of a folder. */
-export interface WriteCount {
-  /** Bytes until now, after all that is dirty was written. */
-  readonly read: () => Promise<{ readonly deviceBytes: number; readonly processBytes: number }>;
-}
-
-/** Where the device of a folder does not tell, what the kernel says of the process stands for it. */
-export async function startCounting(bench: Bench, folder: string, pid: number): Promise<WriteCount> {
-  const now = async (): Promise<{ device: number | undefined; process: number }> => {
-    await syncDisk(folder);
-    return { device: await deviceBytes(folder), process: await writtenBytes(pid) };
+/**
+ * One load of writes on the export of one server, whose files are in `folder`: `amplification` is bytes that reached the disk, by
+ * the time that nothing is left to do, for each that was written to the export; nothing else may write to the device meanwhile. `dirtied`
+ * is what the kernel says of the process, and stands for it where the device does not tell.
+ */
+export async function measureWrites(
+  bench: Bench,
+  folder: string,
+  served: Served,
+  load: Load,
+  round: number,
+): Promise<Sample> {
+  const read = async (): Promise<{ device: number | undefined; process: number }> => {
+    if (!bench.isSmoke) await syncDisk(folder);
+    return { device: await deviceBytes(folder), process: await writtenBytes(served.pids[0]!) };
   };
-  const before = await now();
-  if (before.device === undefined)
+  const before = await read();
+  const { iops, p50, p99, cpuMicros, bytes } = await measure(bench, served, load, round);
+  await served.settle();
+  const after = await read();
+  const dirtied = (after.process - before.process) / bytes;
+  if (before.device === undefined || after.device === undefined) {
     bench.say('  the device does not say what is written to it: /proc/PID/io does');
-  return {
-    read: async () => {
-      const after = await now();
-      const processBytes = after.process - before.process;
-      if (before.device === undefined || after.device === undefined)
-        return { deviceBytes: processBytes, processBytes };
-      return { deviceBytes: after.device - before.device, processBytes };
-    },
-  };
+    return { iops, p50, p99, cpuMicros, amplification: dirtied, dirtied };
+  }
+  // In a smoke run all of it may have been dirty before.
+  const written = Math.max(after.device - before.device, SECTOR_BYTES);
+  return { iops, p50, p99, cpuMicros, amplification: written / bytes, dirtied };
 }
 
 /** All bytes written to the device that a folder is on; undefined for file systems that have none of their own. */

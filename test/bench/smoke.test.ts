@@ -40,12 +40,15 @@ describe('the bench', () => {
         'cold-reads',
         'depth-one',
         'export',
+        'gc',
         'group-commit',
         'guest-boot',
+        'hot-rewrites',
         'import',
         'random-writes',
         'sequential',
         'start-up',
+        'sustained-writes',
         'thousand-clones',
       ]);
       for (const { question, ratio, ratios } of result.rows) {
