@@ -25,9 +25,11 @@ const VERSION_ARGUMENTS: Readonly<Record<string, readonly string[]>> = {
 
 export async function describeMachine(): Promise<Machine> {
   const versions: Record<string, string> = { node: process.version };
-  for (const [tool, args] of Object.entries(VERSION_ARGUMENTS)) {
-    if (onPath(tool)) versions[tool] = (await run(tool, args)).split('\n', 1)[0]!.trim();
-  }
+  await Promise.all(
+    Object.entries(VERSION_ARGUMENTS).map(async ([tool, args]) => {
+      if (onPath(tool)) versions[tool] = (await run(tool, args)).split('\n', 1)[0]!.trim();
+    }),
+  );
   if (onPath('git')) {
     const commit = await run('git', ['rev-parse', '--short', 'HEAD']).catch(() => 'no repository');
     versions['pando'] = commit.trim();

@@ -1,5 +1,5 @@
 /** What users put disk images into instead: each in a folder of its own, which begins empty. */
-import { mkdir } from 'node:fs/promises';
+import { cp, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bench } from './bench.ts';
 import { run } from './processes.ts';
@@ -15,12 +15,18 @@ export interface Repository extends Store {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** A repository of restic, which always encrypts. */
+let emptyRestic: Promise<string> | undefined;
+
+/** A repository of restic, which always encrypts. Making one takes seconds (it tries how much its key may cost): later ones are copies of the first. */
 export async function resticIn(bench: Bench, folder: string): Promise<Repository> {
   const path = join(folder, 'repository');
   const env = { RESTIC_PASSWORD: 'bench', RESTIC_CACHE_DIR: join(folder, 'cache') };
   const options = { env, prefix: bench.pin.prefix };
-  await run('restic', ['--repo', path, 'init'], options);
+  emptyRestic ??= bench.folder('empty-restic').then(async (empty) => {
+    await run('restic', ['--repo', empty, 'init'], options);
+    return empty;
+  });
+  await cp(await emptyRestic, path, { recursive: true });
   return {
     ...{ path, env },
     put: async (image) => {

@@ -55,7 +55,7 @@ async function inPando(bench: Bench, images: readonly DiskImage[], folder: strin
     const seconds = await putAll(store, images, 'first');
     const serverCpuSeconds = (((await ticksOf(server.pid)) ?? NaN) - ticksBefore) / TICKS_A_SECOND;
     const bytes = await bytesOf(store.path);
-    const againSeconds = await putAll(store, images, 'again');
+    const againSeconds = await putAll(store, bench.isSmoke ? images.slice(0, 1) : images, 'again');
     return {
       seconds,
       bytes,
