@@ -45,7 +45,7 @@ export const question: Question = {
       await pando.settle();
       const served = [fromPando(pando, ['disk/disk0']), ...peers];
       const sides = served.map((one) => cachedReads(bench, one, disk.sizeBytes));
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       const names = peers.map(({ name }) => name);
       const shared = { question: 'cached-reads', side: 'pando' } as const;
       const speed = { what: 'random read, depth 32', unit: '1/s', better: 'more', metric: 'iops' } as const;

@@ -87,7 +87,7 @@ export const question: Question = {
       await pando.settle();
       await syncDisk(folder);
       const sides = [deep, flat, ...qcow2].map((served) => cachedReads(bench, served, disk.sizeBytes));
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       const row = (side: Served, against: Served, target?: Target): Row =>
         compare(samples, {
           ...{ question: 'clone-chain', what: 'random read, depth 32', unit: '1/s', better: 'more' },

@@ -123,7 +123,7 @@ async function justStarted(bench: Bench, servers: readonly Server[], { small }: 
       }
     },
   }));
-  const samples = await alternate(sides, bench.scale.rounds, bench.say);
+  const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
   return rowsOf(samples, 'just started, each block once', '2', [1, 3]);
 }
 
@@ -142,7 +142,7 @@ async function muchData(bench: Bench, servers: readonly Server[], { large }: Dis
       run: async (round: number) =>
         requestsOf(await measure(bench, served, { ...load, seconds: bench.scale.fioSeconds }, round)),
     }));
-    const samples = await alternate(sides, bench.scale.rounds, bench.say);
+    const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
     return rowsOf(samples, 'much more than the cache holds', '2b', [1, 5]);
   } finally {
     for (const { stop } of running) await stop();

@@ -79,7 +79,7 @@ export const question: Question = {
       await pando.settle();
       await syncDisk(folder);
       const sides = served.map((one) => side(bench, folder, one, disk.sizeBytes));
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       const peers = served.slice(1).map(({ name }) => name);
       const shared = { question: 'depth-one', side: 'pando', unit: 'µs', better: 'less' } as const;
       return [

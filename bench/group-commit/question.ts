@@ -31,7 +31,7 @@ export const question: Question = {
         ...{ sizeBytes: disk.sizeBytes, seconds: bench.scale.fioSeconds },
       };
       const sides = await cloneSides(bench, folder, pando, disk.path, { count: clones, load });
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       const peers = sides.slice(1).map(({ name }) => name);
       const shared = { question: 'group-commit', side: 'pando' } as const;
       const what = `writes to ${clones} clones at once, all together`;

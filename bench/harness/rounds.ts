@@ -22,14 +22,18 @@ export async function alternate(
   sides: readonly Side[],
   rounds: number,
   say: (line: string) => void,
+  /** All sides of a round at the same time: for smoke runs, whose numbers nobody reads. */
+  atOnce = false,
 ): Promise<Samples> {
   const samples = new Map<string, Sample[]>(sides.map(({ name }) => [name, []]));
   for (let round = 0; round < rounds; round++) {
-    for (const { name, run } of sides) {
+    const turn = async ({ name, run }: Side): Promise<void> => {
       const sample = await run(round);
       samples.get(name)!.push(sample);
       say(`  round ${round + 1}/${rounds}  ${name}: ${JSON.stringify(sample, rounded)}`);
-    }
+    };
+    if (atOnce) await Promise.all(sides.map(turn));
+    else for (const side of sides) await turn(side);
   }
   return samples;
 }

@@ -25,7 +25,7 @@ export const question: Question = {
     try {
       const load = { rw: 'randwrite', depth: 32, sizeBytes: disk.sizeBytes, seconds } as const;
       const sides = await cloneSides(bench, folder, pando, disk.path, { count: 1, load });
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       const peers = sides.slice(1).map(({ name }) => name);
       const shared = { question: 'random-writes', side: 'pando' } as const;
       const speed = { what: `first ${seconds} s`, unit: '1/s', better: 'more', metric: 'iops' } as const;

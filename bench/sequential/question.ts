@@ -150,7 +150,7 @@ export const question: Question = {
       if (bench.has('qemu-nbd', 'qemu-img')) sides.push(await qemuSide(bench, folder, disk.path, bytes));
       await rm(disk.path);
       await syncDisk(folder);
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       const peers = sides.slice(1).map(({ name }) => name);
       const shared = { question: 'sequential', side: 'pando' } as const;
       return ROWS.flatMap(({ what, name, ratio }) => {
