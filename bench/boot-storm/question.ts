@@ -2,11 +2,11 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bench, Question } from '../harness/bench.ts';
+import { coldPando } from '../harness/cold-pando.ts';
 import { fromPando, fromQemuNbd, measure } from '../harness/exports.ts';
 import type { Load, Served } from '../harness/exports.ts';
 import { packData } from '../harness/images.ts';
 import { dropAll, syncDisk } from '../harness/page-cache.ts';
-import { Pando } from '../harness/pando.ts';
 import { linkedQcow2, qcow2Of } from '../harness/peers.ts';
 import { readBytes } from '../harness/processes.ts';
 import { alternate, compare } from '../harness/rounds.ts';
@@ -48,25 +48,13 @@ export const question: Question = {
     const load: Load = { rw: 'read', blockBytes: BLOCK_BYTES, depth: DEPTH, sizeBytes: disk.sizeBytes };
     const numbers = Array.from({ length: clones }, (_, index) => index + 1);
 
-    const first = await Pando.start(bench, { folder });
-    try {
-      await first.upload(disk.path, 'golden');
-      await first.rest.must('POST', '/vms/golden/clone', { name: 'web', count: clones });
-      await first.settle();
-    } finally {
-      await first.stop();
-    }
+    await using cold = await coldPando(bench, folder, async (pando) => {
+      await pando.upload(disk.path, 'golden');
+      await pando.rest.must('POST', '/vms/golden/clone', { name: 'web', count: clones });
+    });
     const onPando = (name: string, exports: readonly string[]): Side => ({
       name,
-      run: async (round) => {
-        await dropAll(first.dataDirectory);
-        const pando = await Pando.start(bench, { folder });
-        try {
-          return await storm(bench, fromPando(pando, exports), load, round);
-        } finally {
-          await pando.stop();
-        }
-      },
+      run: (round) => cold.run((pando) => storm(bench, fromPando(pando, exports), load, round)),
     });
     const all = `pando, ${clones} clones`;
     const one = 'pando, one clone';

@@ -2,8 +2,8 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Question } from '../harness/bench.ts';
+import { coldPando } from '../harness/cold-pando.ts';
 import { dropAll, syncDisk } from '../harness/page-cache.ts';
-import { Pando } from '../harness/pando.ts';
 import { qemuNbd } from '../harness/peers.ts';
 import { readBytes, run, ticksOf } from '../harness/processes.ts';
 import { alternate, compare } from '../harness/rounds.ts';
@@ -33,27 +33,14 @@ export const question: Question = {
       };
     };
 
-    const first = await Pando.start(bench, { folder });
-    try {
-      await first.upload(disk, 'golden');
-      await first.rest.must('POST', '/vms/golden/clone', { name: 'web', count: bench.scale.rounds });
-      await first.settle();
-    } finally {
-      await first.stop();
-    }
+    await using cold = await coldPando(bench, folder, async (pando) => {
+      await pando.upload(disk, 'golden');
+      await pando.rest.must('POST', '/vms/golden/clone', { name: 'web', count: bench.scale.rounds });
+    });
     const sides: Side[] = [
       {
         name: PANDO,
-        run: async (round) => {
-          await dropAll(first.dataDirectory);
-          const pando = await Pando.start(bench, { folder });
-          try {
-            return await measure(pando.uri(`web-${round + 1}/disk0`), pando.pid);
-          } finally {
-            await pando.stop();
-            await syncDisk(folder);
-          }
-        },
+        run: (round) => cold.run((pando) => measure(pando.uri(`web-${round + 1}/disk0`), pando.pid)),
       },
     ];
     if (bench.has('qemu-nbd')) {
@@ -63,7 +50,7 @@ export const question: Question = {
           const copy = join(folder, 'copy.raw');
           await run('cp', ['--sparse=always', disk, copy]);
           await dropAll(copy);
-          const { uri, process } = await qemuNbd(bench, folder, copy, undefined, 'raw');
+          const { uri, process } = await qemuNbd(bench, folder, copy, { format: 'raw' });
           try {
             return await measure(uri, process.pid);
           } finally {
