@@ -9,8 +9,9 @@ export interface FioJob {
   /** 4 KiB unless told. */
   readonly blockBytes?: number;
   readonly depth: number;
-  /** Bytes from the start of the disk that are touched. */
+  /** Bytes of the disk that are touched, from its start unless told. */
   readonly sizeBytes: number;
+  readonly offsetBytes?: number;
   /** Absent: once over `sizeBytes`, random or not: each block comes exactly once. */
   readonly seconds?: number;
   /** Seconds at the start that are not counted; a quarter of `seconds`, at most one, unless told. */
@@ -64,11 +65,12 @@ interface FioDirection {
 const RAMP_SECONDS_MAX = 1;
 
 function fioArguments(job: FioJob): string[] {
-  const { uris, rw, blockBytes = 4096, depth, sizeBytes, seconds, seed } = job;
+  const { uris, rw, blockBytes = 4096, depth, sizeBytes, offsetBytes = 0, seconds, seed } = job;
   const ramp = job.rampSeconds ?? Math.min(RAMP_SECONDS_MAX, (seconds ?? 0) / 4);
   return [
     ...['--output-format=json', '--ioengine=nbd', '--group_reporting=1'],
-    ...[`--rw=${rw}`, `--bs=${blockBytes}`, `--iodepth=${depth}`, `--size=${sizeBytes}`],
+    ...[`--rw=${rw}`, `--bs=${blockBytes}`, `--iodepth=${depth}`],
+    ...[`--size=${sizeBytes}`, `--offset=${offsetBytes}`],
     ...[`--randseed=${seed}`, `--norandommap=${seconds === undefined ? 0 : 1}`],
     ...['--refill_buffers=1', `--buffer_compress_percentage=${job.compressiblePercent ?? 0}`],
     ...(job.flushEvery === undefined ? [] : [`--fsync=${job.flushEvery}`]),

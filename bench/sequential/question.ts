@@ -13,7 +13,7 @@ import type { Sample, Side } from '../harness/rounds.ts';
 
 const MiB = 1024 * 1024;
 const SIZES = {
-  full: { cachedBytes: 128 * MiB, burstBytes: 768 * MiB, sustainedBytes: 4096 * MiB },
+  full: { cachedBytes: 64 * MiB, burstBytes: 768 * MiB, sustainedBytes: 4096 * MiB },
   smoke: { cachedBytes: MiB, burstBytes: 2 * MiB, sustainedBytes: 4 * MiB },
 } as const;
 const SHAPE = { blockBytes: MiB, depth: 4 } as const;
@@ -51,24 +51,20 @@ interface Stoppable extends Side {
   readonly stop: () => Promise<void>;
 }
 
-/** `quiet` waits until nobody is at work any more. */
-async function writes(
-  bench: Bench,
-  served: Served,
-  round: number,
-  quiet: () => Promise<void>,
-): Promise<Sample> {
+/** The burst is the beginning of the whole. */
+async function writes(bench: Bench, served: Served, round: number): Promise<Sample> {
   const { burstBytes, sustainedBytes } = SIZES[bench.isSmoke ? 'smoke' : 'full'];
   const load = { ...SHAPE, rw: 'write' } as const;
   const burst = await measure(bench, served, { ...load, sizeBytes: burstBytes }, round);
-  await quiet();
-  const sustained = await measure(bench, served, { ...load, sizeBytes: sustainedBytes }, round);
+  const restOf = { sizeBytes: sustainedBytes - burstBytes, offsetBytes: burstBytes };
+  // Other data than in any burst.
+  const rest = await measure(bench, served, { ...load, ...restOf }, bench.scale.rounds + round);
   const flushed = await flushSeconds(served);
   return {
     ...named('burst', burst),
     ...named('sustained', {
-      ...sustained,
-      mibPerSecond: sustained.bytes / MiB / (sustained.seconds + flushed),
+      mibPerSecond: sustainedBytes / MiB / (burst.seconds + rest.seconds + flushed),
+      cpuMicros: (burst.cpuMicros * burst.bytes + rest.cpuMicros * rest.bytes) / sustainedBytes,
     }),
     flushSeconds: flushed,
   };
@@ -91,7 +87,7 @@ async function pandoSide(bench: Bench, folder: string, raw: string, bytes: numbe
     const read = await reads(bench, fromPando(pando, ['source/disk0']), bytes, round);
     const disks = [{ name: 'disk0', sizeBytes: sustainedBytes }];
     await pando.rest.must('POST', '/vms', { name: 'target', disks });
-    const written = await writes(bench, fromPando(pando, ['target/disk0']), round, quiet);
+    const written = await writes(bench, fromPando(pando, ['target/disk0']), round);
     const notDestagedMiB = (await pando.metric('pando_overlay_bytes')) / MiB;
     await pando.rest.must('DELETE', '/vms/target?force=true');
     if (!bench.isSmoke) await pando.rest.job('/gc');
@@ -129,7 +125,7 @@ async function qemuSide(bench: Bench, folder: string, raw: string, bytes: number
     name: QEMU,
     run: async (round) => ({
       ...(await serving(source, (served) => reads(bench, served, bytes, round))),
-      ...(await serving(target, (served) => writes(bench, served, round, quiet))),
+      ...(await serving(target, (served) => writes(bench, served, round))),
     }),
   };
 }
