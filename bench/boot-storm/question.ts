@@ -86,7 +86,7 @@ export const question: Question = {
     }
     await rm(disk.path);
     await syncDisk(folder);
-    const samples = await alternate(sides, bench.scale.rounds, bench.say);
+    const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
     const shared = { question: 'boot-storm', better: 'less', side: all } as const;
     const seconds = { ...shared, what: 'seconds', unit: 's', metric: 'seconds' } as const;
     const rows: Row[] = [

@@ -40,8 +40,7 @@ export async function clonesAmongMany(bench: Bench, folder: string): Promise<Row
   };
   try {
     const before = sizes.many - bench.scale.rounds * sizes.clones;
-    const few = await grow('few', sizes.few);
-    const many = await grow('many', before);
+    const [few, many] = await Promise.all([grow('few', sizes.few), grow('many', before)]);
     const after = `${sizes.few} VMs`;
     const until = `${sizes.many} VMs`;
     const sides = byTurns(

@@ -76,7 +76,7 @@ export async function clonesUnderLoad(
       },
     },
   ];
-  const samples = await alternate(sides, bench.scale.rounds, bench.say);
+  const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
   const shared = { question: 'clone-latency', unit: 'ms', better: 'less' } as const;
   return [
     compare(samples, {

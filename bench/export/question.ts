@@ -1,5 +1,5 @@
 /** How long does a stored image take into a raw file again? */
-import { mkdir, open, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bench, Question } from '../harness/bench.ts';
 import type { DiskImage } from '../harness/images.ts';
@@ -23,8 +23,7 @@ interface Source {
 
 /** Seconds until the file is there and on disk; then it is compared and deleted. */
 async function take(source: Source, root: string, image: DiskImage): Promise<number> {
-  const folder = join(root, 'out');
-  await mkdir(folder);
+  const folder = await mkdtemp(join(root, 'out-'));
   const started = performance.now();
   const path = await source.write(folder);
   const file = await open(path, 'r+');
@@ -142,7 +141,7 @@ export const question: Question = {
           run: async () => ({ seconds: await take(source, root, image) }),
         })),
       ];
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       return others.map(({ source, ratio }): Row =>
         compare(samples, {
           ...{ question: 'export', what: 'seconds', unit: 's', better: 'less', metric: 'seconds' },

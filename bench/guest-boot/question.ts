@@ -61,7 +61,7 @@ export const question: Question = {
         },
       });
     }
-    const samples = await alternate(sides, bench.scale.rounds, bench.say);
+    const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
     return sides.slice(1).map(({ name: against }): Row =>
       compare(samples, {
         ...{ question: 'guest-boot', what: 'seconds to the prompt', unit: 's', better: 'less' },

@@ -110,7 +110,7 @@ export const question: Question = {
           }),
       })),
     ];
-    const samples = new Map(await alternate(sides, bench.scale.rounds, bench.say));
+    const samples = new Map(await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke));
     const rounds = samples.get(PANDO)!.map((_, round) => round);
     for (const { name, sample } of archives) {
       samples.set(

@@ -75,7 +75,7 @@ export const question: Question = {
           },
         });
       }
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       const shared = { question: 'thousand-clones', better: 'less', side: 'pando' } as const;
       return sides.slice(1).flatMap(({ name: against }) => [
         compare(samples, {
