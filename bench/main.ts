@@ -35,6 +35,7 @@ import { question as randomWrites } from './random-writes/question.ts';
 import { question as sequential } from './sequential/question.ts';
 import { question as startUp } from './start-up/question.ts';
 import { question as sustainedWrites } from './sustained-writes/question.ts';
+import { question as trim } from './trim/question.ts';
 import { question as thousandClones } from './thousand-clones/question.ts';
 
 const QUESTIONS: readonly Question[] = [
@@ -55,6 +56,7 @@ const QUESTIONS: readonly Question[] = [
   sustainedWrites,
   hotRewrites,
   gc,
+  trim,
 ];
 const SEED_DEFAULT = 20_240_601;
 const SMOKE_IMAGES = [1, 2, 3];

@@ -51,7 +51,7 @@ export async function fromQemuNbd(
     await Promise.all(peers.map(({ process }) => process.stop()));
   };
   try {
-    for (const file of files) peers.push(await qemuNbd(bench, folder, file, aio));
+    for (const file of files) peers.push(await qemuNbd(bench, folder, file, { aio }));
   } catch (error) {
     await stop();
     throw error;

@@ -12,6 +12,13 @@ export interface NbdPeer {
 /** How qemu-nbd asks the kernel. */
 export type QemuAio = 'io_uring' | 'threads';
 
+export interface QemuOptions {
+  readonly aio?: QemuAio | undefined;
+  readonly format?: 'qcow2' | 'raw';
+  /** What comes of TRIM; nothing unless told, as with qemu-nbd itself. */
+  readonly discard?: 'ignore' | 'unmap';
+}
+
 let sockets = 0;
 let hasIoUring = true;
 
@@ -23,12 +30,12 @@ export async function qemuNbd(
   bench: Bench,
   folder: string,
   file: string,
-  aio: QemuAio = hasIoUring ? 'io_uring' : 'threads',
-  format: 'qcow2' | 'raw' = 'qcow2',
+  options: QemuOptions = {},
 ): Promise<NbdPeer> {
+  const { aio = hasIoUring ? 'io_uring' : 'threads', format = 'qcow2', discard = 'ignore' } = options;
   const socket = join(folder, `qemu-${++sockets}.sock`);
   const args = [
-    ...[`--format=${format}`, '--cache=writeback', `--aio=${aio}`],
+    ...[`--format=${format}`, '--cache=writeback', `--aio=${aio}`, `--discard=${discard}`],
     ...['--persistent', `--socket=${socket}`, file],
   ];
   try {
@@ -39,7 +46,7 @@ export async function qemuNbd(
     if (aio !== 'io_uring' || !/io_uring|Operation not permitted/.test((error as Error).message)) throw error;
     hasIoUring = false;
     bench.say('  no io_uring here: qemu-nbd works with threads');
-    return qemuNbd(bench, folder, file, 'threads', format);
+    return qemuNbd(bench, folder, file, { ...options, aio: 'threads' });
   }
 }
 
@@ -77,6 +84,11 @@ export async function sparseQcow2Of(raw: string, target: string): Promise<void> 
 /** A qcow2 file with every cluster compressed, as `qemu-img convert -c` makes it. */
 export async function compressedQcow2Of(raw: string, target: string): Promise<void> {
   await run('qemu-img', ['convert', '-c', '-f', 'raw', '-O', 'qcow2', raw, target]);
+}
+
+/** A qcow2 file with nothing in it. */
+export async function thinQcow2(bytes: number, target: string): Promise<void> {
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', target, String(bytes)]);
 }
 
 /** A qcow2 file of zeros with every cluster allocated and written. */

@@ -1,6 +1,6 @@
 /** How fast is a clone written to when it goes on for two minutes, and how much does that write to the disk? */
 import { createReadStream } from 'node:fs';
-import { appendFile, copyFile, mkdir, rm, truncate } from 'node:fs/promises';
+import { appendFile, copyFile, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Bench, Question } from '../harness/bench.ts';
@@ -11,6 +11,7 @@ import { packData } from '../harness/images.ts';
 import type { DiskImage } from '../harness/images.ts';
 import { Pando } from '../harness/pando.ts';
 import { compressedQcow2Of, linkedQcow2, sparseQcow2Of } from '../harness/peers.ts';
+import { run } from '../harness/processes.ts';
 import { alternate, compare, compareToLimit } from '../harness/rounds.ts';
 import type { Row, Sample, Side } from '../harness/rounds.ts';
 
@@ -38,13 +39,11 @@ export const question: Question = {
     if (!bench.has('fio')) return [];
     const { diskBytes, seconds, compressedBytes } = SIZES[bench.isSmoke ? 'smoke' : 'full'];
     const root = await bench.folder('sustained-writes');
-    const raw = join(root, 'disk.raw');
-    const image = await packData(await bench.image(), raw, diskBytes);
-    await truncate(raw, diskBytes);
+    const image = await packData(await bench.image(), join(root, 'disk.raw'), diskBytes);
     const load = { rw: 'randwrite', depth: 32, sizeBytes: diskBytes, seconds } as const;
-    const sides = [pandoSide(bench, root, raw, load)];
+    const sides = [pandoSide(bench, root, image, load)];
     if (bench.has('qemu-nbd', 'qemu-img')) {
-      sides.push(await linkedSide(bench, root, raw, load));
+      sides.push(await linkedSide(bench, root, image, load));
       sides.push(await rewrittenSide(bench, root, image, compressedBytes));
     }
     const samples = await alternate(sides, bench.scale.rounds, bench.say);
@@ -72,7 +71,7 @@ export const question: Question = {
 };
 
 /** A fresh server with the image and one clone of it, in each round. */
-function pandoSide(bench: Bench, root: string, raw: string, load: Load & { seconds: number }): Side {
+function pandoSide(bench: Bench, root: string, image: DiskImage, load: Load & { seconds: number }): Side {
   return {
     name: 'pando',
     run: async (round) => {
@@ -80,7 +79,9 @@ function pandoSide(bench: Bench, root: string, raw: string, load: Load & { secon
       await mkdir(folder);
       const pando = await Pando.start(bench, { folder });
       try {
-        await pando.cli('vm', 'import', raw, '--name', 'golden', '--json');
+        await pando.upload(image.path, 'golden');
+        const disk = { name: 'disk0', sizeBytes: load.sizeBytes };
+        await pando.rest.must('PATCH', '/vms/golden', { disk });
         await pando.rest.must('POST', '/vms/golden/clone', { name: 'clone' });
         await pando.settle();
         const served = fromPando(pando, ['clone/disk0']);
@@ -97,9 +98,10 @@ function pandoSide(bench: Bench, root: string, raw: string, load: Load & { secon
   };
 }
 
-async function linkedSide(bench: Bench, root: string, raw: string, load: Load): Promise<Side> {
+async function linkedSide(bench: Bench, root: string, image: DiskImage, load: Load): Promise<Side> {
   const base = join(root, 'base.qcow2');
-  await sparseQcow2Of(raw, base);
+  await sparseQcow2Of(image.path, base);
+  await run('qemu-img', ['resize', '-q', '-f', 'qcow2', base, String(load.sizeBytes)]);
   return {
     name: QEMU,
     run: (round) =>

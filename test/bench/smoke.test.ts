@@ -10,6 +10,7 @@ const MAIN = fileURLToPath(new URL('../../bench/main.ts', import.meta.url));
 const TOOLS = [
   ...['fio', 'qemu-img', 'qemu-io', 'qemu-nbd', 'qemu-system-x86_64', 'nbdkit'],
   ...['restic', 'borg', 'casync'],
+  ...['nbdfuse', 'fusermount3', 'mkfs.ext4', '/dev/fuse'],
 ];
 
 interface Result {
@@ -50,6 +51,7 @@ describe('the bench', () => {
         'start-up',
         'sustained-writes',
         'thousand-clones',
+        'trim',
       ]);
       for (const { question, ratio, ratios } of result.rows) {
         expect(printed).toContain(`| ${question} `);
