@@ -98,6 +98,8 @@ export interface ToolOptions {
   readonly cwd?: string;
   /** Added to the environment. */
   readonly env?: Readonly<Record<string, string>>;
+  /** When it is killed; 100 s unless told. */
+  readonly msMax?: number;
 }
 
 /** Runs a program to its end, without a shell, and resolves whatever its exit code. */
@@ -107,7 +109,11 @@ export function runTool(
   options: ToolOptions = {},
 ): Promise<ToolResult> {
   const env = { ...process.env, PATH: searchPath(), LC_ALL: 'C', ...options.env };
-  const limits = { timeout: RUN_MS_MAX, maxBuffer: OUTPUT_BYTES_MAX, killSignal: 'SIGKILL' as const };
+  const limits = {
+    timeout: options.msMax ?? RUN_MS_MAX,
+    maxBuffer: OUTPUT_BYTES_MAX,
+    killSignal: 'SIGKILL' as const,
+  };
   const cwd = options.cwd === undefined ? {} : { cwd: options.cwd };
   return new Promise((resolve, reject) => {
     execFile(tool, args, { ...limits, ...cwd, env }, (error, stdout, stderr) => {
