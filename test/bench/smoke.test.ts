@@ -26,46 +26,51 @@ interface Result {
 }
 
 describe('the bench', () => {
-  itWithTools(TOOLS, 'answers every question on a tiny scale', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'pando-smoke-'));
-    try {
-      const out = join(folder, 'result.json');
-      const printed = await mustRun(process.execPath, [MAIN, '--smoke', '--dir', folder, '--out', out], {
-        msMax: SMOKE_MS_MAX,
-      });
-      const result = JSON.parse(await readFile(out, 'utf8')) as Result;
-      expect(result.smoke).toBe(true);
-      expect(result.missing).toEqual([]);
-      const questions = new Set(result.rows.map(({ question }) => question));
-      expect([...questions].sort()).toEqual([
-        'boot-storm',
-        'cached-reads',
-        'clone-chain',
-        'clone-latency',
-        'cold-reads',
-        'depth-one',
-        'export',
-        'gc',
-        'group-commit',
-        'guest-boot',
-        'hot-rewrites',
-        'import',
-        'random-writes',
-        'sequential',
-        'start-up',
-        'sustained-writes',
-        'thousand-clones',
-        'trim',
-      ]);
-      for (const { question, ratio, ratios } of result.rows) {
-        expect(printed).toContain(`| ${question} `);
-        expect(ratios).toHaveLength(1);
-        expect(ratio.median).toBeGreaterThan(0);
+  itWithTools(
+    TOOLS,
+    'answers every question on a tiny scale',
+    async () => {
+      const folder = await mkdtemp(join(tmpdir(), 'pando-smoke-'));
+      try {
+        const out = join(folder, 'result.json');
+        const printed = await mustRun(process.execPath, [MAIN, '--smoke', '--dir', folder, '--out', out], {
+          msMax: SMOKE_MS_MAX,
+        });
+        const result = JSON.parse(await readFile(out, 'utf8')) as Result;
+        expect(result.smoke).toBe(true);
+        expect(result.missing).toEqual([]);
+        const questions = new Set(result.rows.map(({ question }) => question));
+        expect([...questions].sort()).toEqual([
+          'boot-storm',
+          'cached-reads',
+          'clone-chain',
+          'clone-latency',
+          'cold-reads',
+          'depth-one',
+          'export',
+          'gc',
+          'group-commit',
+          'guest-boot',
+          'hot-rewrites',
+          'import',
+          'random-writes',
+          'sequential',
+          'start-up',
+          'sustained-writes',
+          'thousand-clones',
+          'trim',
+        ]);
+        for (const { question, ratio, ratios } of result.rows) {
+          expect(printed).toContain(`| ${question} `);
+          expect(ratios).toHaveLength(1);
+          expect(ratio.median).toBeGreaterThan(0);
+        }
+      } finally {
+        await rm(folder, { recursive: true, force: true });
       }
-    } finally {
-      await rm(folder, { recursive: true, force: true });
-    }
-  });
+    },
+    SMOKE_MS_MAX,
+  );
 
   itWithTools([], 'refuses a question that nobody wrote', async () => {
     const { code, stderr } = await runTool(process.execPath, [MAIN, 'meaning-of-life']);

@@ -77,8 +77,14 @@ export function requireTools(...tools: readonly string[]): string | undefined {
 }
 
 /** A test that is skipped, with the reason, on a machine that lacks one of the tools; in CI it fails instead. */
-export function itWithTools(tools: readonly string[], name: string, body: () => Promise<void>): void {
-  it(name, async (context) => {
+/** `msMax`: how long it may take, where that is more than for the other tests of its suite. */
+export function itWithTools(
+  tools: readonly string[],
+  name: string,
+  body: () => Promise<void>,
+  msMax?: number,
+): void {
+  it(name, { ...(msMax === undefined ? {} : { timeout: msMax }) }, async (context) => {
     const reason = requireTools(...tools);
     if (reason !== undefined) {
       console.warn(`skipped "${name}": ${reason}`);
