@@ -76,8 +76,10 @@ export function requireTools(...tools: readonly string[]): string | undefined {
   return reason;
 }
 
-/** A test that is skipped, with the reason, on a machine that lacks one of the tools; in CI it fails instead. */
-/** `msMax`: how long it may take, where that is more than for the other tests of its suite. */
+/**
+ * A test that is skipped, with the reason, on a machine that lacks one of the tools; in CI it fails instead. `msMax`: how long
+ * it may take, where that is more than for the other tests of its suite.
+ */
 export function itWithTools(
   tools: readonly string[],
   name: string,
