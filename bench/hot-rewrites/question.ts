@@ -36,7 +36,7 @@ export const question: Question = {
         disks.push(await fromQemuNbd(bench, folder, [file], QEMU));
       }
       for (const disk of disks) await fill(bench, disk);
-      const sides = disks.map((disk) => rewriting(bench, folder, disk, pando));
+      const sides = disks.map((disk) => rewriting(bench, folder, disk));
       const samples = await alternate(sides, bench.scale.rounds, bench.say);
       const shared = { question: 'hot-rewrites', side: 'pando', better: 'less' } as const;
       const bytes = { what: 'bytes to disk a byte', unit: 'times', metric: 'amplification' } as const;
@@ -57,18 +57,13 @@ async function fill(bench: Bench, disk: Served): Promise<void> {
   await disk.settle();
 }
 
-function rewriting(bench: Bench, folder: string, disk: Served, pando: Pando): Side {
+function rewriting(bench: Bench, folder: string, disk: Served): Side {
   const { hotBytes, seconds } = SIZES[bench.isSmoke ? 'smoke' : 'full'];
   return {
     name: disk.name,
     run: async (round) => {
       const load = { rw: 'randwrite', depth: 32, sizeBytes: hotBytes, seconds } as const;
-      const sample = await measureWrites(bench, folder, disk, load, round);
-      if (disk.name === 'pando' && !bench.isSmoke) {
-        await pando.rest.job('/gc');
-        await pando.settle();
-      }
-      return sample;
+      return measureWrites(bench, folder, disk, load, round);
     },
   };
 }

@@ -15,10 +15,10 @@ import { run } from '../harness/processes.ts';
 import { alternate, compare, compareToLimit } from '../harness/rounds.ts';
 import type { Row, Sample, Side } from '../harness/rounds.ts';
 
-const GiB = 2 ** 30;
+const MiB = 2 ** 20;
 const SIZES = {
-  full: { diskBytes: 4 * GiB, seconds: 120, compressedBytes: GiB },
-  smoke: { diskBytes: 2 ** 26, seconds: 0.2, compressedBytes: 2 ** 20 },
+  full: { diskBytes: 4096 * MiB, dataBytes: 256 * MiB, seconds: 120, compressedBytes: 512 * MiB },
+  smoke: { diskBytes: 64 * MiB, dataBytes: MiB, seconds: 0.2, compressedBytes: MiB },
 } as const;
 
 /** The log is watched for the last quarter of the time: its mean size in the second half of that against the first. */
@@ -37,9 +37,9 @@ export const question: Question = {
 
   async run(bench) {
     if (!bench.has('fio')) return [];
-    const { diskBytes, seconds, compressedBytes } = SIZES[bench.isSmoke ? 'smoke' : 'full'];
+    const { diskBytes, dataBytes, seconds, compressedBytes } = SIZES[bench.isSmoke ? 'smoke' : 'full'];
     const root = await bench.folder('sustained-writes');
-    const image = await packData(await bench.image(), join(root, 'disk.raw'), diskBytes);
+    const image = await packData(await bench.image(), join(root, 'disk.raw'), dataBytes);
     const load = { rw: 'randwrite', depth: 32, sizeBytes: diskBytes, seconds } as const;
     const sides = [pandoSide(bench, root, image, load)];
     if (bench.has('qemu-nbd', 'qemu-img')) {
