@@ -14,7 +14,7 @@ export interface JobView {
   readonly error?: { readonly code: string; readonly detail: string };
 }
 
-const JOB_MS_MAX = 300_000;
+const JOB_MS_MAX = 600_000;
 const JOB_POLL_MS = 50;
 
 export class Rest {
