@@ -37,7 +37,7 @@ export const question: Question = {
       }
       for (const disk of disks) await fill(bench, disk);
       const sides = disks.map((disk) => rewriting(bench, folder, disk));
-      const samples = await alternate(sides, bench.scale.rounds, bench.say);
+      const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
       const shared = { question: 'hot-rewrites', side: 'pando', better: 'less' } as const;
       const bytes = { what: 'bytes to disk a byte', unit: 'times', metric: 'amplification' } as const;
       const rows: Row[] = [compareToLimit(samples, { ...shared, ...bytes, row: '17', limit: 1.6 })];

@@ -32,7 +32,7 @@ export const question: Question = {
       await preparedSide(bench, root, 'one VM, log empty', [1, 0, 0]),
       await preparedSide(bench, root, many, [vms, busy, logBytes]),
     ];
-    const samples = await alternate(sides, bench.scale.rounds, bench.say);
+    const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
     const shared = { question: 'start-up', better: 'less', side: many } as const;
     const seconds = { what: 'until the first read', unit: 's', metric: 'seconds' } as const;
     const [one] = sides.map(({ name }) => name) as [string];
@@ -59,7 +59,7 @@ async function preparedSide(
   // It kills itself.
   await run('sh', ['-c', '"$0" "$@"; test $? -eq 137', process.execPath, ...args]);
   const isWritten = numbers[1] > 0;
-  return { name, run: () => startOn(bench, join(root, 'round'), prepared, isWritten) };
+  return { name, run: () => startOn(bench, join(root, `round-${numbers.join('-')}`), prepared, isWritten) };
 }
 
 async function startOn(bench: Bench, folder: string, prepared: string, isWritten: boolean): Promise<Sample> {

@@ -17,13 +17,12 @@ import type { Row, Sample, Side } from '../harness/rounds.ts';
 
 const MiB = 2 ** 20;
 const SIZES = {
-  full: { diskBytes: 4096 * MiB, dataBytes: 256 * MiB, seconds: 120, compressedBytes: 512 * MiB },
-  smoke: { diskBytes: 64 * MiB, dataBytes: MiB, seconds: 0.2, compressedBytes: MiB },
+  full: { diskBytes: 4096 * MiB, dataBytes: 256 * MiB, seconds: 120, compressedBytes: 512 * MiB, looks: 30 },
+  smoke: { diskBytes: 64 * MiB, dataBytes: MiB, seconds: 0.2, compressedBytes: MiB, looks: 2 },
 } as const;
 
 /** The log is watched for the last quarter of the time: its mean size in the second half of that against the first. */
 const WATCHED_SHARE = 0.25;
-const LOOKS = 30;
 const BEGIN_MS = 50;
 /** It goes up and down by a file of 64 MiB at a time. */
 const LOG_GROWTH_MAX = 1.1;
@@ -46,7 +45,7 @@ export const question: Question = {
       sides.push(await linkedSide(bench, root, image, load));
       sides.push(await rewrittenSide(bench, root, image, compressedBytes));
     }
-    const samples = await alternate(sides, bench.scale.rounds, bench.say);
+    const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
     const shared = { question: 'sustained-writes', side: 'pando' } as const;
     const speed = { what: `for ${seconds} s`, unit: '1/s', better: 'more', metric: 'iops' } as const;
     const log = { what: 'log: end against before', unit: 'times', better: 'less' } as const;
@@ -87,7 +86,7 @@ function pandoSide(bench: Bench, root: string, image: DiskImage, load: Load & { 
         const served = fromPando(pando, ['clone/disk0']);
         const [sample, logGrowth] = await Promise.all([
           measureWrites(bench, folder, served, load, round),
-          watchLog(pando, load.seconds),
+          watchLog(bench, pando, load.seconds),
         ]);
         return { ...sample, logGrowth };
       } finally {
@@ -138,7 +137,7 @@ async function onFile(
   round: number,
   make: (file: string) => Promise<void>,
 ): Promise<Sample> {
-  const folder = join(root, 'qemu');
+  const folder = join(root, name.replaceAll(' ', '-'));
   await mkdir(folder);
   try {
     const file = join(folder, 'disk.qcow2');
@@ -155,16 +154,17 @@ async function onFile(
 }
 
 /** How the write log grows at the end of a load that is about to begin. */
-async function watchLog(pando: Pando, seconds: number): Promise<number> {
+async function watchLog(bench: Bench, pando: Pando, seconds: number): Promise<number> {
+  const { looks } = SIZES[bench.isSmoke ? 'smoke' : 'full'];
   while ((await pando.metric('pando_guest_written_bytes_total')) === 0) await sleep(BEGIN_MS);
   const watchedMs = seconds * WATCHED_SHARE * 1000;
   await sleep(seconds * 1000 - watchedMs);
   const sizes: number[] = [];
-  for (let look = 0; look < LOOKS; look++) {
+  for (let look = 0; look < looks; look++) {
     const began = performance.now();
     sizes.push(await pando.metric('pando_log_bytes'));
-    await sleep(Math.max(0, watchedMs / LOOKS - (performance.now() - began)));
+    await sleep(Math.max(0, watchedMs / looks - (performance.now() - began)));
   }
   const mean = (some: readonly number[]): number => some.reduce((sum, size) => sum + size, 0) / some.length;
-  return mean(sizes.slice(LOOKS / 2)) / mean(sizes.slice(0, LOOKS / 2));
+  return mean(sizes.slice(looks / 2)) / mean(sizes.slice(0, looks / 2));
 }

@@ -28,7 +28,7 @@ export async function makingFileSystems(bench: Bench, folder: string, pando: Pan
     onQemu(bench, folder, THIN, 'unmap'),
     ...(bench.isSmoke ? [] : [onQemu(bench, folder, DEAF, 'ignore')]),
   ];
-  const samples = await alternate(sides, bench.scale.rounds, bench.say);
+  const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
   const shared = { question: 'trim', what: 'mkfs.ext4 with discard', side: 'pando', unit: 's' } as const;
   return sides.slice(1).map(({ name: against }) =>
     compare(samples, {
@@ -45,7 +45,7 @@ function onPando(bench: Bench, folder: string, pando: Pando): Side {
     run: async () => {
       const disks = [{ name: 'disk0', sizeBytes: diskBytes }];
       await pando.rest.must('POST', '/vms', { name: 'thin', disks });
-      const seconds = await makeFileSystem(bench, folder, pando.uri('thin/disk0'));
+      const seconds = await makeFileSystem(bench, join(folder, 'fuse'), pando.uri('thin/disk0'));
       await pando.rest.must('DELETE', '/vms/thin?force=true');
       await pando.settle();
       return { seconds };
@@ -58,11 +58,11 @@ function onQemu(bench: Bench, folder: string, name: string, discard: 'ignore' | 
   return {
     name,
     run: async () => {
-      const file = join(folder, 'thin.qcow2');
+      const file = join(folder, `${discard}.qcow2`);
       await thinQcow2(diskBytes, file);
       const { uri, process } = await qemuNbd(bench, folder, file, { discard });
       try {
-        return { seconds: await makeFileSystem(bench, folder, uri) };
+        return { seconds: await makeFileSystem(bench, join(folder, `fuse-${discard}`), uri) };
       } finally {
         await process.stop();
         await rm(file);
@@ -72,10 +72,9 @@ function onQemu(bench: Bench, folder: string, name: string, discard: 'ignore' | 
   };
 }
 
-/** Seconds that mkfs.ext4 takes on an export that nbdfuse makes a file of; it ends with a sync. */
-async function makeFileSystem(bench: Bench, folder: string, uri: string): Promise<number> {
+/** Seconds that mkfs.ext4 takes on an export that nbdfuse makes `file` of; it ends with a sync. */
+async function makeFileSystem(bench: Bench, file: string, uri: string): Promise<number> {
   const { prefix } = bench.pin;
-  const file = join(folder, 'disk');
   await writeFile(file, '');
   const fuse = background('nbdfuse', ['--connections', '1', file, uri], { prefix });
   try {

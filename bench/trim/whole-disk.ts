@@ -31,7 +31,7 @@ export async function trimmingDisks(bench: Bench, pando: Pando): Promise<readonl
   await makeDisk(bench, pando, 'large', LARGE_BYTES, LARGE_BYTES / pieces);
   await pando.settle();
   const sides = [trimming(bench, pando, LARGE, 'large'), trimming(bench, pando, SMALL, 'small')];
-  const samples = await alternate(sides, bench.scale.rounds, bench.say);
+  const samples = await alternate(sides, bench.scale.rounds, bench.say, bench.isSmoke);
   const shared = { question: 'trim', side: LARGE, against: SMALL, better: 'less', unit: 'ms' } as const;
   return [
     compare(samples, {
