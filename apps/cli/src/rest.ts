@@ -4,8 +4,6 @@
  */
 import * as http from 'node:http';
 import * as https from 'node:https';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { PandoError } from '@pando/common';
 import { createParser } from 'eventsource-parser';
 import { ServerRefusal, type Problem } from './failures.ts';
@@ -94,9 +92,7 @@ export class Rest {
       return readJson<T>(await checked(await answer));
 
     const stop = new AbortController();
-    const sent = pipeline(Readable.from(body, { objectMode: true, highWaterMark: 1 }), request, {
-      signal: stop.signal,
-    });
+    const sent = send(request, body, stop.signal);
     sent.catch(() => undefined);
     const first = await Promise.race([answer, sent.then(() => undefined)]).catch((error: unknown) => {
       // The server may have said why before it hung up.
@@ -107,7 +103,11 @@ export class Rest {
     });
     if (first === undefined) return readJson<T>(await checked(await answer));
     stop.abort();
-    return readJson<T>(await checked(first));
+    try {
+      return await readJson<T>(await checked(first));
+    } finally {
+      request.destroy();
+    }
   }
 
   /** The states of a job, the last one with its end. */
@@ -156,6 +156,38 @@ export class Rest {
         else reject(unreachable(this.url, error));
       });
     });
+  }
+}
+
+/**
+ * Sends all parts and the end. The next part is asked for when the system has taken the one before, because its buffer may be
+ * used again then. Rejects when the connection ends before that, with what the body throws, and when it is stopped.
+ */
+async function send(
+  request: http.ClientRequest,
+  body: AsyncIterable<Uint8Array>,
+  stop: AbortSignal,
+): Promise<void> {
+  let fail: (error: Error) => void = () => undefined;
+  const taken = (start: (done: (error?: Error | null) => void) => void): Promise<void> =>
+    new Promise((resolve, reject) => {
+      fail = reject;
+      if (request.destroyed || stop.aborted) reject(new Error('the connection ended'));
+      else start((error) => (error instanceof Error ? reject(error) : resolve()));
+    });
+  const ended = (): void => fail(new Error('the connection ended'));
+  request.once('close', ended);
+  stop.addEventListener('abort', ended, { once: true });
+  try {
+    for await (const part of body) await taken((done) => request.write(part, done));
+    await taken((done) => request.end(() => done()));
+  } catch (error) {
+    // Without its end the server does not take the body for a whole one.
+    if (!stop.aborted) request.destroy();
+    throw error;
+  } finally {
+    request.off('close', ended);
+    stop.removeEventListener('abort', ended);
   }
 }
 

@@ -13,7 +13,10 @@ const ZEROS = Buffer.alloc(ZERO_BYTES);
 
 export interface SparseFile {
   readonly sizeBytes: number;
-  /** The file in order, in fresh buffers of at most 1 MiB. @throws `import-interrupted` when the file shrinks meanwhile */
+  /**
+   * The file in order, in pieces of at most 1 MiB, each valid until the next part is asked for.
+   * @throws `import-interrupted` when the file shrinks meanwhile
+   */
   parts(signal?: AbortSignal): AsyncGenerator<DiskPart, void, undefined>;
   /** Path of the open file as the system sees it now, where it can tell (Linux). */
   readonly handle: FileHandle;
@@ -57,21 +60,43 @@ async function* readParts(
   ranges: DataRanges,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<DiskPart, void, undefined> {
+  // One is read while the other one is with whoever asked for it.
+  const buffers = [Buffer.allocUnsafeSlow(PIECE_BYTES), Buffer.allocUnsafeSlow(PIECE_BYTES)] as const;
+  let turn = 0;
   let at = 0;
   for (const [start, end] of ranges) {
     if (start > at) yield { holeBytes: start - at };
     at = start;
-    while (at < end) {
-      signal?.throwIfAborted();
-      const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, end - at));
-      const { bytesRead } = await handle.read(piece, 0, piece.byteLength, at);
-      if (bytesRead === 0)
-        throw new PandoError('import-interrupted', `the file ended at byte ${at} of ${sizeBytes}`);
-      yield* splitZeros(piece.subarray(0, bytesRead));
-      at += bytesRead;
+    let ahead = readAhead(at, end);
+    try {
+      while (at < end) {
+        signal?.throwIfAborted();
+        const piece = await ahead;
+        if (piece.byteLength === 0)
+          throw new PandoError('import-interrupted', `the file ended at byte ${at} of ${sizeBytes}`);
+        at += piece.byteLength;
+        ahead = readAhead(at, end);
+        yield* splitZeros(piece);
+      }
+    } finally {
+      await ahead.catch(() => undefined); // nothing reads from a file that may be closed now
     }
   }
   if (at < sizeBytes) yield { holeBytes: sizeBytes - at };
+
+  function readAhead(from: number, end: number): Promise<Buffer> {
+    const read = readPiece(from, end);
+    read.catch(() => undefined); // reported when it is its turn
+    return read;
+  }
+
+  async function readPiece(from: number, end: number): Promise<Buffer> {
+    const buffer = buffers[turn++ % 2]!;
+    const wanted = Math.min(PIECE_BYTES, end - from);
+    if (wanted <= 0) return buffer.subarray(0, 0);
+    const { bytesRead } = await handle.read(buffer, 0, wanted, from);
+    return buffer.subarray(0, bytesRead);
+  }
 }
 
 /** Cuts a piece at whole blocks of zeros. Also useful for streams that know no holes. */

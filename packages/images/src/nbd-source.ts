@@ -141,12 +141,14 @@ async function extentsAt(client: NbdClient, at: number): Promise<{ bytes: number
   return found;
 }
 
-type Step = { readonly holeBytes: number } | { readonly read: Promise<Buffer> };
+type Step = { readonly holeBytes: number } | { readonly read: Promise<Buffer>; readonly buffer: Buffer };
 
-/** All that an export has, in order; holes are not joined. Errors as of a source. */
+/** All that an export has, in order, each part valid until the next pull; holes are not joined. Errors as of a source. */
 export async function* readParts(client: NbdClient, signal: AbortSignal): AsyncGenerator<DiskPart> {
   /** What comes next, in order; reads are under way already. */
   const queue: Step[] = [];
+  /** Buffers of parts that whoever asked for them is done with. */
+  const free: Buffer[] = [];
   let reading = 0;
   let at = 0;
   const drain = async function* (down: number): AsyncGenerator<DiskPart> {
@@ -159,6 +161,7 @@ export async function* readParts(client: NbdClient, signal: AbortSignal): AsyncG
       const bytes = await orAborted(step.read, signal);
       reading--;
       yield* splitZeros(bytes);
+      free.push(step.buffer);
     }
   };
   try {
@@ -172,13 +175,14 @@ export async function* readParts(client: NbdClient, signal: AbortSignal): AsyncG
       for (let left = bytes; left > 0;) {
         yield* drain(PIECES_MAX - 1);
         signal.throwIfAborted();
-        const buffer = Buffer.allocUnsafe(Math.min(PIECE_BYTES, left));
-        const read = client.read(at, buffer.length, buffer, 0).then(() => buffer);
+        const buffer = free.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES);
+        const piece = buffer.subarray(0, Math.min(PIECE_BYTES, left));
+        const read = client.read(at, piece.length, piece, 0).then(() => piece);
         read.catch(() => undefined); // reported in its turn
-        queue.push({ read });
+        queue.push({ read, buffer });
         reading++;
-        at += buffer.length;
-        left -= buffer.length;
+        at += piece.length;
+        left -= piece.length;
       }
     }
     yield* drain(0);
