@@ -1,4 +1,4 @@
-/** `npm start`, and `node apps/server/src/main.ts`: flags from the command line, then a server. */
+/** The command line of the server: flags, then a server. Started by main.ts. */
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { isPandoError } from '@pando/common';
 import { runOptions, SERVE_FLAGS, type RunOptions } from './options.ts';
