@@ -155,7 +155,7 @@ export class BatchWriter {
           zeros++;
           continue;
         }
-        const found = locator.find(slab.ids, at);
+        const found = locator.find(slab.ids, at, true, true);
         const isHit = found === FOUND && this.#isHit(slab.ids, at, level);
         if (isHit || found === IN_FLIGHT) {
           known++;

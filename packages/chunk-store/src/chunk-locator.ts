@@ -72,9 +72,10 @@ export class ChunkLocator {
 
   /**
    * Looks an id up; the fields then say where the chunk is. Its segment may be condemned. Writers make what is known of other
-   * segments make way for that of the one that they hit; readers, who go anywhere, only fill what room there is.
+   * segments make way for that of the one that they hit; readers, who go anywhere, only fill what room there is. `mayMiss`: for
+   * who stores a chunk that is not found, and may do so in vain: then a chunk that is nowhere is so without asking the index.
    */
-  find(ids: Uint8Array, offset: number, isWriter = true): Found {
+  find(ids: Uint8Array, offset: number, isWriter = true, mayMiss = false): Found {
     this.isFromIndex = false;
     const counts = isWriter ? this.#writerCounts : this.#readerCounts;
     counts.all++;
@@ -94,6 +95,7 @@ export class ChunkLocator {
         return this.#found(segment, this.#recent.runOffset, this.#recent.runBytes, this.#recent.slot);
       }
     }
+    if (mayMiss && this.#index.mayHave?.(ids, offset) === false) return MISSING;
     counts.index++;
     const value = this.#index.get(ids, offset);
     if (value === undefined) return MISSING;

@@ -71,7 +71,7 @@ export interface ChunkStoreLimits {
 
 export const CHUNK_STORE_LIMITS: ChunkStoreLimits = {
   segmentBytesMax: SEGMENT_BYTES_DEFAULT,
-  runCacheBytes: 128 * MiB,
+  runCacheBytes: 144 * MiB,
   nodeCacheBytes: 32 * MiB,
   pendingBytesMax: 64 * MiB,
   recentPlacesMax: 262_144,

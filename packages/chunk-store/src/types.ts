@@ -87,6 +87,11 @@ export interface ChunkIndex {
    */
   get(ids: Uint8Array, offset: number): Uint8Array | undefined;
   /**
+   * False when the index most likely does not have the id, without looking: for writers, who store a chunk once more where that is wrong,
+   * and for nobody else. Where an index cannot say, it is not there.
+   */
+  mayHave?(ids: Uint8Array, offset: number): boolean;
+  /**
    * A promise while the index cannot answer for a moment (it is opened again after the disk was full), else
    * undefined; `get` throws meanwhile.
    */
