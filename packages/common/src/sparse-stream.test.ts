@@ -140,7 +140,8 @@ describe('a sparse file', () => {
     const sparse = await openSparseFile(path);
     const ranges = await dataRanges(sparse.handle.fd, sparse.sizeBytes);
     const parts: DiskPart[] = [];
-    for await (const part of sparse.parts()) parts.push(part instanceof Uint8Array ? Buffer.from(part) : part);
+    for await (const part of sparse.parts())
+      parts.push(part instanceof Uint8Array ? Buffer.from(part) : part);
     await sparse.close();
     expect(sparse.sizeBytes).toBe(50_000_001);
     const whole = await gather(each(parts));
