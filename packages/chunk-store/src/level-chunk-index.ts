@@ -165,7 +165,6 @@ export class LevelChunkIndex implements ChunkIndex {
     const entries = Buffer.allocUnsafe(batch.count * ENTRY_BYTES);
     this.#filter?.addAll(batch.ids, batch.count);
     this.#nextFilter?.addAll(batch.ids, batch.count);
-    if (this.#filter?.isFull === true) this.#startFilter(this.#filter.bytes * 4);
     try {
       const deletes = batch.deletes;
       if (deletes !== undefined) {
@@ -181,6 +180,7 @@ export class LevelChunkIndex implements ChunkIndex {
         chained.put(id, entry);
       }
       await chained.write({ sync: durable });
+      if (this.#filter?.isFull === true) this.#startFilter(this.#filter.bytes * 4);
     } catch (error) {
       await chained.close();
       throw this.#writeFailed(error);
@@ -266,9 +266,11 @@ export class LevelChunkIndex implements ChunkIndex {
 
   async #makeFilter(bytes: number): Promise<void> {
     const filter = new IdFilter(bytes);
-    // First this, then the snapshot that an iterator reads: what is in neither does not exist.
-    this.#nextFilter = filter;
-    const keys = this.#db.keys();
+    // Between two writes: each is either in the snapshot that an iterator reads, or comes to the filter as well.
+    const keys = await this.#writes.run(async () => {
+      this.#nextFilter = filter;
+      return this.#db.keys();
+    });
     try {
       for (;;) {
         const some = await keys.nextv(FILTER_KEYS);

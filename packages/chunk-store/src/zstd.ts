@@ -128,7 +128,10 @@ function compressKept(raw: Uint8Array): Uint8Array | undefined {
   const bound = raw.byteLength + (raw.byteLength >> 7) + 512;
   if (scratch.byteLength < bound) scratch = new Uint8Array(bound);
   const length = compressor.run(raw, scratch);
-  return length === undefined || length === scratch.byteLength ? undefined : scratch.subarray(0, length);
+  if (length === undefined || length < scratch.byteLength)
+    return length === undefined ? undefined : scratch.subarray(0, length);
+  compressor.close(); // by its bound that cannot be: more would have come
+  return undefined;
 }
 
 /** Whether the handles are what this file takes them for. */
