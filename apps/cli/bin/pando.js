@@ -55,7 +55,7 @@ if (Number.parseInt(process.versions.node, 10) >= MAJOR_NEEDED) {
   // Compiled code is kept between runs: a command starts in half the time. In the user's own folder, because whoever
   // could write there would decide what runs.
   module.enableCompileCache(
-    join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'pando', 'compiled'),
+    join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'pando', 'compiled'),
   );
   await import('../src/main.ts');
 } else {
