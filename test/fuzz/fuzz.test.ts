@@ -24,7 +24,9 @@ async function run(start: (seed: number) => Promise<Target>, messages: number): 
     return await fuzz({ seed, messages, start, heapSlackBytes: SLACK_BYTES, rssSlackBytes: SLACK_BYTES });
   } catch (error) {
     const plan = error instanceof FuzzFailure ? `\n${describePlan(error.plan)}` : '';
-    throw new Error(`failed with PANDO_TEST_SEED=${seed}${plan}`, { cause: error });
+    const reason = error instanceof Error ? error.message : String(error);
+    // The reason before the plan: a log that keeps only the beginning of a failure has it.
+    throw new Error(`failed with PANDO_TEST_SEED=${seed}: ${reason}${plan}`, { cause: error });
   }
 }
 

@@ -121,14 +121,16 @@ export class Connection implements HandshakeHost, TransmissionHost {
     this.pump();
   };
 
-  /** As `#onData`, of a buffer that is used again: what is not taken at once is copied. */
-  readonly #onShared = (chunk: Buffer): void => {
+  /** As `#onData`, of a buffer that is used again: what is not taken at once is copied. Returns whether to read on. */
+  readonly #onShared = (chunk: Buffer): boolean => {
     this.#onData(chunk);
     const last = this.#input.length - 1;
-    if (last < 0 || this.#input[last] !== chunk) return;
-    const taken = last === 0 ? this.#position : 0;
-    this.#input[last] = Buffer.from(chunk.subarray(taken));
-    if (last === 0) this.#position = 0;
+    if (last >= 0 && this.#input[last] === chunk) {
+      const taken = last === 0 ? this.#position : 0;
+      this.#input[last] = Buffer.from(chunk.subarray(taken));
+      if (last === 0) this.#position = 0;
+    }
+    return !this.#paused;
   };
 
   readonly #onEnd = (): void => {
@@ -265,7 +267,8 @@ export class Connection implements HandshakeHost, TransmissionHost {
       this.#position = phase.consume(chunk, this.#position);
       if (this.#position === chunk.length) {
         this.#position = 0;
-        if (this.#input.length > 0) this.#input.shift();
+        // The end of a handshake may have brought input where there was none.
+        if (this.#input[0] === chunk) this.#input.shift();
       }
       phase = this.#transmission ?? this.#handshake;
       if (phase.waiting || this.#finishing || this.#input.length === 0) break;

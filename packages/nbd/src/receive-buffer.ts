@@ -28,24 +28,24 @@ let shared: Buffer | undefined;
 let keys: Keys | undefined | null;
 
 /**
- * Lets a plain socket, accepted and flowing, read into the shared buffer. `take` gets views of it, each valid until it returns.
+ * Lets a plain socket that was accepted read into the shared buffer. `take` gets views of it, each valid until it returns, and says
+ * whether to read on; after a no, `resume` has the socket read again. What the socket read before, and holds because it
+ * is paused, is emitted as `data` at once: it comes before everything that `take` gets.
  * Returns false when this Node cannot do that: then the socket emits `data` as before.
  */
-export function shareReceiveBuffer(socket: Socket, take: (bytes: Buffer) => void): boolean {
+export function shareReceiveBuffer(socket: Socket, take: (bytes: Buffer) => boolean): boolean {
   const open = socket as unknown as OpenSocket;
   const handle = open._handle;
   keys ??= findKeys() ?? null;
   // A socket of TLS reads through another one.
   if (keys === null || socket.constructor !== Socket || typeof handle?.useUserBuffer !== 'function')
     return false;
+  while (socket.read() !== null);
   shared ??= Buffer.allocUnsafeSlow(RECEIVE_BYTES);
   const buffer = shared;
   open[keys.buffer] = buffer;
   open[keys.generator] = null;
-  open[keys.callback] = (bytes: number) => {
-    take(buffer.subarray(0, bytes));
-    return true;
-  };
+  open[keys.callback] = (bytes: number) => take(buffer.subarray(0, bytes));
   handle.useUserBuffer(buffer);
   return true;
 }

@@ -12,6 +12,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createNbdServer } from './server.ts';
 import { tlsCredentials } from './tls.ts';
 import { AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY } from './testing/certificates.ts';
+import { optionBytes } from './client/client-handshake.ts';
 import { NbdClient } from './client/client.ts';
 import { DeviceExports } from './testing/device-exports.ts';
 import { RawClient, infoRequest, rawRequest } from './testing/raw-client.ts';
@@ -388,6 +389,46 @@ for (const tls of [false, true]) {
         await Promise.all(clients);
         await closed;
         expect(inner.openHandles).toBe(0);
+      });
+
+      it('takes what is sent right behind GO in order, however long the export takes to open', async () => {
+        const memory = new MemoryBlockDevice({ size: SIZE });
+        const gate = new Gate(memory, ['write']);
+        const server = await start({ device: gate.device, limits: { requestsInFlightMax: 3 } });
+        const open = server.exports.open.bind(server.exports);
+        let go: (() => void) | undefined;
+        const opening = new Promise<void>((resolve) => (go = resolve));
+        let asked = false;
+        server.exports.open = async (name, identity) => {
+          asked = true;
+          await opening;
+          return open(name, identity);
+        };
+        const client = await connected(server);
+        const count = 250;
+        const writes = Array.from({ length: count }, (_, i) =>
+          rawRequest({ type: 1, offset: i * 4000, cookie: i, payload: Buffer.alloc(4000, i) }),
+        );
+        const bytes = Buffer.concat([optionBytes(7, infoRequest('disk')), ...writes]);
+        // Cut within writes, so that what is out of order shows.
+        client.send(bytes.subarray(0, 20_000));
+        await until(() => asked, 'the export is being opened');
+        // Less than what a paused socket reads, so that it goes on reading.
+        client.send(bytes.subarray(20_000, 40_000));
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        go!();
+        await until(() => gate.waiting === 3, 'three under way');
+        client.send(bytes.subarray(40_000));
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        gate.open();
+        while ((await client.readAnswer()).type !== 1);
+        for (let i = 0; i < count; i++) expect((await client.readReply(0)).errno).toBe(0);
+        const all = Buffer.alloc(SIZE);
+        await memory.read(0, SIZE, all, 0);
+        for (let i = 0; i < count; i++)
+          expect(all.subarray(i * 4000, (i + 1) * 4000).equals(Buffer.alloc(4000, i)), `write ${i}`).toBe(
+            true,
+          );
       });
 
       it('throws out the clients of an export that is revoked, after what is in flight, and no others', async () => {
