@@ -86,6 +86,7 @@ test('closing does not wait for a filter, nor break on it', async () => {
   let index = await LevelChunkIndex.open(directory);
   await write(index, someIds(50_000));
   for (let i = 0; i < 5; i++) {
+    expect(yesOf(someIds(1), index)).toBe(1);
     await index.close();
     index = await LevelChunkIndex.open(directory);
   }

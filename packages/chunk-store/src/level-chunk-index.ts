@@ -80,6 +80,8 @@ export class LevelChunkIndex implements ChunkIndex {
   /** One that is being made: it gets what is written meanwhile. */
   #nextFilter: IdFilter | undefined;
   #filtering: Promise<void> | undefined;
+  /** Whether anybody has asked for it. */
+  #isFiltered = false;
   #closing = false;
 
   private constructor(directory: string, db: Level<Uint8Array, Uint8Array>) {
@@ -124,7 +126,6 @@ export class LevelChunkIndex implements ChunkIndex {
       await db.close();
       throw error;
     }
-    index.#startFilter(FILTER_BYTES_MIN);
     return index;
   }
 
@@ -143,6 +144,12 @@ export class LevelChunkIndex implements ChunkIndex {
   }
 
   mayHave(ids: Uint8Array, offset: number): boolean {
+    // Begun by the first who asks: it takes a second of a processor for each million ids, and who has just been started is
+    // mostly asked to read.
+    if (!this.#isFiltered) {
+      this.#isFiltered = true;
+      this.#startFilter(FILTER_BYTES_MIN);
+    }
     return this.#filter === undefined || this.#filter.mayHave(ids, offset);
   }
 
@@ -317,7 +324,7 @@ export class LevelChunkIndex implements ChunkIndex {
       await this.#db.open();
       await syncNames(this.#directory);
       this.#state = 'open';
-      if (this.#filter === undefined) this.#startFilter(FILTER_BYTES_MIN);
+      if (this.#isFiltered && this.#filter === undefined) this.#startFilter(FILTER_BYTES_MIN);
     } catch (error) {
       throw this.#writeFailed(error); // closed, until a later write finds the room to open it
     }
