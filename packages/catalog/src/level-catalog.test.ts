@@ -146,7 +146,7 @@ describe('LevelCatalog', () => {
   test('cutting the log takes the batches after the mark away, also over a restart', async () => {
     let catalog = await openLevelCatalog(directory);
     await catalog.commit([{ type: 'put', table: 't', key: 'before', value: record(1) }]);
-    const end = await logEnd(directory);
+    const end = logEnd(directory);
     await catalog.commit([{ type: 'put', table: 't', key: 'after', value: record(2) }]);
     await cutLog(directory, end);
     await catalog.close();

@@ -44,6 +44,12 @@ const LAYOUT_VERSION = 1;
 const LAYOUT_KEY = 'layout';
 const COMMITS_KEY = 'commits';
 
+/**
+ * So many records are read by the main thread itself. A get takes some 10 µs, and a trip to another thread and back waits for the
+ * turns of everybody else: milliseconds under load, several times in each operation on a VM.
+ */
+const SYNC_GETS_MAX = 64;
+
 /** Records that a walk of a snapshot reads at once. */
 const WALK_RECORDS = 256;
 
@@ -135,12 +141,16 @@ export class LevelCatalog implements Catalog {
 
   async get(table: string, key: string): Promise<unknown> {
     const bytes = keyBytes(table, key);
-    return decodeFound(bytes, await this.#database.read((level) => level.get(bytes, ENCODINGS)));
+    return decodeFound(bytes, await this.#database.read(async (level) => level.getSync(bytes, ENCODINGS)));
   }
 
   async getMany(table: string, keys: readonly string[]): Promise<unknown[]> {
     const bytes = keys.map((key) => keyBytes(table, key));
-    const found = await this.#database.read((level) => level.getMany(bytes, ENCODINGS));
+    const found = await this.#database.read(async (level) =>
+      bytes.length > SYNC_GETS_MAX
+        ? level.getMany(bytes, ENCODINGS)
+        : bytes.map((key) => level.getSync(key, ENCODINGS)),
+    );
     return bytes.map((key, i) => decodeFound(key, found[i]));
   }
 

@@ -73,7 +73,7 @@ export class LevelDatabase {
       });
     }
     if (this.#state === 'full') await this.#resume();
-    const end = await logEnd(this.#directory);
+    const end = logEnd(this.#directory);
     try {
       await this.#database.batch(
         operations.map(({ key, value }) =>

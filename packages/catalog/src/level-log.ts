@@ -13,6 +13,7 @@
  * no effect" true, in a restart too), writes nothing more, and opens the database again once there is
  * room: opening replays the log into a table file, which it syncs, and begins a new log.
  */
+import { readdirSync, statSync } from 'node:fs';
 import { open, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -27,19 +28,23 @@ const ROOM_MARGIN_BYTES = 1024 * 1024;
 const PROBE_PART_BYTES = 256 * 1024;
 const PROBE_FILE = 'room.probe';
 
-/** Where LevelDB will append next, as long as it does not begin another file. */
-export async function logEnd(directory: string): Promise<LogEnd> {
+/**
+ * Where LevelDB will append next, as long as it does not begin another file. Asked by the main thread itself: two trips to another
+ * thread would cost a commit under load more than its sync.
+ */
+export function logEnd(directory: string): LogEnd {
   let newest = 0;
   let name = '';
-  for (const file of await readdir(directory)) {
+  for (const file of readdirSync(directory)) {
     const number = logNumber(file);
     if (number > newest) {
       newest = number;
       name = file;
     }
   }
-  if (newest === 0) return { number: 0, size: 0 };
-  return { number: newest, size: (await stat(join(directory, name))).size };
+  return newest === 0
+    ? { number: 0, size: 0 }
+    : { number: newest, size: statSync(join(directory, name)).size };
 }
 
 /** Cuts everything off that was appended after `end`, durably. Needs no room on the disk. */
