@@ -79,10 +79,13 @@ function isZero(words: Int32Array, from: number, count: number): boolean {
   return true;
 }
 
+let scratch = new Uint8Array();
+
 /** Packs the first `count` chunks of `order` into runs; returns how many runs `output` then holds. */
 export function packSlab(slab: Slab, count: number, chunkBytes: number, kind: number): number {
   const perRun = runChunks(chunkBytes);
-  const raw = new Uint8Array(perRun * chunkBytes);
+  if (scratch.byteLength < perRun * chunkBytes) scratch = new Uint8Array(perRun * chunkBytes);
+  const raw = scratch;
   let runs = 0;
   let at = 0;
   for (let first = 0; first < count; first += perRun) {
