@@ -57,7 +57,7 @@ export class Destager {
 
   /** Resolves when the layer is committed, or nobody needs it any more. Rejects when that cannot be done for now. */
   settle(layer: Layer): Promise<void> {
-    if (!this.#engine.pending.includes(layer)) return Promise.resolve();
+    if (!layer.pending) return Promise.resolve();
     if (this.#engine.failure !== undefined) return Promise.reject(this.#engine.failure);
     // Somebody wants to know now: perhaps what was damaged has healed.
     for (const below of unresolvedOf(layer)) {
@@ -111,8 +111,7 @@ export class Destager {
     const tight =
       engine.pool.usedBytes * 2 > engine.pool.bytesMax || engine.log.bytes * 2 > engine.logBytesMax;
     // Somebody who waits for a layer waits for all below it; what is older goes first all the same.
-    const wanted =
-      this.#waiters.length === 0 ? 0 : Math.max(...this.#waiters.map((waiter) => waiter.layer.number));
+    const wanted = this.#waiters.reduce((newest, { layer }) => Math.max(newest, layer.number), 0);
     for (const layer of engine.pending) {
       if (layer.parent?.root === undefined) continue;
       if (layer.trouble !== undefined && layer.trouble.retryAt > now) continue;
@@ -218,8 +217,7 @@ export class Destager {
         await engine.exclusively(async () => {
           if (layer.disks.size > 0)
             await engine.commit([...layer.disks].flatMap((disk) => engine.operationsFor(disk)));
-          const at = engine.pending.indexOf(layer);
-          if (at >= 0) engine.pending.splice(at, 1);
+          engine.removePending(layer);
         });
         return;
       } catch (error) {
@@ -263,7 +261,7 @@ export class Destager {
 
   #answer(): void {
     this.#waiters = this.#waiters.filter((waiter) => {
-      if (this.#engine.pending.includes(waiter.layer)) return true;
+      if (waiter.layer.pending) return true;
       waiter.resolve();
       return false;
     });
@@ -344,12 +342,11 @@ function absorb(engine: Engine, layers: readonly Layer[], root: Root): boolean {
   if (top.disks.size === 0) return false;
   // What the log is kept for, and when its turn is, goes over to the newest.
   top.firstPosition = Math.min(...layers.map((layer) => layer.firstPosition));
+  engine.removePending(top);
   engine.pending[engine.pending.indexOf(layers[0]!)] = top;
-  for (let i = engine.pending.length - 1; i >= 0; i--) {
-    const layer = engine.pending[i]!;
-    if (older.includes(layer) || (layer === top && engine.pending.indexOf(top) < i))
-      engine.pending.splice(i, 1);
-  }
+  top.pending = true;
+  layers[0]!.pending = false;
+  for (const layer of older) engine.removePending(layer);
   for (const disk of top.disks) {
     // What it was at that fork is in no tree.
     if (disk.forked !== undefined && older.includes(disk.forked)) disk.forked = undefined;

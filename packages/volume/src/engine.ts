@@ -115,8 +115,20 @@ export class Engine {
     layer.openedAt = this.clock.monotonic();
     layer.disks.add(disk);
     disk.top = layer;
-    this.pending.push(layer);
+    this.addPending(layer);
     return layer;
+  }
+
+  addPending(layer: Layer): void {
+    layer.pending = true;
+    this.pending.push(layer);
+  }
+
+  /** Takes the layer out of `pending`, if it is there. */
+  removePending(layer: Layer): void {
+    if (!layer.pending) return;
+    layer.pending = false;
+    this.pending.splice(this.pending.indexOf(layer), 1);
   }
 
   /** Runs a change of records while no other one is under way. */
@@ -170,6 +182,7 @@ export class Engine {
     for (let i = this.pending.length - 1; i >= 0; i--) {
       const layer = this.pending[i]!;
       if (layer.disks.size > 0) continue;
+      layer.pending = false;
       this.pending.splice(i, 1);
       if (!layer.destaging) layer.overlay?.dispose();
     }

@@ -36,6 +36,8 @@ export class Layer {
   openedAt = 0;
   /** Disks in whose records this overlay is, or will be, listed until it is committed. */
   readonly disks = new Set<Disk>();
+  /** Whether it is among the engine's `pending`. */
+  pending = false;
   /** Whether destage is reading the overlay just now. */
   destaging = false;
   /** Its root is that of a newer layer, which is not what the disk was when this one was the newest. */

@@ -142,7 +142,7 @@ export class Recovery {
       layer.openedAt = engine.clock.monotonic();
       const error = this.#damaged.get(layer);
       if (error !== undefined && layer.overlay!.baseless.length > 0) layer.trouble = { error, retryAt: 0 };
-      engine.pending.push(layer);
+      engine.addPending(layer);
     }
     const loss =
       accepted === undefined ? undefined : lossNow(accepted, disks, layers, maybe, engine.chunkBytes);
