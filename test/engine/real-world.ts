@@ -50,6 +50,10 @@ class CrashIndex implements ChunkIndex {
     return this.#memory.getMark(name);
   }
 
+  findStale(...args: Parameters<ChunkIndex['findStale']>): ReturnType<ChunkIndex['findStale']> {
+    return this.#memory.findStale(...args);
+  }
+
   count(): Promise<number> {
     return this.#memory.count();
   }

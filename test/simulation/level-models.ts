@@ -64,6 +64,10 @@ export class SimulatedIndex implements ChunkIndex {
       .then((value) => value);
   }
 
+  findStale(...args: Parameters<ChunkIndex['findStale']>): ReturnType<ChunkIndex['findStale']> {
+    return this.#memory.findStale(...args);
+  }
+
   count(): Promise<number> {
     return this.#memory.count();
   }

@@ -112,6 +112,7 @@ export class Machine {
         nodeCacheBytes: cacheBytes,
         recentPlacesMax: 64,
         batchesInFlightMax: 2,
+        staleEntriesFew: 0, // so that they are swept now and then
         workers: 0,
       },
     });

@@ -60,6 +60,11 @@ const GAUGES: readonly (readonly [name: string, help: string, read: Read])[] = [
   ['pando_segment_bytes', 'Bytes of the segments on disk.', ({ store }) => store.segmentBytes],
   ['pando_segments', 'Segments.', ({ store }) => store.segments],
   ['pando_index_bytes', 'Bytes of the index on disk, approximately.', ({ store }) => store.indexBytes],
+  [
+    'pando_index_stale_entries',
+    'At most so many entries of the index name segments that are gone; they are deleted when they are many.',
+    ({ store }) => store.staleIndexEntries,
+  ],
   ['pando_catalog_bytes', 'Bytes of the catalog on disk, approximately.', ({ catalogBytes }) => catalogBytes],
   ['pando_run_cache_bytes', 'Decompressed runs in memory.', ({ store }) => store.runCacheBytes],
   ['pando_node_cache_bytes', 'Nodes in memory.', ({ store }) => store.nodeCacheBytes],

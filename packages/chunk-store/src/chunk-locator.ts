@@ -142,7 +142,9 @@ export class ChunkLocator {
   async #load(segment: Segment): Promise<void> {
     try {
       const directory = await readDirectory(this.#storage, segment.number, segment.seed, segment.bytes);
-      if (this.#mayLoad(segment)) this.#recent.add(segment.number, directory);
+      if (!this.#mayLoad(segment)) return;
+      const adding = this.#recent.add(segment.number, directory);
+      while (adding.next().done !== true) await new Promise((resolve) => setImmediate(resolve));
     } catch {
       // The ids are an aid: without them look-ups go on in the index. `verify` reports a damaged footer.
     }

@@ -24,6 +24,7 @@ import { STORE_ID_BYTES } from './segment-format.ts';
 import { SegmentLog } from './segment-log.ts';
 import { SegmentTable } from './segment-table.ts';
 import { SerialQueue } from './serial-queue.ts';
+import { readStaleEntries, StaleEntries } from './stale-entries.ts';
 import { StoreCollection } from './store-collection.ts';
 import { verifyStore } from './verify-store.ts';
 import { StoreCounters, type LookUpCounters } from './store-counters.ts';
@@ -66,7 +67,7 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
   } catch (error) {
     throw fromIoError(error, 'opening the chunk store', 'store-failed');
   }
-  return new LocalChunkStore(options, limits, table);
+  return new LocalChunkStore(options, limits, table, await readStaleEntries(options.index));
 }
 
 /**
@@ -110,6 +111,7 @@ class LocalChunkStore implements ChunkStore {
   readonly #table: SegmentTable;
   readonly #fresh = new FreshChunks();
   readonly #indexQueue = new SerialQueue();
+  readonly #stale: StaleEntries;
   readonly #locator: ChunkLocator;
   readonly #damaged: DamagedRuns;
   readonly #runs: RunReader;
@@ -122,12 +124,18 @@ class LocalChunkStore implements ChunkStore {
   #collection: Collection | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor(options: ChunkStoreOptions, limits: ChunkStoreLimits, table: SegmentTable) {
+  constructor(
+    options: ChunkStoreOptions,
+    limits: ChunkStoreLimits,
+    table: SegmentTable,
+    staleEntries: number,
+  ) {
     const { storage, index, chunkBytes, storeId } = options;
     this.chunkBytes = chunkBytes;
     this.#options = options;
     this.#limits = limits;
     this.#table = table;
+    this.#stale = new StaleEntries(index, this.#indexQueue, table, limits.staleEntriesFew, staleEntries);
     const { writerLookUps, readerLookUps } = this.#counters;
     this.#locator = this.#makeLocator(writerLookUps, readerLookUps);
     this.#damaged = new DamagedRuns(table);
@@ -245,9 +253,11 @@ class LocalChunkStore implements ChunkStore {
         log: this.#log,
         pool: this.#pool,
         damaged: this.#damaged,
+        stale: this.#stale,
         onEnd: () => {
           this.#collection = undefined;
           this.#writer.onHit = undefined;
+          this.#stale.sweepIfMany();
         },
       },
       candidates.map((segment) => ({ segment: segment.number, bytes: segment.bytes, slots: segment.slots })),
@@ -281,6 +291,7 @@ class LocalChunkStore implements ChunkStore {
       segmentBytes,
       segments: this.#table.size,
       indexBytes: (await this.#options.index.bytes?.()) ?? 0,
+      staleIndexEntries: this.#stale.count,
       indexCompactions: this.#options.index.compactions?.(),
       runCacheBytes: this.#runs.cache.bytes,
       nodeCacheBytes: this.#source.nodes.bytes,
@@ -299,6 +310,7 @@ class LocalChunkStore implements ChunkStore {
     await this.#writer.idle();
     for (const session of [...this.#sessions]) session.release();
     this.#collection?.end();
+    await this.#stale.close();
     const ends = await Promise.allSettled([this.#log.close(), this.#locator.close()]);
     await this.#indexQueue.idle();
     const closed = [this.#pool.close(), this.#options.index.close(), this.#options.storage.close()];

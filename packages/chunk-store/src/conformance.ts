@@ -311,6 +311,37 @@ export function chunkIndexSuite(name: string, make: () => Promise<IndexUnderTest
       await index.close();
     });
 
+    it('tells in bounded pieces what names segments that are gone, each once, and no marks', async () => {
+      const { index } = await make();
+      await index.setMark('a', bytesOf(1));
+      await index.write(entries(0, 700, 1), false);
+      await index.write(entries(700, 300, 2), false);
+      const stored = entries(0, 100, 3); // again, elsewhere
+      await index.write(stored, false);
+      const found: string[] = [];
+      let pieces = 0;
+      let after: Uint8Array | undefined = new Uint8Array(0);
+      while (after !== undefined) {
+        const piece: Awaited<ReturnType<typeof index.findStale>> = await index.findStale(
+          (segment) => segment === 1,
+          after,
+          130,
+        );
+        for (let at = 0; at < piece.ids.byteLength; at += ID_BYTES)
+          found.push(Buffer.from(piece.ids.subarray(at, at + ID_BYTES)).toString('hex'));
+        expect(piece.ids.byteLength).toBeLessThanOrEqual(130 * ID_BYTES);
+        after = piece.next;
+        expect(pieces++).toBeLessThan(12);
+      }
+      expect(pieces).toBeGreaterThan(7);
+      const { ids } = entries(100, 600, 0);
+      const expected = Array.from({ length: 600 }, (_, i) =>
+        Buffer.from(ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES)).toString('hex'),
+      );
+      expect(found.sort()).toEqual(expected.sort());
+      await index.close();
+    });
+
     it('still has everything after it was closed and opened', async () => {
       const { index, reopen } = await make();
       const some = entries(0, 300, 9);

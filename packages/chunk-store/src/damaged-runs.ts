@@ -38,6 +38,11 @@ export class DamagedRuns {
     return this.#runs.has(runKey(segment, runOffset)) || this.#segments.has(segment);
   }
 
+  /** Whether anything of a segment is known to be damaged. */
+  hasAnyOf(segment: number): boolean {
+    return (this.#runs.size > 0 || this.#segments.size > 0) && this.segments().has(segment);
+  }
+
   /** Segments in which something is known to be damaged. */
   segments(): Set<number> {
     const all = new Set(this.#segments);

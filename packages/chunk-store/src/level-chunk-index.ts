@@ -32,7 +32,9 @@ import {
   PandoError,
   type LevelDamage,
 } from '@pando/common';
+import { GrowingBytes } from './growing-bytes.ts';
 import { IdFilter } from './id-filter.ts';
+import { readPlace } from './place.ts';
 import { SerialQueue } from './serial-queue.ts';
 import { PLACE_BYTES, type ChunkIndex, type IndexCompactions } from './types.ts';
 
@@ -48,6 +50,9 @@ const FILTER_BYTES_MIN = 256 * KiB;
 const FILTER_BYTES_MAX = 32 * MiB;
 /** Keys that are read at a time for it. */
 const FILTER_KEYS = 1000;
+
+/** One pass over everything: not into the cache of blocks, and so many bytes at a time that they are not copied one entry at a time. */
+const SWEEPING = { keys: true, values: true, fillCache: false, highWaterMarkBytes: 128 * KiB } as const;
 
 /** Longest name of a mark: its key must be shorter than an id. */
 const MARK_NAME_MAX = 16;
@@ -138,9 +143,8 @@ export class LevelChunkIndex implements ChunkIndex {
       if (isCorruption(error)) return undefined;
       throw fromIoError(error, 'reading the index', 'store-failed');
     }
-    if (entry === undefined || entry.byteLength === PLACE_BYTES) return entry; // as entries were before they had a CRC
-    if (entry.byteLength !== ENTRY_BYTES || crcOf(id, entry) !== readCrc(entry)) return undefined;
-    return entry.subarray(0, PLACE_BYTES);
+    if (entry === undefined || !isWhole(id, entry)) return undefined;
+    return entry.byteLength === PLACE_BYTES ? entry : entry.subarray(0, PLACE_BYTES);
   }
 
   mayHave(ids: Uint8Array, offset: number): boolean {
@@ -191,6 +195,29 @@ export class LevelChunkIndex implements ChunkIndex {
     } catch (error) {
       await chained.close();
       throw this.#writeFailed(error);
+    }
+  }
+
+  async findStale(
+    isGone: (segment: number) => boolean,
+    after: Uint8Array,
+    max: number,
+  ): Promise<{ ids: Uint8Array; next: Uint8Array | undefined }> {
+    try {
+      const iterator = this.#db.iterator({ gt: after, ...SWEEPING });
+      try {
+        const entries = await iterator.nextv(max);
+        const stale = new GrowingBytes();
+        for (const [key, entry] of entries) {
+          if (key.byteLength === ID_BYTES && isWhole(key, entry) && isGone(readPlace(entry).segment))
+            stale.append(key);
+        }
+        return { ids: stale.bytes, next: entries.at(-1)?.[0] };
+      } finally {
+        await iterator.close();
+      }
+    } catch (error) {
+      throw fromIoError(error, 'reading the index', 'store-failed');
     }
   }
 
@@ -379,6 +406,12 @@ function markKey(name: string): Uint8Array {
     throw new PandoError('internal', `a mark's name has 1 to ${MARK_NAME_MAX} bytes: ${name}`);
   }
   return Uint8Array.of(0, ...text);
+}
+
+/** Whether an entry is what was written; entries had no CRC once. */
+function isWhole(id: Uint8Array, entry: Uint8Array): boolean {
+  if (entry.byteLength === PLACE_BYTES) return true;
+  return entry.byteLength === ENTRY_BYTES && crcOf(id, entry) === readCrc(entry);
 }
 
 function crcOf(id: Uint8Array, entry: Uint8Array): number {

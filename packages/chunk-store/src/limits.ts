@@ -31,6 +31,9 @@ export const INLINE_CHUNKS_MAX = 8;
 /** Entries in one write to the index: bounds the time that one call holds the main thread. */
 export const INDEX_BATCH_ENTRIES = 2048;
 
+/** Index entries that are looked at, and deleted when they are stale, in one turn of the event loop: a millisecond. */
+export const INDEX_SWEEP_ENTRIES = 1024;
+
 /** Index hits of one batch in one segment after which the ids of the whole segment are loaded. */
 export const SEGMENT_LOAD_HITS = 8;
 
@@ -61,6 +64,8 @@ export interface ChunkStoreLimits {
   readonly pendingBytesMax: number;
   /** Ids whose places are remembered for look-ups without the index. */
   readonly recentPlacesMax: number;
+  /** So many index entries of segments that are gone may stay, however small the store is. */
+  readonly staleEntriesFew: number;
   /** Threads that hash and compress; 0 does it on the calling thread. */
   readonly workers: number;
   /** Batches being hashed, packed or appended, over all sessions: each holds about 2.2 MiB. */
@@ -75,6 +80,7 @@ export const CHUNK_STORE_LIMITS: ChunkStoreLimits = {
   nodeCacheBytes: 32 * MiB,
   pendingBytesMax: 64 * MiB,
   recentPlacesMax: 262_144,
+  staleEntriesFew: 65_536,
   workers: 1,
   batchesInFlightMax: 8,
   runReadsMax: 16,

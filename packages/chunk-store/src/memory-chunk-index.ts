@@ -1,6 +1,7 @@
 /** The index in memory, for tests and for stores that need not outlive the process. */
 import { ID_BYTES } from '@pando/common';
 import { IdTable } from './id-table.ts';
+import { readPlace } from './place.ts';
 import { PLACE_BYTES, type ChunkIndex } from './types.ts';
 
 export class MemoryChunkIndex implements ChunkIndex {
@@ -27,6 +28,23 @@ export class MemoryChunkIndex implements ChunkIndex {
       this.#places.set(batch.places.subarray(i * PLACE_BYTES, (i + 1) * PLACE_BYTES), entry * PLACE_BYTES);
     }
     return Promise.resolve();
+  }
+
+  findStale(
+    isGone: (segment: number) => boolean,
+    after: Uint8Array,
+    max: number,
+  ): Promise<{ ids: Uint8Array; next: Uint8Array | undefined }> {
+    const ids: Buffer[] = [];
+    this.#table.forEach((entry) => {
+      const id = Buffer.from(this.#table.ids.subarray(entry * ID_BYTES, (entry + 1) * ID_BYTES));
+      if (id.compare(after) > 0) ids.push(id);
+    });
+    ids.sort((a, b) => a.compare(b));
+    const seen = ids.slice(0, max);
+    const stale = seen.filter((id) => isGone(readPlace(this.get(id, 0)!).segment));
+    const next = ids.length > max ? seen.at(-1) : undefined;
+    return Promise.resolve({ ids: new Uint8Array(Buffer.concat(stale)), next });
   }
 
   setMark(name: string, value: Uint8Array): Promise<void> {

@@ -4,9 +4,12 @@
  *
  * Bounded by two generations: when the younger one is full, the older one is forgotten.
  */
-import { ID_BYTES, IdSet } from '@pando/common';
+import { ID_BYTES, idsEqual, IdSet } from '@pando/common';
 import { runEntryAt, type SegmentDirectory } from './segment-directory.ts';
 import { RUN_ENTRY_BYTES } from './segment-format.ts';
+
+/** Ids that are added in one turn of the event loop: about a millisecond. */
+const IDS_A_TURN = 4096;
 
 class Generation {
   readonly ids: IdSet;
@@ -34,6 +37,9 @@ export class RecentPlaces {
   readonly #entriesMax: number;
   #young: Generation | undefined;
   #old: Generation | undefined;
+  /** Where `find` found its last id. */
+  #foundIn: Generation | undefined;
+  #foundAt = 0;
 
   /** Where the last `find` that returned true found its id. */
   segment = 0;
@@ -47,6 +53,13 @@ export class RecentPlaces {
 
   /** Looks an id up; the fields then say where it is. The segment may be gone meanwhile. */
   find(ids: Uint8Array, offset: number): boolean {
+    const next = this.#foundAt + 1;
+    const last = this.#foundIn;
+    // Sequences stand in the order of slots: no hashing, and no memory that is far apart.
+    if (last !== undefined && next < last.ids.size && idsEqual(last.ids.ids, next * ID_BYTES, ids, offset)) {
+      this.#tell(last, next);
+      return true;
+    }
     return this.#findIn(this.#young, ids, offset) || this.#findIn(this.#old, ids, offset);
   }
 
@@ -64,8 +77,8 @@ export class RecentPlaces {
     return this.#old === undefined || this.#young!.ids.size + slots <= this.#entriesMax;
   }
 
-  /** Adds all ids of a segment. */
-  add(segment: number, directory: SegmentDirectory): void {
+  /** Adds all ids of a segment, in pieces: the caller gives others their turn between any two. None when it does not fit. */
+  *add(segment: number, directory: SegmentDirectory): Generator<void, void> {
     const slots = directory.ids.byteLength / ID_BYTES;
     if (!this.fits(slots)) return;
     this.#young ??= new Generation(this.#entriesMax);
@@ -78,7 +91,12 @@ export class RecentPlaces {
     const young = this.#young;
     young.loaded.add(segment);
     const runs = directory.runTable.byteLength / RUN_ENTRY_BYTES;
+    let added = 0;
     for (let run = 0; run < runs; run++) {
+      if (added >= IDS_A_TURN) {
+        added = 0;
+        yield;
+      }
       const entry = runEntryAt(directory.runTable, run);
       for (let slot = entry.firstSlot; slot < entry.firstSlot + entry.count; slot++) {
         const at = young.ids.add(directory.ids, slot * ID_BYTES);
@@ -87,16 +105,23 @@ export class RecentPlaces {
         young.runBytes[at] = entry.bytes;
         young.slots[at] = slot;
       }
+      added += entry.count;
     }
   }
 
   #findIn(generation: Generation | undefined, ids: Uint8Array, offset: number): boolean {
     const at = generation === undefined ? -1 : generation.ids.indexOf(ids, offset);
     if (at < 0) return false;
-    this.segment = generation!.segments[at]!;
-    this.runOffset = generation!.runOffsets[at]!;
-    this.runBytes = generation!.runBytes[at]!;
-    this.slot = generation!.slots[at]!;
+    this.#tell(generation!, at);
     return true;
+  }
+
+  #tell(generation: Generation, at: number): void {
+    this.#foundIn = generation;
+    this.#foundAt = at;
+    this.segment = generation.segments[at]!;
+    this.runOffset = generation.runOffsets[at]!;
+    this.runBytes = generation.runBytes[at]!;
+    this.slot = generation.slots[at]!;
   }
 }

@@ -26,6 +26,7 @@ import {
 } from './segment-format.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
 import { refuseNewerSegment } from './store-of-segments.ts';
+import { deleteStale } from './stale-entries.ts';
 import { readCheckpoint, readNumbers, writeCheckpoint, writeNumbers } from './store-marks.ts';
 import { PLACE_BYTES, type ChunkIndex, type SegmentStorage } from './types.ts';
 
@@ -43,6 +44,13 @@ export async function recover(context: RecoveryContext): Promise<void> {
   const found = await storage.list();
   const checkpoint = await readCheckpoint(index);
   table.reserveBelow(checkpoint.next);
+  if ((await index.getMark('checkpoint')) === undefined) {
+    // Nothing remembers which numbers are used up: perhaps emptying the index broke off. What names one that is gone must go before it is used again.
+    const numbers = new Set(found.map(({ segment }) => segment));
+    const isGone = (segment: number): boolean => !numbers.has(segment);
+    for (let next = await deleteStale(index, isGone); next !== undefined;)
+      next = await deleteStale(index, isGone, next);
+  }
   const old = found.filter(({ segment }) => segment < checkpoint.completeBelow);
   for (let first = 0; first < old.length; first += OPEN_CONCURRENCY) {
     const group = old.slice(first, first + OPEN_CONCURRENCY);
@@ -66,9 +74,11 @@ export async function recover(context: RecoveryContext): Promise<void> {
   }
   await refuseIfAllForeign(context);
   if (reindexed) await saveSuspects(index, table);
-  await finishRemovals(context);
+  const removed = await finishRemovals(context);
   const next = table.nextNumber;
   if (reindexed || next > checkpoint.next) await writeCheckpoint(index, { completeBelow: next, next });
+  // Last: what names them must not be taken for another segment of the same number.
+  if (removed) await writeNumbers(index, 'removing', []);
 }
 
 /** Remembers which segments may hold copies that the index does not name. */
@@ -79,27 +89,6 @@ export function saveSuspects(index: ChunkIndex, table: SegmentTable): Promise<vo
     'suspects',
     suspects.map((segment) => segment.number),
   );
-}
-
-/**
- * Deletes the index entries that still point at a segment, durably. What is stored elsewhere meanwhile stays.
- * Must run inside the queue of index changes.
- */
-export async function unindex(index: ChunkIndex, segment: number, ids: Uint8Array): Promise<void> {
-  const slots = ids.byteLength / ID_BYTES;
-  const none = new Uint8Array(0);
-  const deletes = new GrowingBytes(Math.min(slots, INDEX_BATCH_ENTRIES) * ID_BYTES);
-  for (let slot = 0; slot < slots; slot++) {
-    const value = index.get(ids, slot * ID_BYTES);
-    if (value !== undefined && readPlace(value).segment === segment) {
-      deletes.append(ids.subarray(slot * ID_BYTES, (slot + 1) * ID_BYTES));
-    }
-    const last = slot === slots - 1;
-    if (last || deletes.length === INDEX_BATCH_ENTRIES * ID_BYTES) {
-      await index.write({ ids: none, places: none, count: 0, deletes: deletes.bytes.slice() }, true);
-      deletes.cut(0);
-    }
-  }
 }
 
 async function registerSealed(context: RecoveryContext, number: number, size: number): Promise<void> {
@@ -288,27 +277,17 @@ export async function reindex(
   }
 }
 
-/** The ids of a segment that is to go: when its footer is damaged, those of its whole runs. */
-async function idsFound(context: RecoveryContext, segment: Segment): Promise<Uint8Array> {
-  try {
-    return (await readDirectory(context.storage, segment.number, segment.seed, segment.bytes)).ids;
-  } catch (error) {
-    if (!(error instanceof PandoError && error.code === 'segment-corrupt')) throw error;
-    return (await scanDirectory(context, segment, segment.bytes)).directory.ids;
-  }
-}
-
-async function finishRemovals(context: RecoveryContext): Promise<void> {
-  const { storage, index, table } = context;
+/**
+ * Segments whose removal had begun are gone when it resolves; their index entries stay, see stale-entries.ts. Resolves to whether
+ * there were any.
+ */
+async function finishRemovals({ storage, index, table }: RecoveryContext): Promise<boolean> {
   const numbers = await readNumbers(index, 'removing');
   for (const number of numbers) {
-    const segment = table.get(number);
-    if (segment !== undefined) {
-      await unindex(index, number, await idsFound(context, segment));
-      table.remove(number);
-    }
+    table.reserveBelow(number + 1);
+    table.remove(number);
     // One that is gone already may come back: a process that was killed has not made its removal durable.
     await storage.remove(number);
   }
-  if (numbers.length > 0) await writeNumbers(index, 'removing', []);
+  return numbers.length > 0;
 }

@@ -6,10 +6,11 @@
  * same turn the segment is *condemned*: a dedupe hit no longer counts on it. Hits before that step were
  * reported through the barrier, hits after it do not happen.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { ID_BYTES, idToHex, isHole, isLost, PandoError } from '@pando/common';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator } from './chunk-locator.ts';
 import type { BatchWriter } from './batch-writer.ts';
-import { saveSuspects, unindex } from './recovery.ts';
+import { saveSuspects } from './recovery.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
 import type { RunReader } from './run-reader.ts';
 import { readDirectory, runEntryAt, type SegmentDirectory } from './segment-directory.ts';
@@ -17,6 +18,7 @@ import { chunkBytesOf, KIND_ANCHOR, KIND_DATA, KIND_NODE, RUN_ENTRY_BYTES } from
 import type { SegmentLog } from './segment-log.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
 import type { SerialQueue } from './serial-queue.ts';
+import type { StaleEntries } from './stale-entries.ts';
 import { batchChunks } from './slab.ts';
 import { writeNumbers } from './store-marks.ts';
 import type { ChunkIndex, Collection, SegmentInfo, SegmentStorage } from './types.ts';
@@ -24,6 +26,22 @@ import type { WorkerPool } from './worker-pool.ts';
 
 /** Rounds of copying what became live meanwhile; each round copies less, and the last one is checked like all others. */
 const COMPACT_ROUNDS_MAX = 1000;
+
+/** Ids that are looked up in one turn of the event loop. */
+const IDS_A_TURN = 2048;
+
+/** Slots that are looked at in one turn of the event loop. */
+const SLOTS_A_TURN = 8192;
+
+interface SlotsToCopy {
+  readonly segment: Segment;
+  readonly directory: SegmentDirectory;
+  readonly isLive: (slot: number) => boolean;
+  /** 1 for what has been copied, or needs not be. */
+  readonly copied: Uint8Array;
+  /** Whether some of it may have copies elsewhere that count instead. */
+  readonly areOthers: boolean;
+}
 
 export interface CollectionParts {
   readonly chunkBytes: number;
@@ -38,6 +56,7 @@ export interface CollectionParts {
   readonly log: SegmentLog;
   readonly pool: WorkerPool;
   readonly damaged: DamagedRuns;
+  readonly stale: StaleEntries;
   readonly onEnd: () => void;
 }
 
@@ -59,6 +78,7 @@ export class StoreCollection implements Collection {
       const at = i * ID_BYTES;
       segments[i] = 0;
       slots[i] = 0;
+      if (i % IDS_A_TURN === IDS_A_TURN - 1) await nextTurn();
       if (isHole(ids, at) || isLost(ids, at)) continue;
       if (locator.ready() !== undefined) await this.#ready();
       let found = locator.find(ids, at);
@@ -99,11 +119,9 @@ export class StoreCollection implements Collection {
 
   async drop(number: number, isLive: (slot: number) => boolean): Promise<boolean> {
     const segment = this.#candidate(number);
-    const directory = await this.#directory(segment);
-    this.#throwIfEnded();
     if (anyLive(segment, isLive)) return false;
     segment.condemned = true;
-    await removeSegment(this.#parts, segment, directory.ids);
+    await removeSegment(this.#parts, segment, segment.slots);
     return true;
   }
 
@@ -111,18 +129,22 @@ export class StoreCollection implements Collection {
     const segment = this.#candidate(number);
     const { index, indexQueue, table, log } = this.#parts;
     const directory = await this.#directory(segment);
+    const areOthers = segment.suspect;
     // From the first copy on, the old one is no longer what the index names; that must survive a crash.
     segment.suspect = true;
     await indexQueue.run(() => saveSuspects(index, table));
     const copied = new Uint8Array(segment.slots);
+    const whole: SlotsToCopy = { segment, directory, isLive, copied, areOthers };
     let copiedBytes = 0;
     for (let round = 0; ; round++) {
       if (round === COMPACT_ROUNDS_MAX)
         throw new PandoError('too-busy', `segment ${number} is in constant use`);
+      // Most of what is live is found in turns that are not long, and what became so meanwhile in the last one.
+      let slots = await this.#slotsInPieces(whole);
       await this.#ready();
       this.#throwIfEnded();
       // One turn of the event loop from the last question to the sentence.
-      const slots = this.#slotsToCopy(segment, directory, isLive, copied);
+      if (slots.length === 0) slots = this.#slotsToCopy(whole, 0, segment.slots);
       if (slots.length === 0) break;
       copiedBytes += await this.#copy(segment, directory, slots);
       for (const slot of slots) copied[slot] = 1;
@@ -130,7 +152,12 @@ export class StoreCollection implements Collection {
     }
     segment.condemned = true;
     const freed = segment.bytes - copiedBytes;
-    await removeSegment(this.#parts, segment, directory.ids);
+    // What was copied has its entry there.
+    await removeSegment(
+      this.#parts,
+      segment,
+      copied.reduce((stale, isCopied) => stale - isCopied, segment.slots),
+    );
     return freed;
   }
 
@@ -150,20 +177,37 @@ export class StoreCollection implements Collection {
       await wait.catch(() => undefined);
   }
 
-  /** Slots that are live, are not copied, and are the copy that counts; ascending. */
-  #slotsToCopy(
-    segment: Segment,
-    directory: SegmentDirectory,
-    isLive: (slot: number) => boolean,
-    copied: Uint8Array,
-  ): number[] {
-    const { locator } = this.#parts;
+  async #slotsInPieces(of: SlotsToCopy): Promise<number[]> {
     const slots: number[] = [];
-    for (let slot = 0; slot < segment.slots; slot++) {
+    const { segment } = of;
+    for (let from = 0; from < segment.slots; from += SLOTS_A_TURN) {
+      await nextTurn();
+      await this.#ready();
+      this.#throwIfEnded();
+      slots.push(...this.#slotsToCopy(of, from, Math.min(segment.slots, from + SLOTS_A_TURN)));
+    }
+    return slots;
+  }
+
+  /** Those of the slots `from … to − 1` that are live, are not copied, and are the copy that counts; ascending. */
+  #slotsToCopy(of: SlotsToCopy, from: number, to: number): number[] {
+    const { locator, damaged } = this.#parts;
+    const { segment, directory, isLive, copied } = of;
+    const { ids } = directory;
+    const slots: number[] = [];
+    // As long as neither other copies nor damage were known of, it is this copy that counts: a hit on it is a hit. To look up in the
+    // index what has just become suspect takes 10 µs for each of tens of thousands.
+    const areOthers = of.areOthers || damaged.hasAnyOf(segment.number);
+    for (let slot = from; slot < to; slot++) {
       if (copied[slot] === 1 || !isLive(slot)) continue;
-      const found = locator.find(directory.ids, slot * ID_BYTES);
-      if (found === FOUND && locator.segment === segment && locator.slot === slot) slots.push(slot);
-      else copied[slot] = 1; // it counts elsewhere, or (never) nowhere
+      if (areOthers) {
+        const found = locator.find(ids, slot * ID_BYTES);
+        if (found !== FOUND || locator.segment !== segment || locator.slot !== slot) {
+          copied[slot] = 1; // it counts elsewhere, or (never) nowhere
+          continue;
+        }
+      }
+      slots.push(slot);
     }
     return slots;
   }
@@ -251,15 +295,18 @@ export class StoreCollection implements Collection {
   }
 }
 
-/** Order: no more hits (done by the caller) → index entries gone, durably → file gone. */
-async function removeSegment(parts: CollectionParts, segment: Segment, ids: Uint8Array): Promise<void> {
-  const { index, indexQueue, storage, table } = parts;
+/**
+ * Order: no more hits (done by the caller) → its number is used up and the segment on the list of those to be removed, durably → file gone.
+ * Up to `entries` of the index name it: they stay, and are none from now on.
+ */
+async function removeSegment(parts: CollectionParts, segment: Segment, entries: number): Promise<void> {
+  const { index, indexQueue, stale, storage, table } = parts;
   const { number } = segment;
   await indexQueue.run(async () => {
     // Should we stop in the middle, opening the store finishes it.
     table.removing.add(number);
+    await stale.add(number, entries);
     await writeNumbers(index, 'removing', [...table.removing]);
-    await unindex(index, number, ids);
   });
   table.remove(number);
   parts.damaged.forget(number);

@@ -104,6 +104,16 @@ export interface ChunkIndex {
     batch: { ids: Uint8Array; places: Uint8Array; count: number; deletes?: Uint8Array },
     durable: boolean,
   ): Promise<void>;
+  /**
+   * Looks at up to `max` entries that come behind `after` in an order of the index's own (an empty id: from the first one), and
+   * resolves to the ids of those whose segment `isGone`, one after another, and to the id to go on behind; none: that was the last one.
+   * What is written meanwhile may be seen or not.
+   */
+  findStale(
+    isGone: (segment: number) => boolean,
+    after: Uint8Array,
+    max: number,
+  ): Promise<{ ids: Uint8Array; next: Uint8Array | undefined }>;
   /** A small named value beside the ids (the checkpoint), written durably. */
   setMark(name: string, value: Uint8Array): Promise<void>;
   getMark(name: string): Promise<Uint8Array | undefined>;
@@ -207,7 +217,7 @@ export interface Collection {
   /**
    * Removes a candidate whose chunks are dead. `isLive(slot)` is asked once more, synchronously, at the
    * point after which a dedupe hit no longer counts; if any slot is live then, nothing is done and it
-   * resolves to false. Order: no more hits → index entries gone, durably → file gone.
+   * resolves to false. Order: no more hits → its number is used up for good → file gone; the index entries stay, and are none.
    */
   drop(segment: number, isLive: (slot: number) => boolean): Promise<boolean>;
 
@@ -229,6 +239,8 @@ export interface StoreStats {
   readonly segments: number;
   /** Bytes of the index on disk (approximate while it is written). */
   readonly indexBytes: number;
+  /** At most so many entries of the index name segments that are gone: they take room, and wait to be deleted. */
+  readonly staleIndexEntries: number;
   /** Absent where the index does no such work, or is closed for a moment. */
   readonly indexCompactions?: IndexCompactions | undefined;
   readonly runCacheBytes: number;

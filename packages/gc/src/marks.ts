@@ -20,6 +20,9 @@ import { SlotBits } from './slot-bits.ts';
 /** Levels a tree can have: chunks (0) and nodes up to a disk of 128 ** 7 chunks. */
 export const LEVELS_MAX = 8;
 
+/** How many bits of a byte are set. */
+const BITS_OF = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll('0', '').length);
+
 export class Marks {
   readonly #levels: SlotBits[] = [];
   readonly #candidates: ReadonlyMap<number, number>;
@@ -73,11 +76,13 @@ export class Marks {
     const bitmaps = this.#levels
       .map((level) => level.bitmap(segment))
       .filter((bitmap) => bitmap !== undefined);
+    const [first = new Uint8Array(0), ...others] = bitmaps.sort((a, b) => b.length - a.length);
+    const end = Math.min(first.length, Math.ceil(slots / 8));
     let live = 0;
-    for (let at = 0; at < Math.ceil(slots / 8); at++) {
-      let byte = 0;
-      for (const bitmap of bitmaps) byte |= bitmap[at] ?? 0;
-      for (; byte !== 0; byte &= byte - 1) live++;
+    for (let at = 0; at < end; at++) {
+      let byte = first[at]!;
+      for (let i = 0; i < others.length; i++) byte |= others[i]![at] ?? 0;
+      live += BITS_OF[byte]!;
     }
     return live;
   }

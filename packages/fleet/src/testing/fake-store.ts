@@ -133,6 +133,7 @@ export class FakeStore {
       indexBytes: 77,
       runCacheBytes: 0,
       nodeCacheBytes: 0,
+      staleIndexEntries: 0,
       damagedRuns: 0,
       counters: new StoreCounters(),
     });
