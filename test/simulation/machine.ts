@@ -111,6 +111,7 @@ export class Machine {
         runCacheBytes: cacheBytes,
         nodeCacheBytes: cacheBytes,
         recentPlacesMax: 64,
+        placeHintsMax: 256,
         batchesInFlightMax: 2,
         staleEntriesFew: 0, // so that they are swept now and then
         workers: 0,

@@ -6,8 +6,10 @@
  */
 import type { FreshChunks } from './fresh-chunks.ts';
 import { SEGMENT_LOAD_HITS } from './limits.ts';
+import { PlaceHints } from './place-hints.ts';
 import { readPlace } from './place.ts';
 import { RecentPlaces } from './recent-places.ts';
+import { offsetOfKey, segmentOfKey } from './run-cache.ts';
 import { readDirectory } from './segment-directory.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
 import type { LookUpCounters } from './store-counters.ts';
@@ -24,6 +26,7 @@ const COUNTED_SEGMENTS_MAX = 64;
 export class ChunkLocator {
   readonly #fresh: FreshChunks;
   readonly #recent: RecentPlaces;
+  readonly #hints: PlaceHints;
   readonly #index: ChunkIndex;
   readonly #table: SegmentTable;
   readonly #storage: SegmentStorage;
@@ -48,6 +51,7 @@ export class ChunkLocator {
     table: SegmentTable,
     fresh: FreshChunks,
     recentPlacesMax: number,
+    placeHintsMax: number,
     writerCounts: LookUpCounters,
     readerCounts: LookUpCounters,
   ) {
@@ -58,6 +62,7 @@ export class ChunkLocator {
     this.#table = table;
     this.#fresh = fresh;
     this.#recent = new RecentPlaces(recentPlacesMax);
+    this.#hints = new PlaceHints(placeHintsMax);
   }
 
   /** A promise while ids cannot be looked up for a moment; `find` must then not be called before it settles. */
@@ -71,8 +76,28 @@ export class ChunkLocator {
   }
 
   /**
-   * Looks an id up; the fields then say where the chunk is. Its segment may be condemned. Writers make what is known of other
-   * segments make way for that of the one that they hit; readers, who go anywhere, only fill what room there is. `mayMiss`: for
+   * Where a chunk most likely is, for a reader, who must find its id in that run before he relies on anything; the fields then say which run.
+   * Never one of a segment whose copies may not be those that count.
+   */
+  hint(ids: Uint8Array, offset: number): boolean {
+    if (!this.#hints.find(ids, offset)) return false;
+    const key = this.#hints.runKey;
+    const segment = this.#table.get(segmentOfKey(key));
+    if (segment === undefined || segment.suspect || segment.condemned) return false;
+    this.segment = segment;
+    this.runOffset = offsetOfKey(key);
+    this.runBytes = this.#hints.runBytes;
+    return true;
+  }
+
+  /** Counts a look-up that a hint has answered. */
+  hintHeld(): void {
+    this.#readerCounts.all++;
+  }
+
+  /**
+   * Looks an id up; the fields then say where the chunk is. Its segment may be condemned. What is known of other segments makes way
+   * for that of the one that a writer hits; readers, who go anywhere, gather hints instead. `mayMiss`: for
    * who stores a chunk that is not found, and may do so in vain: then a chunk that is nowhere is so without asking the index.
    */
   find(ids: Uint8Array, offset: number, isWriter = true, mayMiss = false): Found {
@@ -102,8 +127,8 @@ export class ChunkLocator {
     this.isFromIndex = true;
     const place = readPlace(value);
     const found = this.#found(this.#table.get(place.segment), place.runOffset, place.runBytes, place.slot);
-    if (found === FOUND && (isWriter || this.#recent.hasRoom(this.segment!.slots)))
-      this.#countHit(this.segment!);
+    if (found === FOUND && (isWriter || this.#hints.mayAdd(this.segment!.slots)))
+      this.#countHit(this.segment!, isWriter);
     return found;
   }
 
@@ -121,29 +146,29 @@ export class ChunkLocator {
     return FOUND;
   }
 
-  #countHit(segment: Segment): void {
+  #countHit(segment: Segment, isWriter: boolean): void {
     const hits = (this.#hits.get(segment.number) ?? 0) + 1;
     if (this.#hits.size >= COUNTED_SEGMENTS_MAX && hits === 1) this.#hits.clear();
     this.#hits.set(segment.number, hits);
     if (hits < SEGMENT_LOAD_HITS || this.#loading !== undefined) return;
     this.#hits.delete(segment.number);
-    if (!this.#mayLoad(segment) || this.#recent.has(segment.number)) return;
-    this.#loading = this.#load(segment).finally(() => {
+    const places = isWriter ? this.#recent : this.#hints;
+    if (!this.#mayLoad(segment) || places.has(segment.number)) return;
+    if (isWriter && !this.#recent.fits(segment.slots)) return;
+    this.#loading = this.#load(segment, places).finally(() => {
       this.#loading = undefined;
     });
   }
 
   #mayLoad(segment: Segment): boolean {
-    return (
-      segment.state === 'sealed' && !segment.suspect && !segment.condemned && this.#recent.fits(segment.slots)
-    );
+    return segment.state === 'sealed' && !segment.suspect && !segment.condemned;
   }
 
-  async #load(segment: Segment): Promise<void> {
+  async #load(segment: Segment, places: RecentPlaces | PlaceHints): Promise<void> {
     try {
       const directory = await readDirectory(this.#storage, segment.number, segment.seed, segment.bytes);
       if (!this.#mayLoad(segment)) return;
-      const adding = this.#recent.add(segment.number, directory);
+      const adding = places.add(segment.number, directory);
       while (adding.next().done !== true) await new Promise((resolve) => setImmediate(resolve));
     } catch {
       // The ids are an aid: without them look-ups go on in the index. `verify` reports a damaged footer.

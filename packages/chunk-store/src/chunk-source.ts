@@ -11,14 +11,12 @@ import { FANOUT, NODE_BYTES, type ChunkReader, type TreeNode } from '@pando/tree
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator, type Found } from './chunk-locator.ts';
 import { isDamage, type DamagedRuns } from './damaged-runs.ts';
 import { NodeCache, StoreNode } from './node-cache.ts';
-import { runKey, type CachedRun } from './run-cache.ts';
+import { offsetOfKey, runKey, segmentOfKey, type CachedRun } from './run-cache.ts';
 import type { RunReader } from './run-reader.ts';
 import type { StoreCounters } from './store-counters.ts';
 
 /** How often one chunk is looked up again because it moved while it was read: a compaction moves it once. */
 const MOVES_MAX = 8;
-
-const KEY_OFFSETS = 2 ** 27;
 
 export class ChunkSource implements ChunkReader {
   readonly chunkBytes: number;
@@ -28,6 +26,8 @@ export class ChunkSource implements ChunkReader {
   readonly #isGone: (segment: number) => boolean;
   readonly #damaged: DamagedRuns;
   readonly #counters: StoreCounters;
+  /** Of the child whose run was found last, for this turn. */
+  #slot = 0;
 
   constructor(
     chunkBytes: number,
@@ -94,26 +94,50 @@ export class ChunkSource implements ChunkReader {
         continue;
       }
       const run = this.#runNow(node, child);
-      if (run === undefined || !this.#copy(run, node, child, target, at)) {
+      if (run === undefined || !this.#copy(run, this.#slot, node, child, target, at)) {
         return this.#readRest(node, first, count, i, target, targetOffset);
       }
     }
     return undefined;
   }
 
-  /** The run that holds a leaf's child, for this turn; undefined when it takes waiting, or is not where it was. */
+  /** The run that holds a leaf's child, for this turn, and its slot; undefined when it takes waiting, or is not where it was. */
   #runNow(node: StoreNode, child: number): CachedRun | undefined {
-    const keys = node.placeRoom();
-    const known = keys[child] !== 0;
-    if (!known && (this.#locator.ready() !== undefined || this.#resolve(node, child) !== FOUND)) {
-      return undefined;
+    const key = node.runKeys === undefined ? 0 : node.runKeys[child]!;
+    if (key !== 0) {
+      this.#slot = node.slots![child]!;
+      return (
+        this.#runs.cached(key) ??
+        this.#runs.loadNow(segmentOfKey(key), offsetOfKey(key), node.runBytes![child]!)
+      );
     }
-    const key = keys[child]!;
-    const cached = this.#runs.cached(key);
-    if (cached !== undefined && known) return cached;
+    if (this.#locator.hint(node.bytes, child * ID_BYTES)) {
+      const run = this.#hintedNow(node.bytes, child * ID_BYTES);
+      if (run !== null) return run;
+    }
+    if (this.#locator.ready() !== undefined || this.#resolve(node, child) !== FOUND) return undefined;
+    this.#slot = node.slots![child]!;
+    const found = node.runKeys![child]!;
     const run =
-      cached ?? this.#runs.loadNow(Math.floor(key / KEY_OFFSETS), key % KEY_OFFSETS, node.runBytes![child]!);
-    if (!known && run !== undefined) this.#resolveNeighbours(node, child, run);
+      this.#runs.cached(found) ??
+      this.#runs.loadNow(segmentOfKey(found), offsetOfKey(found), node.runBytes![child]!);
+    if (run !== undefined) this.#resolveNeighbours(node, child, run);
+    return run;
+  }
+
+  /**
+   * The run that the last hint was about, for this turn, if the chunk is in it; null when it is not: then the index is asked. Undefined
+   * when reading the run takes waiting.
+   */
+  #hintedNow(ids: Uint8Array, offset: number): CachedRun | null | undefined {
+    const { runOffset, runBytes } = this.#locator;
+    const segment = this.#locator.segment!.number;
+    const run =
+      this.#runs.cached(runKey(segment, runOffset)) ?? this.#runs.loadNow(segment, runOffset, runBytes);
+    if (run === undefined) return undefined;
+    this.#slot = run.slotOf(ids, offset);
+    if (this.#slot < 0) return null;
+    this.#locator.hintHeld();
     return run;
   }
 
@@ -137,13 +161,26 @@ export class ChunkSource implements ChunkReader {
   /** A node that can be read in this turn. Its run is of no use to others: it is not kept. */
   #readNodeNow(ids: Uint8Array, offset: number): StoreNode | undefined {
     const locator = this.#locator;
+    const hinted = locator.hint(ids, offset) ? this.#nodeOfRun(ids, offset, -1) : null;
+    if (hinted !== null) {
+      locator.hintHeld();
+      return hinted;
+    }
     if (locator.ready() !== undefined || locator.find(ids, offset, false) !== FOUND) return undefined;
-    const { runOffset, runBytes, slot } = locator;
-    const segment = locator.segment!.number;
+    return this.#nodeOfRun(ids, offset, locator.slot) ?? undefined;
+  }
+
+  /** A node from the run that the locator has found, in this slot of it or, with −1, wherever it is; null when it is nowhere in it. */
+  #nodeOfRun(ids: Uint8Array, offset: number, known: number): StoreNode | null | undefined {
+    const { runOffset, runBytes } = this.#locator;
+    const segment = this.#locator.segment!.number;
     const cached = this.#runs.cached(runKey(segment, runOffset));
     const run = cached ?? this.#runs.readNow(segment, runOffset, runBytes);
-    if (run?.chunkBytes !== NODE_BYTES) return undefined;
+    if (run === undefined) return undefined;
     try {
+      const slot = known < 0 ? run.slotOf(ids, offset) : known;
+      if (slot < 0) return null;
+      if (run.chunkBytes !== NODE_BYTES) return undefined;
       return this.nodes.add(ids, offset, run.raw, run.chunkAt(slot, ids, offset) * NODE_BYTES);
     } catch (error) {
       if (!isDamage(error)) throw error;
@@ -157,16 +194,23 @@ export class ChunkSource implements ChunkReader {
   #resolve(node: StoreNode, child: number): Found {
     const found = this.#locator.find(node.bytes, child * ID_BYTES, false);
     if (found !== FOUND) return found;
-    node.placeRoom()[child] = runKey(this.#locator.segment!.number, this.#locator.runOffset);
+    this.nodes.placesOf(node)[child] = runKey(this.#locator.segment!.number, this.#locator.runOffset);
     node.runBytes![child] = this.#locator.runBytes;
     node.slots![child] = this.#locator.slot;
     return FOUND;
   }
 
   /** Whether the run holds the chunk undamaged; then it stands in `target`. */
-  #copy(run: CachedRun, node: StoreNode, child: number, target: Uint8Array, at: number): boolean {
+  #copy(
+    run: CachedRun,
+    slot: number,
+    node: StoreNode,
+    child: number,
+    target: Uint8Array,
+    at: number,
+  ): boolean {
     try {
-      this.#copyChecked(run, node, child, target, at);
+      this.#copyChecked(run, slot, node, child, target, at);
       return true;
     } catch (error) {
       if (!isDamage(error)) throw error;
@@ -175,8 +219,15 @@ export class ChunkSource implements ChunkReader {
     }
   }
 
-  #copyChecked(run: CachedRun, node: StoreNode, child: number, target: Uint8Array, at: number): void {
-    const chunk = run.chunkAt(node.slots![child]!, node.bytes, child * ID_BYTES);
+  #copyChecked(
+    run: CachedRun,
+    slot: number,
+    node: StoreNode,
+    child: number,
+    target: Uint8Array,
+    at: number,
+  ): void {
+    const chunk = run.chunkAt(slot, node.bytes, child * ID_BYTES);
     if (run.chunkBytes !== this.chunkBytes) {
       throw new PandoError(
         'chunk-corrupt',
@@ -196,7 +247,7 @@ export class ChunkSource implements ChunkReader {
     targetOffset: number,
   ): Promise<void> {
     await this.#ready();
-    const runs = await this.#loadRuns(node, first + from, first + count);
+    const loaded = await this.#loadRuns(node, first + from, first + count);
     for (let i = from; i < count; i++) {
       const child = first + i;
       const at = targetOffset + i * this.chunkBytes;
@@ -204,22 +255,33 @@ export class ChunkSource implements ChunkReader {
         target.fill(0, at, at + this.chunkBytes);
         continue;
       }
-      const run = runs.get(node.runKeys![child]!);
-      if (run === undefined || !this.#copy(run, node, child, target, at)) {
+      const run = this.#loadedRun(node, child, loaded, i - from);
+      if (run === undefined || !this.#copy(run, this.#slot, node, child, target, at)) {
         await this.#readMoved(node, child, target, at);
       }
     }
   }
 
-  /** The runs of children `first … end − 1` as far as their places hold; what is missing is read by itself later. */
-  async #loadRuns(node: StoreNode, first: number, end: number): Promise<Map<number, CachedRun | undefined>> {
+  /** The runs where children `first … end − 1` are, or seem to be; what is missing is read by itself later. */
+  async #loadRuns(node: StoreNode, first: number, end: number): Promise<LoadedRuns> {
     const loads = new Map<number, Promise<CachedRun | undefined>>();
+    const keys = new Float64Array(end - first);
+    const runBytes = new Uint32Array(end - first);
     for (let child = first; child < end; child++) {
       if (isHole(node.bytes, child * ID_BYTES)) continue;
-      if (node.runKeys![child] === 0 && this.#resolve(node, child) !== FOUND) continue;
-      const key = node.runKeys![child]!;
+      const i = child - first;
+      const place = placeOf(node, child);
+      if (place === 0 && this.#locator.hint(node.bytes, child * ID_BYTES)) {
+        keys[i] = runKey(this.#locator.segment!.number, this.#locator.runOffset);
+        runBytes[i] = this.#locator.runBytes;
+        this.#locator.hintHeld();
+      } else if (place !== 0 || this.#resolve(node, child) === FOUND) {
+        keys[i] = node.runKeys![child]!;
+        runBytes[i] = node.runBytes![child]!;
+      } else continue;
+      const key = keys[i];
       if (loads.has(key)) this.#counters.runHits++;
-      else loads.set(key, this.#loadUnlessGone(key, node.runBytes![child]!));
+      else loads.set(key, this.#loadUnlessGone(key, runBytes[i]));
     }
     const runs = new Map<number, CachedRun | undefined>();
     // All of them end before any failure is reported: nothing is left running.
@@ -231,7 +293,19 @@ export class ChunkSource implements ChunkReader {
       else if (isDamage(end.reason)) runs.set(key, undefined);
       else throw end.reason as Error;
     }
-    return runs;
+    return { keys, runBytes, runs };
+  }
+
+  /** Of what was loaded the run where a child still has its place, or, with none, where its id stands; and its slot. */
+  #loadedRun(node: StoreNode, child: number, loaded: LoadedRuns, i: number): CachedRun | undefined {
+    const key = loaded.keys[i]!;
+    const run = loaded.runs.get(key);
+    if (run === undefined) return undefined;
+    const place = placeOf(node, child);
+    if (place === 0) this.#slot = run.slotOf(node.bytes, child * ID_BYTES);
+    else if (place === key) this.#slot = node.slots![child]!;
+    else return undefined; // it has moved meanwhile
+    return this.#slot < 0 ? undefined : run;
   }
 
   async #readMoved(node: StoreNode, child: number, target: Uint8Array, at: number): Promise<void> {
@@ -244,22 +318,22 @@ export class ChunkSource implements ChunkReader {
         await this.#locator.settled;
         continue;
       }
-      const key = node.runKeys![child]!;
+      const key = placeOf(node, child);
       damage.throwIfAt(key);
       try {
         const run = await this.#loadUnlessGone(key, node.runBytes![child]!);
         if (run !== undefined) {
-          this.#copyChecked(run, node, child, target, at);
+          this.#copyChecked(run, node.slots![child]!, node, child, target, at);
           return;
         }
       } catch (error) {
         // The next read looks it up again: the chunk may have been stored anew by then.
-        node.runKeys![child] = 0;
+        forgetPlace(node, child);
         this.#takeDamage(damage, key, error);
       }
       moves++;
     }
-    node.runKeys![child] = 0;
+    forgetPlace(node, child);
     throw missing('chunk', node.bytes, child * ID_BYTES);
   }
 
@@ -298,7 +372,7 @@ export class ChunkSource implements ChunkReader {
   }
 
   #noteDamage(key: number): void {
-    this.#damaged.add(Math.floor(key / KEY_OFFSETS), key % KEY_OFFSETS);
+    this.#damaged.add(segmentOfKey(key), offsetOfKey(key));
   }
 
   /** Waits while nothing can be looked up; what looks up next does so in the same turn. */
@@ -309,14 +383,21 @@ export class ChunkSource implements ChunkReader {
   }
 
   async #loadUnlessGone(key: number, runBytes: number): Promise<CachedRun | undefined> {
-    const segment = Math.floor(key / KEY_OFFSETS);
+    const segment = segmentOfKey(key);
     try {
-      return await this.#runs.load(segment, key % KEY_OFFSETS, runBytes);
+      return await this.#runs.load(segment, offsetOfKey(key), runBytes);
     } catch (error) {
       if (this.#isGone(segment)) return undefined;
       throw error;
     }
   }
+}
+
+/** For some children of a leaf: keys and lengths of the runs where they are or seem to be (0: not known), and those that could be read. */
+interface LoadedRuns {
+  readonly keys: Float64Array;
+  readonly runBytes: Uint32Array;
+  readonly runs: ReadonlyMap<number, CachedRun | undefined>;
 }
 
 /** The damage that one look-up has met: final when the index names the same run again. */
@@ -332,6 +413,15 @@ class Damage {
   throwIfAt(key: number): void {
     if (this.#error !== undefined && this.#key === key) throw this.#error;
   }
+}
+
+/** The key of the run where the index has found a leaf's child; 0 when it has not been asked. */
+function placeOf(node: StoreNode, child: number): number {
+  return node.runKeys === undefined ? 0 : node.runKeys[child]!;
+}
+
+function forgetPlace(node: StoreNode, child: number): void {
+  if (node.runKeys !== undefined) node.runKeys[child] = 0;
 }
 
 function missing(what: string, ids: Uint8Array, offset: number): PandoError {

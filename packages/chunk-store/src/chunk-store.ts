@@ -332,6 +332,7 @@ class LocalChunkStore implements ChunkStore {
       this.#table,
       this.#fresh,
       recentPlacesMax,
+      this.#limits.placeHintsMax,
       writerCounts,
       readerCounts,
     );

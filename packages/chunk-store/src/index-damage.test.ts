@@ -17,7 +17,13 @@ const seed = runSeed();
 const NUMBERS = range(1, 60);
 
 /** Segments of a few runs, and nothing remembered: what is read is what is stored. */
-const LIMITS = { segmentBytesMax: 64 * 1024, runCacheBytes: 1, nodeCacheBytes: 1, recentPlacesMax: 0 };
+const LIMITS = {
+  segmentBytesMax: 64 * 1024,
+  runCacheBytes: 1,
+  nodeCacheBytes: 1,
+  recentPlacesMax: 0,
+  placeHintsMax: 0,
+};
 
 /** In place: LevelDB has its tables mapped, and would die of one that is cut for a moment. */
 async function flip(path: string, at: number, bit: number): Promise<void> {

@@ -37,6 +37,9 @@ export const INDEX_SWEEP_ENTRIES = 1024;
 /** Index hits of one batch in one segment after which the ids of the whole segment are loaded. */
 export const SEGMENT_LOAD_HITS = 8;
 
+/** Look-ups in the index by readers, while there is no room for what is known of a further segment, after which the others make room. */
+export const HINT_MISSES_MAX = 262_144;
+
 /** Bytes that a scan of a segment reads at once. */
 export const SCAN_BYTES = 1 * MiB;
 
@@ -66,6 +69,8 @@ export interface ChunkStoreLimits {
   readonly recentPlacesMax: number;
   /** So many index entries of segments that are gone may stay, however small the store is. */
   readonly staleEntriesFew: number;
+  /** Entries of the table that tells readers where chunks most likely are, a power of two: 4 bytes each, and half as much for runs. */
+  readonly placeHintsMax: number;
   /** Threads that hash and compress; 0 does it on the calling thread. */
   readonly workers: number;
   /** Batches being hashed, packed or appended, over all sessions: each holds about 2.2 MiB. */
@@ -81,6 +86,7 @@ export const CHUNK_STORE_LIMITS: ChunkStoreLimits = {
   pendingBytesMax: 64 * MiB,
   recentPlacesMax: 262_144,
   staleEntriesFew: 65_536,
+  placeHintsMax: 2_097_152,
   workers: 1,
   batchesInFlightMax: 8,
   runReadsMax: 16,

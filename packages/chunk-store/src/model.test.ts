@@ -26,6 +26,7 @@ class Model {
       segmentBytesMax: between(this.random, 60, 300) * KiB,
       runCacheBytes: 100 * KiB,
       recentPlacesMax: 400,
+      placeHintsMax: 512,
       pendingBytesMax: 200 * KiB,
       batchesInFlightMax: 3,
     });

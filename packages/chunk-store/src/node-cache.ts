@@ -1,8 +1,8 @@
 /**
  * Nodes in memory by id, bounded, replaced in CLOCK order. No string and no promise for a look-up.
  *
- * The node object that the store hands out also keeps where its children are, so that reading a leaf's
- * chunks again asks no index.
+ * The node object that the store hands out also keeps where its children are when the index had to be asked, so that reading a
+ * leaf's chunks again asks no index. Where hints tell it (place-hints.ts) a leaf takes two thirds of the memory.
  */
 import { ID_BYTES } from '@pando/common';
 import { FANOUT, NODE_BYTES, type TreeNode } from '@pando/tree';
@@ -14,35 +14,42 @@ export class StoreNode implements TreeNode {
   runKeys: Float64Array | undefined;
   runBytes: Uint32Array | undefined;
   slots: Uint32Array | undefined;
+  /** Whether it is in the cache, and its memory counts. */
+  cached = false;
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
   }
-
-  /** Makes room for places: only leaves that are read need it. */
-  placeRoom(): Float64Array {
-    this.runBytes ??= new Uint32Array(FANOUT);
-    this.slots ??= new Uint32Array(FANOUT);
-    return (this.runKeys ??= new Float64Array(FANOUT));
-  }
 }
 
-/** A node with places and all, roughly. */
-const NODE_MEMORY_BYTES = NODE_BYTES + FANOUT * (8 + 4 + 4) + 500;
+/** A node without places, roughly, and its places. */
+const NODE_MEMORY_BYTES = NODE_BYTES + 350;
+const PLACES_MEMORY_BYTES = FANOUT * (8 + 4 + 4) + 150;
 
 export class NodeCache {
-  readonly #entriesMax: number;
+  readonly #bytesMax: number;
   readonly #table = new IdTable();
   readonly #nodes: (StoreNode | undefined)[] = [];
   #used = new Uint8Array(this.#table.capacity);
   #hand = 0;
+  #bytes = 0;
 
   constructor(bytesMax: number) {
-    this.#entriesMax = Math.max(1, Math.floor(bytesMax / NODE_MEMORY_BYTES));
+    this.#bytesMax = Math.max(NODE_MEMORY_BYTES, bytesMax);
   }
 
   get bytes(): number {
-    return this.#table.size * NODE_MEMORY_BYTES;
+    return this.#bytes;
+  }
+
+  /** Keys of the runs of a leaf's children; makes room for places where there was none. */
+  placesOf(node: StoreNode): Float64Array {
+    if (node.runKeys !== undefined) return node.runKeys;
+    if (node.cached) this.#bytes += PLACES_MEMORY_BYTES;
+    const memory = new ArrayBuffer(FANOUT * 16);
+    node.runBytes = new Uint32Array(memory, FANOUT * 8, FANOUT);
+    node.slots = new Uint32Array(memory, FANOUT * 12, FANOUT);
+    return (node.runKeys = new Float64Array(memory, 0, FANOUT));
   }
 
   get(ids: Uint8Array, offset: number): StoreNode | undefined {
@@ -56,7 +63,7 @@ export class NodeCache {
   add(ids: Uint8Array, offset: number, bytes: Uint8Array, at: number): StoreNode {
     const known = this.get(ids, offset);
     if (known !== undefined) return known;
-    if (this.#table.size >= this.#entriesMax) this.#evict();
+    while (this.#bytes + NODE_MEMORY_BYTES > this.#bytesMax && this.#table.size > 0) this.#evict();
     const entry = this.#table.add(ids, offset);
     if (this.#used.length < this.#table.capacity) {
       const used = new Uint8Array(this.#table.capacity);
@@ -64,6 +71,8 @@ export class NodeCache {
       this.#used = used;
     }
     const node = new StoreNode(bytes.slice(at, at + NODE_BYTES));
+    node.cached = true;
+    this.#bytes += NODE_MEMORY_BYTES;
     this.#nodes[entry] = node;
     this.#used[entry] = 1;
     return node;
@@ -73,13 +82,16 @@ export class NodeCache {
     for (;;) {
       if (this.#hand >= this.#nodes.length) this.#hand = 0;
       const entry = this.#hand++;
-      if (this.#nodes[entry] === undefined) continue;
+      const node = this.#nodes[entry];
+      if (node === undefined) continue;
       if (this.#used[entry] === 1) {
         this.#used[entry] = 0;
         continue;
       }
       this.#table.remove(this.#table.ids, entry * ID_BYTES);
       this.#nodes[entry] = undefined;
+      this.#bytes -= NODE_MEMORY_BYTES + (node.runKeys === undefined ? 0 : PLACES_MEMORY_BYTES);
+      node.cached = false;
       return;
     }
   }

@@ -76,7 +76,7 @@ describe('where storage is quick', () => {
   });
 
   it('one look-up finds all chunks of a run, for which no other is made', async () => {
-    const { store, leaves, index } = await storedLeaves(1, { recentPlacesMax: 2 });
+    const { store, leaves, index } = await storedLeaves(1, { recentPlacesMax: 2, placeHintsMax: 0 });
     const leaf = store.peekNode(leaves[0]!, 0)!;
     index.lookUps = 0;
     for (let child = 127; child >= 0; child--) {
@@ -193,7 +193,7 @@ describe('where storage is quick', () => {
 it('readers do not make what is known of segments make way, wherever they read', async () => {
   const { world, store, leaves } = await storedLeaves(8, {
     segmentBytesMax: 400 * KiB,
-    recentPlacesMax: 400,
+    placeHintsMax: 512,
   });
   expect((await world.files()).length).toBeGreaterThan(5);
   let footers = 0;
@@ -212,7 +212,7 @@ it('readers do not make what is known of segments make way, wherever they read',
       }
     }
   }
-  // A footer is read in two pieces; two generations of 200 places take one segment each.
+  // A footer is read in two pieces; there are hints about 384 chunks at most.
   expect(footers).toBeLessThanOrEqual(2 * 2);
   await store.close();
 });

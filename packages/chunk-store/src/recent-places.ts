@@ -72,11 +72,6 @@ export class RecentPlaces {
     return slots <= this.#entriesMax;
   }
 
-  /** Whether that many more can be added and nothing is forgotten. */
-  hasRoom(slots: number): boolean {
-    return this.#old === undefined || this.#young!.ids.size + slots <= this.#entriesMax;
-  }
-
   /** Adds all ids of a segment, in pieces: the caller gives others their turn between any two. None when it does not fit. */
   *add(segment: number, directory: SegmentDirectory): Generator<void, void> {
     const slots = directory.ids.byteLength / ID_BYTES;

@@ -18,6 +18,11 @@ export function segmentOfKey(key: number): number {
   return Math.floor(key / 2 ** 27);
 }
 
+/** The offset in such a key. */
+export function offsetOfKey(key: number): number {
+  return key % 2 ** 27;
+}
+
 export class CachedRun {
   key = 0;
   readonly raw: Uint8Array;
@@ -48,6 +53,14 @@ export class CachedRun {
 
   get memoryBytes(): number {
     return this.raw.byteLength + this.ids.byteLength + ENTRY_OVERHEAD_BYTES;
+  }
+
+  /** The slot of the chunk with that id, or -1. Says nothing about its bytes. */
+  slotOf(ids: Uint8Array, offset: number): number {
+    for (let at = 0; at < this.ids.byteLength; at += ID_BYTES) {
+      if (idsEqual(this.ids, at, ids, offset)) return this.firstSlot + at / ID_BYTES;
+    }
+    return -1;
   }
 
   /**

@@ -7,7 +7,7 @@ import { CHUNK, chunksOf, put, putLeaf, range, World } from './test-world.ts';
 import type { ChunkStore } from './types.ts';
 
 const CHUNKS_A_RUN = 4;
-const NOTHING_IN_MEMORY = { runCacheBytes: 1, nodeCacheBytes: 1, recentPlacesMax: 0 };
+const NOTHING_IN_MEMORY = { runCacheBytes: 1, nodeCacheBytes: 1, recentPlacesMax: 0, placeHintsMax: 0 };
 
 const open: ChunkStore[] = [];
 afterEach(async () => {

@@ -222,7 +222,7 @@ describe('a chunk store', () => {
       index: world.index,
       storeId: STORE_ID,
       chunkBytes: CHUNK,
-      limits: { ...world.limits, recentPlacesMax: 0 },
+      limits: { ...world.limits, recentPlacesMax: 0, placeHintsMax: 0 },
     });
     const leaf = { bytes: ids };
     reads = most = 0;

@@ -54,6 +54,7 @@ async function rottenWorld(
       runCacheBytes: 1,
       nodeCacheBytes: 1,
       recentPlacesMax: 0,
+      placeHintsMax: 0,
     },
   });
   stores.push(store);
