@@ -1,6 +1,7 @@
 import { ID_BYTES, KiB } from '@pando/common';
 import { describe, expect, it } from 'vitest';
 import { readPlace } from './place.ts';
+import { RUN_HEADER_BYTES } from './segment-format.ts';
 import { writeNumbers } from './store-marks.ts';
 import {
   CHUNK,
@@ -283,6 +284,48 @@ describe('compacting a segment', () => {
     expect(one).toEqual(chunkOf(99));
     expect((await again.verify()).damaged).toEqual([]);
     await again.close();
+  });
+
+  it('copies whole runs as they are, and packs what is left of others', async () => {
+    const { world, store, ids } = await sealedWorld(range(0, 64));
+    const [old] = await world.files();
+    const before = Buffer.from(world.fs.bytesOf(old!));
+    const live = range(0, 64).filter((slot) => slot !== 1 && slot !== 33);
+    const runOf = (slot: number): Buffer => {
+      const { runOffset, runBytes } = readPlace(world.index.get(ids, slot * ID_BYTES)!);
+      return before.subarray(runOffset + RUN_HEADER_BYTES, runOffset + runBytes);
+    };
+    const bodies = range(0, 64).map(runOf);
+    const collection = store.beginCollection(NO_HITS);
+    await collection.compact(1, (slot) => live.includes(slot));
+    collection.end();
+    await store.seal();
+    const [now] = await world.files();
+    const after = Buffer.from(world.fs.bytesOf(now!));
+    for (const slot of [4, 31, 36, 63]) expect(after.includes(bodies[slot]!)).toBe(true);
+    for (const slot of [0, 32]) expect(after.includes(bodies[slot]!)).toBe(false);
+    for (const slot of live) expect(await store.readChunk(ids, slot * ID_BYTES)).toEqual(chunkOf(slot));
+    expect((await store.verify()).damaged).toEqual([]);
+    await store.close();
+    const again = await world.open();
+    for (const slot of live) expect(await again.readChunk(ids, slot * ID_BYTES)).toEqual(chunkOf(slot));
+    await again.close();
+  });
+
+  it('does not copy a whole run that is damaged, wherever it stands', async () => {
+    for (const slot of [0, 20, 63]) {
+      const { world, store, ids } = await sealedWorld(range(0, 64));
+      const [file] = await world.files();
+      const { runOffset, runBytes } = readPlace(world.index.get(ids, slot * ID_BYTES)!);
+      world.fs.flip(file!, runOffset + runBytes - 1, 1);
+      const collection = store.beginCollection(NO_HITS);
+      await expect(collection.compact(1, ALL)).rejects.toSatisfy(isCode('chunk-corrupt'));
+      collection.end();
+      expect(await world.files()).toContain(file);
+      const whole = range(0, 64).filter((other) => other >> 2 !== slot >> 2);
+      for (const other of whole) expect(await store.readChunk(ids, other * ID_BYTES)).toEqual(chunkOf(other));
+      await store.close();
+    }
   });
 
   it('moves chunks too that become live while it copies', async () => {

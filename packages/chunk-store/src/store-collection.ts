@@ -14,12 +14,12 @@ import { saveSuspects } from './recovery.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
 import type { RunReader } from './run-reader.ts';
 import { readDirectory, runEntryAt, type SegmentDirectory } from './segment-directory.ts';
-import { chunkBytesOf, KIND_ANCHOR, KIND_DATA, KIND_NODE, RUN_ENTRY_BYTES } from './segment-format.ts';
+import { KIND_NODE, RUN_ENTRY_BYTES } from './segment-format.ts';
+import { copySlots } from './segment-copy.ts';
 import type { SegmentLog } from './segment-log.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
 import type { SerialQueue } from './serial-queue.ts';
 import type { StaleEntries } from './stale-entries.ts';
-import { batchChunks } from './slab.ts';
 import { writeNumbers } from './store-marks.ts';
 import type { ChunkIndex, Collection, SegmentInfo, SegmentStorage } from './types.ts';
 import type { WorkerPool } from './worker-pool.ts';
@@ -146,7 +146,7 @@ export class StoreCollection implements Collection {
       // One turn of the event loop from the last question to the sentence.
       if (slots.length === 0) slots = this.#slotsToCopy(whole, 0, segment.slots);
       if (slots.length === 0) break;
-      copiedBytes += await this.#copy(segment, directory, slots);
+      copiedBytes += await copySlots(this.#parts, segment, directory, slots);
       for (const slot of slots) copied[slot] = 1;
       await log.flush();
     }
@@ -210,61 +210,6 @@ export class StoreCollection implements Collection {
       slots.push(slot);
     }
     return slots;
-  }
-
-  /** Appends copies of slots in new runs, each kind by itself. Resolves to the bytes appended. */
-  async #copy(segment: Segment, directory: SegmentDirectory, slots: readonly number[]): Promise<number> {
-    const runs = directory.runTable.byteLength / RUN_ENTRY_BYTES;
-    let bytes = 0;
-    for (const kind of [KIND_DATA, KIND_NODE, KIND_ANCHOR]) {
-      const chunkBytes = chunkBytesOf(kind, this.#parts.chunkBytes);
-      const batchMax = batchChunks(chunkBytes);
-      let batch: { slot: number; run: number }[] = [];
-      let next = 0;
-      for (let run = 0; run < runs; run++) {
-        const entry = runEntryAt(directory.runTable, run);
-        while (next < slots.length && slots[next]! < entry.firstSlot) next++;
-        for (; next < slots.length && slots[next]! < entry.firstSlot + entry.count; next++) {
-          if (entry.kind === kind) batch.push({ slot: slots[next]!, run });
-          if (batch.length < batchMax) continue;
-          bytes += await this.#copyBatch(segment, directory, batch, chunkBytes, kind);
-          batch = [];
-        }
-      }
-      if (batch.length > 0) bytes += await this.#copyBatch(segment, directory, batch, chunkBytes, kind);
-    }
-    return bytes;
-  }
-
-  async #copyBatch(
-    segment: Segment,
-    directory: SegmentDirectory,
-    batch: readonly { readonly slot: number; readonly run: number }[],
-    chunkBytes: number,
-    kind: number,
-  ): Promise<number> {
-    const { pool, runs, writer } = this.#parts;
-    const slab = await pool.acquire();
-    try {
-      let at = -1;
-      let run: Awaited<ReturnType<RunReader['read']>> | undefined;
-      for (let i = 0; i < batch.length; i++) {
-        const item = batch[i]!;
-        if (run === undefined || item.run !== at) {
-          const entry = runEntryAt(directory.runTable, item.run);
-          run = await runs.read(segment.number, entry.offset, entry.bytes);
-          at = item.run;
-        }
-        // Checks the bytes against the id: damage must not be copied under a new CRC.
-        const chunk = run.chunkAt(item.slot, directory.ids, item.slot * ID_BYTES);
-        slab.input.set(run.raw.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes), i * chunkBytes);
-        slab.ids.set(directory.ids.subarray(item.slot * ID_BYTES, (item.slot + 1) * ID_BYTES), i * ID_BYTES);
-        slab.order[i] = i;
-      }
-      return await writer.store(slab, batch.length, chunkBytes, kind);
-    } finally {
-      pool.release(slab);
-    }
   }
 
   #directory(segment: Segment): Promise<SegmentDirectory> {
