@@ -22,6 +22,10 @@ interface Use {
   exclusive: boolean;
 }
 
+/** Until the disk is taken to have room again; the destage that finds that out may itself be overtaken by time now and then. */
+const GO_ON_AFTER_MS = 120_000;
+const GO_ON_TRIES_MAX = 8;
+
 export class Workload {
   readonly #engine: Engine;
   readonly #oracle: Oracle;
@@ -64,13 +68,20 @@ export class Workload {
 
   /** When nothing fails any more: every disk takes writes, and says when they are durable. */
   async goOn(): Promise<void> {
-    await this.#scheduler.clock.sleep(120_000);
     for (const [vm, disks] of this.#oracle.vms) {
       if (this.#oracle.isInDoubt(vm)) continue;
       for (const [disk, { model }] of disks) {
         const device = await this.#engine.fleet.attach(`${vm}/${disk}`);
-        await this.#write(device, model);
-        await this.#flush(device, model);
+        for (let tries = 1; ; tries++) {
+          await this.#scheduler.clock.sleep(GO_ON_AFTER_MS);
+          const isDone = await this.#attempt(async () => {
+            await this.#write(device, model);
+            await this.#flush(device, model);
+          });
+          if (isDone) break;
+          if (tries === GO_ON_TRIES_MAX)
+            throw new Error(`${vm}/${disk} is still refused after ${tries} tries`);
+        }
         await device.close();
       }
     }
