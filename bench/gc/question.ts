@@ -1,6 +1,7 @@
 /** How fast is garbage collected, and what does a guest notice of it? */
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Bench, Question } from '../harness/bench.ts';
 import { fio, fioWhile } from '../harness/fio.ts';
@@ -20,9 +21,14 @@ const SIZES = {
 /** Writes come at fixed times, whether or not earlier ones were answered, as long as fewer than so many wait. */
 const GUEST = { rw: 'randwrite', iopsMax: 2000, depth: 256 } as const;
 const COLLECTION_SECONDS_MAX = 600;
+const LOAD_SECONDS_MIN = 1;
 const CHUNKS_A_SECOND = 1_000_000;
 /** Sealed: never written to again, so rounds may share them. */
 const SEGMENTS = 'segments';
+
+interface GuestVm {
+  readonly attachedClients: number;
+}
 
 interface Report {
   readonly liveChunks: number;
@@ -102,9 +108,15 @@ function collecting(bench: Bench, root: string, prepared: string): readonly Side
           const server = pando!;
           const job = { ...jobOf(server, round), seconds: COLLECTION_SECONDS_MAX, rampSeconds: 0 };
           const { result, done } = await fioWhile(job, bench.pin, async () => {
+            while (((await server.rest.must('GET', '/vms/guest')) as GuestVm).attachedClients === 0)
+              await setTimeout(10);
             const started = performance.now();
             const report = (await server.rest.job('/gc')) as Report;
-            return { ...report, collectionSeconds: (performance.now() - started) / 1000 };
+            const collectionSeconds = (performance.now() - started) / 1000;
+            // A tiny collection may be over before fio has written anything.
+            if (collectionSeconds < LOAD_SECONDS_MIN)
+              await setTimeout((LOAD_SECONDS_MIN - collectionSeconds) * 1000);
+            return { ...report, collectionSeconds };
           });
           const { liveChunks, deadChunks, collectionSeconds, droppedSegments, compactedSegments } = done;
           if (liveChunks + deadChunks < vms * chunks)

@@ -67,6 +67,9 @@ const ACTIONS: Readonly<Record<string, (n: number) => Promise<void>>> = {
   },
   'restore': async () => {
     await write('vm/disk0', place(), some(), false);
+    // A client is gone for the server when it has read that the client went.
+    while (((await server.rest.must('GET', '/vms/vm')) as { attachedClients: number }).attachedClients > 0)
+      await setTimeout(5);
     await server.rest.must('POST', '/backups/vm@start/restore', {});
     contents.set('vm/disk0', Buffer.from(contents.get('vm@start/disk0')!));
   },
