@@ -1,4 +1,4 @@
-import { KiB } from '@pando/common';
+import { KiB, PandoError } from '@pando/common';
 import { between, fillRandom, runSeed, seededRandom, type CrashFileSystem } from '@pando/common/testing';
 import { describe, expect, it } from 'vitest';
 import { rebuildIndex } from './chunk-store.ts';
@@ -26,6 +26,41 @@ async function killedWorld(numbers: readonly number[]): Promise<{ world: World; 
   await world.kill();
   return { world, ids };
 }
+
+describe('an index without room', () => {
+  it('while a segment is being sealed costs neither its footer nor a second one behind it', async () => {
+    const world = new World();
+    const store = await world.open();
+    const session = store.openSession();
+    const ids = await session.writeChunks(chunksOf(range(1, 10)), 10);
+    let failures = 2;
+    const write = world.index.write.bind(world.index);
+    world.index.write = (batch, durable) =>
+      failures-- > 0
+        ? Promise.reject(new PandoError('store-full', 'no room for the index'))
+        : write(batch, durable);
+    for (let time = 0; time < 2; time++) await expect(store.seal()).rejects.toSatisfy(isCode('store-full'));
+    await store.seal();
+    await session.flush();
+    session.release();
+    const [file] = await world.files();
+    const sealed = world.fs.bytesOf(file!).slice();
+    await store.close();
+    const again = await world.open();
+    expect((await again.verify()).damaged).toEqual([]);
+    await expectChunks(again, ids, range(1, 10));
+    await again.close();
+
+    // As one that was sealed at once.
+    const other = new World();
+    const calm = await other.open();
+    await put(calm, range(1, 10));
+    await calm.seal();
+    const [calmFile] = await other.files();
+    expect(sealed.byteLength).toBe(other.fs.bytesOf(calmFile!).byteLength);
+    await calm.close();
+  });
+});
 
 describe('a torn tail', () => {
   it('is cut at the last whole run, wherever the last run breaks off', async () => {

@@ -339,7 +339,11 @@ export class SegmentLog {
         await this.#removeEmpty(segment);
         return;
       }
-      const writer = (contents.writer ??= await this.#reopen(segment));
+      if (contents.writer === undefined) {
+        contents.writer = await this.#reopen(segment);
+        contents.hasFooter = false;
+      }
+      const writer = contents.writer;
       const footer = encodeFooter(
         segment.number,
         segment.seed,
@@ -349,7 +353,9 @@ export class SegmentLog {
       );
       // A footer says that the runs before it are whole: after a power failure it may be there without what was not synced.
       if (contents.indexedRuns < contents.runs) await this.#sync(writer);
-      await this.#appendFooter(segment, contents, writer, footer);
+      // It may be there from a try before, which the index had no room for: a second one behind it would make neither whole.
+      if (!contents.hasFooter) await this.#appendFooter(segment, contents, writer, footer);
+      contents.hasFooter = true;
       await this.#sync(writer);
       await this.#indexRuns(segment, contents, contents.runs);
       await writer.close();

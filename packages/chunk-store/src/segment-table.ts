@@ -48,6 +48,8 @@ export class SegmentContents {
   readonly runTable = new GrowingBytes();
   readonly ids = new GrowingBytes();
   writer: SegmentWriter | undefined;
+  /** Whether the footer stands behind the runs, written to the end. */
+  hasFooter = false;
   /** Runs of the table that are durable and in the index, or on their way into it. */
   indexedRuns = 0;
   /** A sync under way: the writer must not be closed meanwhile. */
