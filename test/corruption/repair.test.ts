@@ -280,7 +280,7 @@ describe(`repair (seed ${seed})`, () => {
         await writeFile(first!, bytes);
       },
     ],
-  ])('from %s repairs what that holds, whatever was hit', async (_what, flips, damageCopy) => {
+  ])('from %s repairs what that holds, whatever was hit', async (what, flips, damageCopy) => {
     const copy = join(folder, 'copy');
     await cp(data, copy, { recursive: true });
     await damageCopy(copy);
@@ -295,7 +295,9 @@ describe(`repair (seed ${seed})`, () => {
     const result = await repairOffline(data, source);
     await source.close();
     expect(result.again).toBe(false);
-    const isWhole = source.lostRuns === 0;
+    // Of a segment without its footer, a run whose header is hit is not found: nobody can count it among those that are lost.
+    const isWhole = what === 'a copy of its directory';
+    if (isWhole) expect(source.lostRuns).toBe(0);
     if (isWhole) {
       expect(result.report.disks).toEqual([]);
       await expectWhole();
