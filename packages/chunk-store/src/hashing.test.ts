@@ -2,6 +2,11 @@ import { createRequire } from 'node:module';
 import { describe, expect, it } from 'vitest';
 import { chooseHash, hashChunk, hashPortable } from './hashing.ts';
 
+interface Native {
+  readonly blake3: unknown;
+  readonly Blake3Hasher: new () => { reset(): void; update(bytes: Uint8Array): unknown };
+}
+
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
 describe('hashing', () => {
@@ -23,16 +28,38 @@ describe('hashing', () => {
     }
   });
 
-  it('uses the native package here, without a warning', () => {
+  it('uses the native package here, with one hasher for all, without a warning', () => {
     const warnings: string[] = [];
     const native = createRequire(import.meta.url)('@napi-rs/blake-hash') as { blake3: unknown };
-    expect(
-      chooseHash(
-        () => native,
-        (message) => warnings.push(message),
-      ),
-    ).toBe(native.blake3);
+    const warn = (message: string): void => void warnings.push(message);
+    const hash = chooseHash(() => native, warn);
+    expect([hashPortable, native.blake3]).not.toContain(hash);
+    const bytes = new Uint8Array(new SharedArrayBuffer(4096)).map((_, i) => i % 97);
+    expect(hex(hash(bytes))).toBe(hex(hashPortable(bytes)));
     expect(warnings).toEqual([]);
+  });
+
+  it('uses its function where a hasher that is kept is missing, fails, or remembers what it saw', () => {
+    const { blake3, Blake3Hasher } = createRequire(import.meta.url)('@napi-rs/blake-hash') as Native;
+    class Forgetful extends Blake3Hasher {
+      override reset(): void {
+        // Goes on where it was.
+      }
+    }
+    class Failing extends Blake3Hasher {
+      override update(): never {
+        throw new Error('cannot be used');
+      }
+    }
+    for (const Hasher of [undefined, Forgetful, Failing]) {
+      const warnings: string[] = [];
+      const hash = chooseHash(
+        () => ({ blake3, Blake3Hasher: Hasher }),
+        (message) => warnings.push(message),
+      );
+      expect(hash).toBe(blake3);
+      expect(warnings).toEqual([]);
+    }
   });
 
   it('falls back with one warning where the native package does not load, or answers wrongly', () => {
