@@ -5,6 +5,8 @@ import { NbdClient } from '@pando/nbd/client';
 import { DeviceExports } from '@pando/nbd/testing';
 import { fillRandom, runSeed, seededRandom } from '@pando/common/testing';
 import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import * as http from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -93,6 +95,53 @@ test('a file is imported and read again', async () => {
   ).json<Imported>();
   expect(result).toMatchObject({ sizeBytes: SIZE, chunkBytes: CHUNK });
   expect((await contentOf('golden')).equals(content)).toBe(true);
+});
+
+test('again, it comes by the ids of its chunks: the same root, and nothing is stored', async () => {
+  const [first, again] = [
+    (await done('vm', 'import', image, '--name', 'once', '--json')).json<Imported>(),
+    (await done('vm', 'import', image, '--name', 'twice', '--verify', '--json')).json<Imported>(),
+  ];
+  expect(again).toMatchObject({ root: first.root, sizeBytes: SIZE, newBytes: 0, storedBytes: 0 });
+  expect((await contentOf('twice')).equals(content)).toBe(true);
+});
+
+test('chunks that the server does not have any more are sent after all', async () => {
+  // A server that says it has everything: as if a collection came between its answer and the import.
+  let refusals = 0;
+  const liar = http.createServer((request, response) => {
+    const on = http.request(
+      `${server.url}${request.url!}`,
+      { method: request.method!, headers: request.headers },
+      (answer) => {
+        if (answer.statusCode === 409) refusals++;
+        const isLookUp = request.url!.endsWith('/chunks/lookup');
+        response.writeHead(answer.statusCode!, answer.headers);
+        answer.on('data', (bytes: Buffer) =>
+          response.write(isLookUp ? Buffer.alloc(bytes.length, 1) : bytes),
+        );
+        answer.on('end', () => response.end());
+      },
+    );
+    on.on('continue', () => response.writeContinue());
+    on.on('error', () => response.destroy());
+    request.pipe(on);
+  });
+  liar.on('checkContinue', (request, response) => liar.emit('request', request, response));
+  await new Promise<void>((resolve) => liar.listen(0, '127.0.0.1', resolve));
+  const fresh = join(folder, 'fresh.raw');
+  const bytes = fillRandom(random, Buffer.alloc(9 * MiB));
+  await writeFile(fresh, bytes);
+  try {
+    const url = `http://127.0.0.1:${(liar.address() as AddressInfo).port}`;
+    const ran = await pando(['vm', 'import', fresh, '--name', 'fresh', '--json'], { url });
+    expect(ran, ran.stderr).toMatchObject({ status: 0 });
+    expect(refusals).toBe(1);
+    expect((await contentOf('fresh')).equals(bytes)).toBe(true);
+  } finally {
+    liar.closeAllConnections();
+    liar.close();
+  }
 });
 
 test('a disk elsewhere is imported over NBD, byte for byte', async () => {

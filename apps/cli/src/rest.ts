@@ -24,6 +24,8 @@ export class Rest {
   readonly url: string;
   readonly #base: URL;
   readonly #signal: AbortSignal | undefined;
+  /** Set for `ask`, which is called again and again. */
+  #agent: http.Agent | undefined;
 
   constructor(options: { readonly url?: string | undefined; readonly signal?: AbortSignal } = {}) {
     this.url = options.url ?? process.env['PANDO_URL'] ?? DEFAULT_URL;
@@ -66,6 +68,22 @@ export class Rest {
       cursor = page.nextCursor;
     } while (cursor !== undefined);
     return items;
+  }
+
+  /** A small body of bytes, and the answer's. One connection serves many such calls. @throws ServerRefusal, `server-unreachable` */
+  async ask(path: string, bytes: Uint8Array): Promise<{ headers: http.IncomingHttpHeaders; bytes: Buffer }> {
+    this.#agent ??= new (this.#base.protocol === 'https:' ? https : http).Agent({ keepAlive: true });
+    const headers = { 'content-type': 'application/octet-stream', 'content-length': bytes.byteLength };
+    const request = this.#request('POST', path, headers, this.#agent);
+    const coming = this.#answer(request);
+    request.end(bytes);
+    const answer = await checked(await coming);
+    return { headers: answer.headers, bytes: await readBytes(answer) };
+  }
+
+  /** Closes what `ask` keeps open. */
+  close(): void {
+    this.#agent?.destroy();
   }
 
   /** An answer to be read as it comes. @throws ServerRefusal, `server-unreachable` */
@@ -137,13 +155,18 @@ export class Rest {
     return readJson<T>(await checked(await answer));
   }
 
-  #request(method: string, path: string, headers: http.OutgoingHttpHeaders): http.ClientRequest {
+  #request(
+    method: string,
+    path: string,
+    headers: http.OutgoingHttpHeaders,
+    agent: http.Agent | false = false,
+  ): http.ClientRequest {
     const url = new URL(`${this.#base.pathname.replace(/\/$/, '')}/api/v1${path}`, this.#base);
     const { request } = url.protocol === 'https:' ? https : http;
     return request(url, {
       method,
       headers,
-      agent: false,
+      agent,
       ...(this.#signal === undefined ? {} : { signal: this.#signal }),
     });
   }
@@ -228,7 +251,11 @@ async function readJson<T>(answer: http.IncomingMessage): Promise<T> {
 }
 
 async function readText(answer: http.IncomingMessage): Promise<string> {
+  return (await readBytes(answer)).toString();
+}
+
+async function readBytes(answer: http.IncomingMessage): Promise<Buffer> {
   const parts: Buffer[] = [];
   for await (const part of answer) parts.push(part as Buffer);
-  return Buffer.concat(parts).toString();
+  return Buffer.concat(parts);
 }

@@ -7,21 +7,26 @@ import {
   formatSize,
   idToHex,
   PandoError,
+  SPARSE_IDS_MEDIA_TYPE,
   SPARSE_MEDIA_TYPE,
   splitZeros,
   type DiskPart,
 } from '@pando/common';
 import { hashChunk } from '@pando/chunk-store/hashing';
 import { openSource, type DiskSource, type ImageFormat } from '@pando/images';
-import { rootOf } from '@pando/tree';
+import { NODE_BYTES, rootOf } from '@pando/tree';
 import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { ServerRefusal } from './failures.ts';
 import { interruptible } from './interrupt.ts';
 import { runJob } from './job-work.ts';
+import { encodeKnown } from './known-chunks.ts';
 import { formatRatio, print } from './output.ts';
 import { startProgress, type Progress } from './progress.ts';
 import { Rest } from './rest.ts';
 import type { BackupImportResult, ImportResult } from './views.ts';
+
+const LOOK_UP = '/chunks/lookup';
 
 export interface ImportOptions {
   /** Of the VM, which has to have one; with `since` of the backup. */
@@ -76,7 +81,7 @@ async function importStandardInput(options: ImportOptions, signal: AbortSignal):
     throw new PandoError('request-invalid', `standard input is taken as it is, not as ${options.format}`);
   }
   try {
-    return await upload(standardInput(), undefined, options, signal);
+    return await upload(encodeSparse, SPARSE_MEDIA_TYPE, standardInput(), undefined, options, signal);
   } finally {
     // A pipe that nobody reads any more would keep the process alive.
     process.stdin.destroy();
@@ -93,7 +98,7 @@ async function importSource(what: string, options: ImportOptions, signal: AbortS
   });
   if (source.remark !== undefined && options.json !== true) process.stderr.write(`pando: ${source.remark}\n`);
   try {
-    const result = await upload(source.parts(signal), source.sizeBytes, options, signal);
+    const result = await uploadSource(source, options, signal);
     if (options.verify === true) await verifyOrDelete(source, result, options, signal);
     return result;
   } finally {
@@ -101,7 +106,61 @@ async function importSource(what: string, options: ImportOptions, signal: AbortS
   }
 }
 
+/** Without the chunks that the server has, where it can say which; what it then does not have any more, is sent after all. */
+async function uploadSource(
+  source: DiskSource,
+  options: ImportOptions,
+  signal: AbortSignal,
+): Promise<Result> {
+  const rest = new Rest({ signal });
+  try {
+    const chunkBytes = await chunkBytesOfIds(rest);
+    if (chunkBytes !== undefined) {
+      const encode = (parts: AsyncIterable<DiskPart>): AsyncIterable<Uint8Array> =>
+        encodeKnown(parts, chunkBytes, async (ids) => (await rest.ask(LOOK_UP, ids)).bytes);
+      try {
+        return await upload(
+          encode,
+          SPARSE_IDS_MEDIA_TYPE,
+          source.parts(signal),
+          source.sizeBytes,
+          options,
+          signal,
+        );
+      } catch (error) {
+        // A collection may have come in between.
+        if (!(error instanceof ServerRefusal) || error.problem.code !== 'chunk-unknown') throw error;
+      }
+    }
+    return await upload(
+      encodeSparse,
+      SPARSE_MEDIA_TYPE,
+      source.parts(signal),
+      source.sizeBytes,
+      options,
+      signal,
+    );
+  } finally {
+    rest.close();
+  }
+}
+
+/** How long chunks are that the server takes by their ids; undefined when it takes none. */
+async function chunkBytesOfIds(rest: Rest): Promise<number | undefined> {
+  try {
+    const { headers } = await rest.ask(LOOK_UP, new Uint8Array());
+    const chunkBytes = Number(headers['pando-chunk-bytes']);
+    return chunkBytes === NODE_BYTES ? chunkBytes : undefined;
+  } catch (error) {
+    // One before version 0.3.
+    if (error instanceof ServerRefusal && error.problem.status === 404) return undefined;
+    throw error;
+  }
+}
+
 async function upload(
+  encode: (parts: AsyncIterable<DiskPart>) => AsyncIterable<Uint8Array>,
+  mediaType: string,
   parts: AsyncIterable<DiskPart>,
   sizeBytes: number | undefined,
   { name, disk, since, json }: ImportOptions,
@@ -117,8 +176,8 @@ async function upload(
     });
     const { result } = await new Rest({ signal }).upload<{ result: Result }>(
       `/imports?${query.toString()}`,
-      SPARSE_MEDIA_TYPE,
-      encodeSparse(counted(parts, sizeBytes, progress)),
+      mediaType,
+      encode(counted(parts, sizeBytes, progress)),
     );
     return result;
   } finally {
@@ -171,8 +230,8 @@ export async function* counted(
 ): AsyncGenerator<DiskPart> {
   let done = 0;
   for await (const part of parts) {
-    // A copy: a source may use its buffers again while the socket still has this one.
-    yield part instanceof Uint8Array ? Buffer.from(part) : part;
+    // Not a copy: whoever sends it asks for the next part when the system has taken this one.
+    yield part;
     done += part instanceof Uint8Array ? part.byteLength : part.holeBytes;
     progress.update(done, all);
   }

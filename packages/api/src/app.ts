@@ -4,6 +4,7 @@ import Fastify, { LogController, type FastifyServerOptions } from 'fastify';
 import { randomUUID } from 'node:crypto';
 import { DEFAULT_LIMITS, type ApiContext, type ApiOptions, type App } from './context.ts';
 import { backups } from './plugins/backups.ts';
+import { chunks } from './plugins/chunks.ts';
 import { content } from './plugins/content.ts';
 import { errors, onClientError, sendProblem, toPandoError } from './plugins/errors.ts';
 import { guard } from './plugins/guard.ts';
@@ -71,7 +72,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   await app.register(
     async (api) => {
       const typed = api as unknown as App;
-      for (const routes of [vms, backups, imports, content, work, repairs, report, jobRoutes]) {
+      for (const routes of [vms, backups, imports, chunks, content, work, repairs, report, jobRoutes]) {
         // Each in a scope of its own: what one adds (a body parser, a hook) is not seen by the others.
         await typed.register(async (scope) => routes(scope as unknown as App, context));
       }

@@ -2,13 +2,20 @@
 import { realpath, stat } from 'node:fs/promises';
 import type { IncomingMessage } from 'node:http';
 import { join, sep } from 'node:path';
-import { decodeSparse, PandoError } from '@pando/common';
+import { decodeSparse, decodeSparseIds, ID_BYTES, PandoError, type DiskPart } from '@pando/common';
 import type { ImportSource } from '@pando/fleet';
 import { openImage, type DiskSource, type ImageFormat } from '@pando/images';
+
+interface DiskStream {
+  readonly sizeBytes?: number;
+  parts(signal: AbortSignal): AsyncIterable<DiskPart>;
+}
 
 export interface UploadOptions {
   readonly body: IncomingMessage;
   readonly sparse: boolean;
+  /** Set when the stream is sparse and may have chunks by their ids: how long they are. */
+  readonly idsOf?: number | undefined;
   /** Size of the disk where the client said it. */
   readonly sizeBytes: number | undefined;
   /** Longest wait for the next bytes. */
@@ -19,14 +26,19 @@ export interface UploadOptions {
  * The body of a request as a source. Bytes are taken off the socket only as they are pulled, so an engine
  * that is busy makes the sender wait, and nothing piles up here.
  */
-export function uploadSource({ body, sparse, sizeBytes, pauseMs }: UploadOptions): ImportSource {
+export function uploadSource(options: UploadOptions & { readonly idsOf?: never }): DiskStream;
+export function uploadSource(options: UploadOptions): ImportSource;
+export function uploadSource({ body, sparse, idsOf, sizeBytes, pauseMs }: UploadOptions): ImportSource {
   return {
     ...(sizeBytes === undefined ? {} : { sizeBytes }),
     async *parts(signal) {
       let position = 0;
       const pieces = bodyPieces(body, pauseMs, signal);
-      for await (const part of sparse ? decodeSparse(pieces) : pieces) {
-        position += part instanceof Uint8Array ? part.byteLength : part.holeBytes;
+      const parts =
+        idsOf !== undefined ? decodeSparseIds(pieces, idsOf) : sparse ? decodeSparse(pieces) : pieces;
+      for await (const part of parts) {
+        if (part instanceof Uint8Array) position += part.byteLength;
+        else position += 'ids' in part ? (part.ids.byteLength / ID_BYTES) * idsOf! : part.holeBytes;
         if (sizeBytes !== undefined && position > sizeBytes) {
           throw new PandoError(
             'size-invalid',

@@ -4,7 +4,14 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
-import { encodeSparse, SPARSE_MEDIA_TYPE, type DiskPart } from '@pando/common';
+import {
+  encodeSparse,
+  frameHeader,
+  idsFrameHeader,
+  SPARSE_IDS_MEDIA_TYPE,
+  SPARSE_MEDIA_TYPE,
+  type DiskPart,
+} from '@pando/common';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Job } from './schemas/index.ts';
 import { harness, until, type Harness } from './testing/harness.ts';
@@ -141,6 +148,43 @@ describe('an upload', () => {
     expect(bytesOf('sparse').subarray(1_000_000, 1_000_005).toString()).toBe('hello');
     const wrong = await upload('?name=wrong', Buffer.alloc(500, 0xff), { 'content-type': SPARSE_MEDIA_TYPE });
     expect(wrong).toMatchObject({ status: 400, body: { code: 'stream-invalid' } });
+  });
+
+  test('may bring chunks by their ids, after asking which are stored', async () => {
+    const id = Buffer.alloc(32, 9);
+    at.fleet.chunks.set(id.toString('hex'), Buffer.alloc(4096, 'x'));
+    const asked = await at.app.inject({
+      method: 'POST',
+      url: '/api/v1/chunks/lookup',
+      headers: { 'content-type': RAW },
+      payload: Buffer.concat([Buffer.alloc(32, 1), id, Buffer.alloc(32)]),
+    });
+    expect(asked).toMatchObject({ statusCode: 200, rawPayload: Buffer.from([0, 1, 1]) });
+    expect(asked.headers).toMatchObject({ 'content-type': RAW, 'pando-chunk-bytes': '4096' });
+    const odd = { method: 'POST', url: '/api/v1/chunks/lookup', headers: { 'content-type': RAW } } as const;
+    expect((await at.app.inject({ ...odd, payload: Buffer.alloc(33) })).statusCode).toBe(400);
+    expect((await at.app.inject({ ...odd, payload: Buffer.alloc(4097 * 32) })).statusCode).toBe(413);
+    expect((await at.app.inject({ ...odd, payload: '{}', headers: {} })).statusCode).toBe(415);
+
+    const stream = (ids: Buffer): Buffer =>
+      Buffer.concat([
+        idsFrameHeader(4096, 1),
+        ids,
+        frameHeader(16_384, 2),
+        Buffer.from('hi'),
+        frameHeader(20_480, 0),
+      ]);
+    const headers = { 'content-type': SPARSE_IDS_MEDIA_TYPE };
+    expect((await upload('?name=ids&sizeBytes=20480', stream(id), headers)).status).toBe(201);
+    const disk = Buffer.alloc(20_480);
+    disk.fill('x', 4096, 8192).write('hi', 16_384);
+    expect(bytesOf('ids').equals(disk)).toBe(true);
+    expect(await upload('?name=small&sizeBytes=4608', stream(id), headers)).toMatchObject({ status: 400 });
+    const unknown = await upload('?name=unknown', stream(Buffer.alloc(32, 1)), headers);
+    expect(unknown).toMatchObject({ status: 409, body: { code: 'chunk-unknown' } });
+    // Only where it is said to be such a stream.
+    const sparse = await upload('?name=sparse', stream(id), { 'content-type': SPARSE_MEDIA_TYPE });
+    expect(sparse).toMatchObject({ status: 400, body: { code: 'stream-invalid' } });
   });
 
   test('that breaks off leaves a failed job and nothing else', async () => {

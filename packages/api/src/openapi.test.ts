@@ -26,6 +26,7 @@ const ROUTES = [
   'get /api/v1/backups',
   'get /api/v1/backups/{backup}',
   'delete /api/v1/backups/{backup}',
+  'post /api/v1/chunks/lookup',
   'get /api/v1/backups/{backup}/disks/{disk}/content',
   'head /api/v1/backups/{backup}/disks/{disk}/content',
   'get /api/v1/backups/{backup}/disks/{disk}/map',

@@ -5,11 +5,12 @@
  * back, as *in flight*, within the bound of the slabs. What goes wrong there fails every session that
  * has anything unflushed, because any of them may have been told "known" for a chunk that is now lost.
  */
-import { ID_BYTES, isHole, PandoError } from '@pando/common';
+import { ID_BYTES, idToHex, isHole, PandoError } from '@pando/common';
 import { NODE_BYTES } from '@pando/tree';
 import { FOUND, IN_FLIGHT, type ChunkLocator } from './chunk-locator.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
 import type { FreshChunks } from './fresh-chunks.ts';
+import { CLAIMS_A_TURN } from './limits.ts';
 import type { NodeCache } from './node-cache.ts';
 import { KIND_ANCHOR, KIND_DATA, KIND_NODE } from './segment-format.ts';
 import type { SegmentLog } from './segment-log.ts';
@@ -86,6 +87,41 @@ export class BatchWriter {
       if (end.status === 'rejected') throw end.reason as Error;
     }
     return ids;
+  }
+
+  /** Takes data chunks that are stored already, or on their way, by their ids; see WriteSession.claimChunks. */
+  async claim(owner: BatchOwner, ids: Uint8Array, count: number): Promise<void> {
+    this.#refuseClaims();
+    for (let first = 0; first < count; first += CLAIMS_A_TURN) {
+      await this.#nextTurn(first > 0);
+      // One turn to the end of the loop's body, as in #batch. Pinned is what was found, and nothing else: a pin on what is nowhere would
+      // fail a collection.
+      const inTurn = Math.min(CLAIMS_A_TURN, count - first);
+      let zeros = 0;
+      for (let i = first; i < first + inTurn; i++) {
+        const at = i * ID_BYTES;
+        if (isHole(ids, at)) zeros++;
+        else if (!this.#isThere(ids, at, true)) {
+          throw new PandoError('chunk-unknown', `chunk ${idToHex(ids, at)} is not in the store`);
+        }
+      }
+      const part = ids.subarray(first * ID_BYTES, (first + inTurn) * ID_BYTES);
+      owner.lookedUp(part, inTurn, undefined, 0);
+      owner.count(zeros, inTurn - zeros, 0, 0);
+      this.#parts.counters.zeroChunks += zeros;
+      this.#parts.counters.knownChunks += inTurn - zeros;
+    }
+  }
+
+  /** Which chunks `claim` would find now; see ChunkStore.knownChunks. */
+  async known(ids: Uint8Array, count: number): Promise<Uint8Array> {
+    const known = new Uint8Array(count);
+    if (this.#parts.chunkBytes !== NODE_BYTES) return known;
+    for (let i = 0; i < count; i++) {
+      if (i % CLAIMS_A_TURN === 0) await this.#nextTurn(i > 0);
+      if (isHole(ids, i * ID_BYTES) || this.#isThere(ids, i * ID_BYTES, false)) known[i] = 1;
+    }
+    return known;
   }
 
   /** Resolves when every batch that is in flight now has been appended or has failed. */
@@ -178,15 +214,37 @@ export class BatchWriter {
     return added;
   }
 
+  #refuseClaims(): void {
+    if (this.#parts.chunkBytes === NODE_BYTES) return;
+    throw new PandoError(
+      'chunk-unknown',
+      'this store takes no chunks by their ids: they are not as long as nodes',
+    );
+  }
+
+  /** Gives others their turn, and waits until ids can be looked up; also for the ids of a segment that are being read, which spares asking the index. */
+  async #nextTurn(giveWay: boolean): Promise<void> {
+    const { locator } = this.#parts;
+    if (locator.loading !== undefined) await locator.loading;
+    else if (giveWay) await new Promise((resolve) => setImmediate(resolve));
+    for (let wait = locator.ready(); wait !== undefined; wait = locator.ready())
+      await wait.catch(() => undefined);
+  }
+
+  #isThere(ids: Uint8Array, at: number, isClaim: boolean): boolean {
+    const found = this.#parts.locator.find(ids, at, true, true);
+    return found === IN_FLIGHT || (found === FOUND && this.#isHit(ids, at, 0, isClaim));
+  }
+
   /**
    * Whether the chunk that was found counts as a duplicate: not on its way out, and not known to be damaged. The
-   * barrier is told before anybody can rely on it.
+   * barrier is told before anybody can rely on it, and only when somebody will.
    */
-  #isHit(ids: Uint8Array, offset: number, level: number): boolean {
+  #isHit(ids: Uint8Array, offset: number, level: number, isRelied = true): boolean {
     const { locator, damaged } = this.#parts;
     const segment = locator.segment!;
     if (segment.condemned || damaged.has(segment.number, locator.runOffset)) return false;
-    if (segment.candidate)
+    if (segment.candidate && isRelied)
       this.onHit?.(segment.number, locator.slot, ids, offset, level > 0, Math.max(0, level));
     return true;
   }

@@ -231,6 +231,11 @@ class LocalChunkStore implements ChunkStore {
     await this.#log.seal();
   }
 
+  knownChunks(ids: Uint8Array, count: number): Promise<Uint8Array> {
+    this.#throwIfClosing();
+    return this.#writer.known(ids, count);
+  }
+
   beginCollection(onHit: OnHit): Collection {
     this.#throwIfClosing();
     if (this.#collection !== undefined) throw new PandoError('internal', 'a collection is under way already');

@@ -160,6 +160,13 @@ export interface WriteSession extends ChunkWriter {
    * segments is left. Resolves to its id.
    */
   writeAnchor(anchor: Uint8Array): Promise<Uint8Array>;
+  /**
+   * Takes data chunks into the session by their ids, as if their bytes had been handed in and found to be stored already; zeros
+   * stand for a hole. No bytes are stored, and nothing is hashed: who asks for this has to be somebody who may read every chunk.
+   * Only where data chunks are as long as nodes, because nothing else tells here whether an id is one of data.
+   * @throws `chunk-unknown` when one of them is not stored, is on its way out, or is known to be damaged
+   */
+  claimChunks(ids: Uint8Array, count: number): Promise<void>;
   /** Every chunk of this session so far is durable and in the index when it resolves. @throws store-full, store-failed */
   flush(): Promise<void>;
   /** Ends the session: after the root is in the catalog, or when it is given up. Idempotent. */
@@ -331,6 +338,12 @@ export interface ChunkStore extends ChunkReader {
       level: number,
     ) => void,
   ): Collection;
+
+  /**
+   * Which of `count` data chunks a session could claim at the moment: a byte for each, 1 or 0. Nothing keeps them there until
+   * it does. None where data chunks are not as long as nodes.
+   */
+  knownChunks(ids: Uint8Array, count: number): Promise<Uint8Array>;
 
   /** Ids of all anchors in the segments, count × 32 bytes, as a rule the oldest first. Reads the ends of all segments. */
   anchors(): Promise<Uint8Array>;

@@ -58,6 +58,10 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
     return this.#call(anchor, 1, ANCHOR_LEVEL);
   }
 
+  async claimChunks(ids: Uint8Array, count: number): Promise<void> {
+    await this.#refusing(() => this.#writer.claim(this, ids, count));
+  }
+
   async flush(): Promise<void> {
     await this.settled();
     this.#throwIfUnusable();
@@ -105,16 +109,20 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
     this.#counts.storedBytes += bytes;
   }
 
-  async #call(chunks: Uint8Array, count: number, level: number): Promise<Uint8Array> {
+  #call(chunks: Uint8Array, count: number, level: number): Promise<Uint8Array> {
+    return this.#refusing(() => this.#writer.write(this, chunks, count, level));
+  }
+
+  async #refusing<T>(action: () => Promise<T>): Promise<T> {
     this.#throwIfUnusable();
     const refusal = this.#space?.refusal;
     if (refusal !== undefined) throw refusal;
-    const call = this.#writer.write(this, chunks, count, level);
+    const call = action();
     this.#calls.add(call);
     try {
-      const ids = await call;
+      const result = await call;
       this.#throwIfUnusable();
-      return ids;
+      return result;
     } finally {
       this.#calls.delete(call);
     }

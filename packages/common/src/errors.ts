@@ -219,6 +219,10 @@ export const ERROR_CODES = {
     remedy:
       'Allow bubblewrap (`bwrap`) to make namespaces, in the kernel, AppArmor or the container; or, for images from somebody you trust, go without: `pando vm import --trust-image`, `pando serve --trust-images`.',
   },
+  'chunk-unknown': {
+    kind: 'conflict',
+    remedy: 'A chunk that was sent by its id is not in the store, or not any more: send its bytes.',
+  },
   'chunk-missing': {
     kind: 'data',
     remedy: 'A chunk that a disk needs is not in the store; run `pando verify`.',

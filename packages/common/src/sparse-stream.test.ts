@@ -4,7 +4,15 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { dataRanges, parseRanges } from './data-ranges.ts';
 import { openSparseFile, splitZeros } from './sparse-file.ts';
-import { decodeSparse, encodeSparse, type DiskPart } from './sparse-stream.ts';
+import {
+  decodeSparse,
+  decodeSparseIds,
+  encodeSparse,
+  frameHeader,
+  IDS_FRAME_MAX,
+  idsFrameHeader,
+  type DiskPart,
+} from './sparse-stream.ts';
 
 async function* each<T>(items: Iterable<T>): AsyncGenerator<T> {
   for (const item of items) yield await Promise.resolve(item);
@@ -54,6 +62,39 @@ describe('the sparse stream', () => {
       expect(whole.equals(step < 100 ? await gather(each(small)) : disk)).toBe(true);
     },
   );
+
+  test('may have chunks by their ids, which come a frame at a time', async () => {
+    const ids = Buffer.alloc(3 * 32, 9);
+    const stream = Buffer.concat([
+      idsFrameHeader(4096, 3),
+      ids,
+      frameHeader(5 * 4096, 2),
+      Buffer.from('hi'),
+      frameHeader(6 * 4096, 0),
+    ]);
+    for (const step of [1, 7, 50, 1000]) {
+      const pieces: Buffer[] = [];
+      for (let at = 0; at < stream.byteLength; at += step) pieces.push(stream.subarray(at, at + step));
+      const found: unknown[] = [];
+      for await (const part of decodeSparseIds(each(pieces), 4096)) {
+        if (part instanceof Uint8Array) found.push(Buffer.from(part).toString());
+        else found.push('ids' in part ? Buffer.from(part.ids) : part.holeBytes);
+      }
+      const hi = step === 1 ? ['h', 'i'] : ['hi'];
+      if (step === 7 || step === 50) expect(found.slice(0, 3)).toEqual([4096, ids, 4096]);
+      else expect(found).toEqual([4096, ids, 4096, ...hi, 4094]);
+    }
+    await expect(gather(decodeSparse(each([stream])))).rejects.toMatchObject({ code: 'stream-invalid' });
+    const tooMany = Buffer.concat([idsFrameHeader(0, IDS_FRAME_MAX + 1), ids]);
+    const none = idsFrameHeader(0, 0);
+    for (const wrong of [tooMany, none]) {
+      const read = decodeSparseIds(each([wrong]), 4096);
+      await expect(read.next()).rejects.toMatchObject({ code: 'stream-invalid' });
+    }
+    const cut = decodeSparseIds(each([stream.subarray(0, 60)]), 4096);
+    expect((await cut.next()).value).toEqual({ holeBytes: 4096 });
+    await expect(cut.next()).rejects.toMatchObject({ code: 'import-interrupted' });
+  });
 
   test('costs twelve bytes a frame and nothing for holes', async () => {
     const stream = await bytesOf(

@@ -1,13 +1,14 @@
 /**
  * Bytes in any parts → batches of chunks → ids in disk order → tree. Several batches are on their way through hashing
- * and compression at once; their ids are appended in the order of the disk.
+ * and compression at once; their ids are appended in the order of the disk. Chunks that come by their ids, because the store has
+ * them, stand between those of a batch and do not cut it short: neighbours among the new ones still share runs.
  *
  * It is the session's pin source: an id is pinned from the turn in which the session hands it out until
  * the tree builder has it (which pins it from then on).
  */
-import { ID_BYTES, isHole } from '@pando/common';
-import { TreeBuilder, type ChunkWriter, type Root } from '@pando/tree';
-import type { PinSource } from '@pando/chunk-store';
+import { ID_BYTES, isHole, PandoError } from '@pando/common';
+import { TreeBuilder, type Root } from '@pando/tree';
+import type { PinSource, WriteSession } from '@pando/chunk-store';
 
 /** Chunks of one batch: 1 MiB of chunks of 4 KiB. */
 const BATCH_CHUNKS = 256;
@@ -15,13 +16,28 @@ const BATCH_CHUNKS = 256;
 /** A shorter hole goes through the batch as zeros: cheaper than a batch cut short. */
 const HOLE_CHUNKS_MIN = BATCH_CHUNKS;
 
-/** A step of the tree's making: a batch whose ids come, or a hole. */
-interface Batch {
-  ids: Uint8Array | undefined;
+/** Most ids of claimed chunks in one batch: 256 KiB of them, for 32 MiB of chunks of 4 KiB. */
+const CLAIMED_MAX = 8192;
+
+/** Most stretches of claimed chunks in one batch. */
+const STRETCHES_MAX = 256;
+
+/** Claimed chunks that come before the `before`-th chunk of the batch's bytes. */
+interface Claimed {
+  readonly before: number;
+  readonly ids: Uint8Array;
 }
 
+/** A step of the tree's making: a batch whose ids come. */
+interface Batch {
+  ids: Uint8Array | undefined;
+  readonly claimed: readonly Claimed[];
+}
+
+type Writer = Pick<WriteSession, 'chunkBytes' | 'writeChunks' | 'writeNodes' | 'claimChunks'>;
+
 export class ChunkPipeline implements PinSource {
-  readonly #writer: ChunkWriter;
+  readonly #writer: Writer;
   readonly #builder: TreeBuilder;
   readonly #batchesMax: number;
   readonly #free: Uint8Array[] = [];
@@ -29,6 +45,9 @@ export class ChunkPipeline implements PinSource {
   readonly #underWay = new Set<Batch>();
   #buffer: Uint8Array;
   #filled = 0;
+  /** Stand between the chunks of the buffer. */
+  #claimed: Claimed[] = [];
+  #claimedChunks = 0;
   #position = 0;
   #dataBytes = 0;
   #chunks = 0;
@@ -41,7 +60,7 @@ export class ChunkPipeline implements PinSource {
   #failure: unknown;
   #wakeUp: (() => void) | undefined;
 
-  constructor(writer: ChunkWriter, batchesMax: number) {
+  constructor(writer: Writer, batchesMax: number) {
     this.#writer = writer;
     this.#builder = new TreeBuilder(writer);
     this.#batchesMax = batchesMax;
@@ -53,7 +72,7 @@ export class ChunkPipeline implements PinSource {
     return this.#position;
   }
 
-  /** Bytes that came as data, not as holes. */
+  /** Bytes that came as data or as ids, not as holes. */
   get dataBytes(): number {
     return this.#dataBytes;
   }
@@ -79,6 +98,26 @@ export class ChunkPipeline implements PinSource {
       done += count;
       if (this.#filled === this.#buffer.byteLength) await this.#sendBatch();
     }
+  }
+
+  /**
+   * Whole chunks that are stored already, by their ids (copied before it resolves); zeros stand for a hole.
+   * @throws `chunk-unknown`, `stream-invalid` where no chunk begins
+   */
+  async claim(ids: Uint8Array): Promise<void> {
+    const { chunkBytes } = this.#writer;
+    if (this.#position % chunkBytes !== 0) {
+      throw new PandoError('stream-invalid', `no chunk begins at byte ${this.#position}`);
+    }
+    this.#refuseFailed();
+    const copied = ids.slice();
+    const count = copied.byteLength / ID_BYTES;
+    await this.#writer.claimChunks(copied, count);
+    this.#claimed.push({ before: this.#filled / chunkBytes, ids: copied });
+    this.#claimedChunks += count;
+    this.#position += count * chunkBytes;
+    this.#dataBytes += count * chunkBytes;
+    if (this.#claimedChunks >= CLAIMED_MAX || this.#claimed.length === STRETCHES_MAX) await this.#sendBatch();
   }
 
   /** So many zeros. */
@@ -116,12 +155,16 @@ export class ChunkPipeline implements PinSource {
 
   forEachPin(visit: (ids: Uint8Array, offset: number, level: number) => void): void {
     this.#builder.forEachPin(visit);
-    for (const { ids } of this.#underWay) {
-      if (ids === undefined) continue;
+    const pin = (ids: Uint8Array): void => {
       for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
         if (!isHole(ids, at)) visit(ids, at, 0);
       }
+    };
+    for (const { ids, claimed } of this.#underWay) {
+      if (ids !== undefined) pin(ids);
+      for (const one of claimed) pin(one.ids);
     }
+    for (const one of this.#claimed) pin(one.ids);
   }
 
   /** Fills zeros up to the end of the batch at most; resolves to how many. */
@@ -137,37 +180,50 @@ export class ChunkPipeline implements PinSource {
   /** Hands the whole chunks in the buffer to the writer; there is no partial one at the end of it. */
   async #sendBatch(): Promise<void> {
     this.#refuseFailed();
-    if (this.#filled === 0) return;
+    if (this.#filled === 0 && this.#claimed.length === 0) return;
     this.#sendHole();
     while (this.#underWay.size >= this.#batchesMax) await this.#oneLess();
     this.#refuseFailed();
-    const buffer = this.#buffer;
     const count = this.#filled / this.#writer.chunkBytes;
-    this.#buffer = this.#free.pop() ?? this.#newBuffer();
-    this.#filled = 0;
-    this.#chunks += count;
-    const batch: Batch = { ids: undefined };
+    this.#chunks += count + this.#claimedChunks;
+    const batch: Batch = { ids: undefined, claimed: this.#claimed };
     this.#underWay.add(batch);
-    const written = this.#writer
-      .writeChunks(buffer.subarray(0, count * this.#writer.chunkBytes), count)
-      .then((ids) => {
-        batch.ids = ids;
-        this.#free.push(buffer);
-      });
+    this.#claimed = [];
+    this.#claimedChunks = 0;
+    const written = count > 0 ? this.#writeBuffer(batch, count) : Promise.resolve();
     written.catch(() => undefined); // reported by the append, in its turn
     this.#append(async () => {
       try {
         await written;
-        const ids = batch.ids!;
-        for (let i = 0; i < count; i++) {
-          if (isHole(ids, i * ID_BYTES)) this.#zeroChunks++;
+        let next = 0;
+        for (const { before, ids } of batch.claimed) {
+          await this.#appendIds(batch.ids, next, before);
+          next = before;
+          await this.#appendIds(ids, 0, ids.byteLength / ID_BYTES);
         }
-        await this.#builder.append(ids, count);
+        await this.#appendIds(batch.ids, next, count);
       } finally {
         this.#underWay.delete(batch);
         this.#wakeUp?.();
       }
     });
+  }
+
+  async #writeBuffer(batch: Batch, count: number): Promise<void> {
+    const buffer = this.#buffer;
+    this.#buffer = this.#free.pop() ?? this.#newBuffer();
+    this.#filled = 0;
+    batch.ids = await this.#writer.writeChunks(buffer.subarray(0, count * this.#writer.chunkBytes), count);
+    this.#free.push(buffer);
+  }
+
+  async #appendIds(ids: Uint8Array | undefined, from: number, to: number): Promise<void> {
+    if (from === to) return;
+    const part = ids!.subarray(from * ID_BYTES, to * ID_BYTES);
+    for (let at = 0; at < part.byteLength; at += ID_BYTES) {
+      if (isHole(part, at)) this.#zeroChunks++;
+    }
+    await this.#builder.append(part, to - from);
   }
 
   #sendHole(): void {

@@ -1,7 +1,7 @@
 /** Opens the fleet: puts its parts together, and counts what is under way so that it can be closed. */
 import type { Catalog } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
-import { PandoError, type Clock, type Random } from '@pando/common';
+import { ID_BYTES, PandoError, type Clock, type Random } from '@pando/common';
 import { account } from '@pando/gc';
 import type { Volumes } from '@pando/volume';
 import { attach, listExports } from './attach.ts';
@@ -80,6 +80,8 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
   });
 
   return {
+    chunkBytes: store.chunkBytes,
+    knownChunks: (ids) => run(() => store.knownChunks(ids, ids.byteLength / ID_BYTES)),
     createVm: (request) => run(() => createVm(ctx, request)),
     importVm: (request, work = {}) => run(() => imports.importVm(ctx, request, work)),
     importBackup: (request, work = {}) => run(() => imports.importBackup(ctx, request, work)),

@@ -1,3 +1,4 @@
+import { hashChunk } from '@pando/chunk-store';
 import { PandoError } from '@pando/common';
 import { between, fillRandom, runSeed, seededRandom } from '@pando/common/testing';
 import { TreeBuilder, rootsEqual } from '@pando/tree';
@@ -80,6 +81,46 @@ describe('importVm', () => {
     const unknown = { name: 'a', source: sourceOf(parts) };
     await expect(f.fleet.importVm(unknown)).rejects.toMatchObject({ code: 'size-invalid' });
     await expect(f.fleet.getVm('a')).rejects.toMatchObject({ code: 'vm-missing' });
+  });
+
+  test('chunks may come by their ids, between bytes and holes, and only such as are stored', async () => {
+    const random = seededRandom(runSeed());
+    const stored = bytesOf(300 * CHUNK, 7);
+    await f.fleet.importVm({ name: 'stored', source: sourceOf([stored]) });
+    const idsOf = (first: number, count: number): Uint8Array =>
+      Buffer.concat(
+        Array.from({ length: count }, (_, i) =>
+          hashChunk(stored.subarray((first + i) * CHUNK, (first + i + 1) * CHUNK)),
+        ),
+      );
+    const bytes: Part[] = [];
+    const ids: (Part | { ids: Uint8Array })[] = [];
+    for (let i = 0; i < 60; i++) {
+      const first = between(random, 0, 200);
+      const count = between(random, 1, 100);
+      const kind = between(random, 0, 3);
+      const part = kind === 0 ? bytesOf(count * CHUNK, i) : { holeBytes: 10 * count * CHUNK };
+      bytes.push(kind > 1 ? stored.subarray(first * CHUNK, (first + count) * CHUNK) : part);
+      ids.push(kind > 1 ? { ids: idsOf(first, count) } : part);
+    }
+    bytes.push(new Uint8Array(2 * CHUNK), bytesOf(512));
+    ids.push({ ids: new Uint8Array(64) }, bytesOf(512));
+    const whole = await f.fleet.importVm({ name: 'bytes', source: sourceOf(bytes) });
+    const { vm: _vm, ...byIds } = await f.fleet.importVm({ name: 'ids', source: sourceOf(ids) });
+    expect(byIds).toMatchObject({ root: whole.root, sizeBytes: whole.sizeBytes, newBytes: 0 });
+    expect(byIds).toMatchObject({ chunks: whole.chunks, zeroChunks: whole.zeroChunks });
+
+    for (const [parts, code] of [
+      [[{ ids: idsOf(0, 2) }, { ids: new Uint8Array(32).fill(3) }], 'chunk-unknown'],
+      [[bytesOf(512), { ids: idsOf(0, 2) }], 'stream-invalid'],
+    ] as const) {
+      await expect(f.fleet.importVm({ name: 'no', source: sourceOf(parts) })).rejects.toMatchObject({ code });
+    }
+    await expect(f.fleet.getVm('no')).rejects.toMatchObject({ code: 'vm-missing' });
+    expect(f.store.sessions.every(({ released }) => released === 1)).toBe(true);
+    expect([
+      ...(await f.fleet.knownChunks(Buffer.concat([idsOf(5, 1), new Uint8Array(32).fill(3)]))),
+    ]).toEqual([1, 0]);
   });
 
   test('holes and zeros are the same disk, and holes cost no writing', async () => {

@@ -4,7 +4,7 @@
  * lineage of the backup that it follows.
  */
 import { hashChunk, type WriteSession } from '@pando/chunk-store';
-import { DISK_BYTES_MAX, PandoError, idToHex } from '@pando/common';
+import { DISK_BYTES_MAX, ID_BYTES, PandoError, idToHex, type DiskPart } from '@pando/common';
 import { diffTrees, rootOf, rootsEqual, type Root } from '@pando/tree';
 import { attach, chooseDisk } from './attach.ts';
 import { reserveName, toBackup } from './backups.ts';
@@ -18,6 +18,7 @@ import { toDiskRoot } from './roots.ts';
 import type {
   Backup,
   BackupImportResult,
+  ChunkIds,
   Fleet,
   ImportFigures,
   ImportProgress,
@@ -151,7 +152,7 @@ async function verifySource(
 ): Promise<void> {
   let told = ctx.clock.monotonic();
   const found = await readOut(ctx, work.signal, (signal) =>
-    rootOf(source.parts(signal), {
+    rootOf(bytesOnly(source.parts(signal)), {
       chunkBytes: ctx.store.chunkBytes,
       hash: hashChunk,
       onProgress: (doneBytes) => {
@@ -247,7 +248,7 @@ async function copy(
     async (signal) => {
       for await (const part of source.parts(signal)) {
         refuseAborted(ctx, work.signal);
-        const bytes = part instanceof Uint8Array ? part.byteLength : part.holeBytes;
+        const bytes = bytesOf(part, ctx.store.chunkBytes);
         if (!Number.isSafeInteger(bytes) || bytes < 0)
           throw new PandoError('request-invalid', `a hole of ${bytes} bytes`);
         if (pipeline.position + bytes > (allBytes ?? DISK_BYTES_MAX)) {
@@ -257,6 +258,7 @@ async function copy(
           );
         }
         if (part instanceof Uint8Array) await pipeline.write(part);
+        else if ('ids' in part) await pipeline.claim(part.ids);
         else await pipeline.skip(bytes);
         const now = ctx.clock.monotonic();
         if (now - told >= PROGRESS_MS) {
@@ -274,6 +276,19 @@ async function copy(
     );
   }
   tell();
+}
+
+function bytesOf(part: DiskPart | ChunkIds, chunkBytes: number): number {
+  if (part instanceof Uint8Array) return part.byteLength;
+  return 'ids' in part ? (part.ids.byteLength / ID_BYTES) * chunkBytes : part.holeBytes;
+}
+
+/** A second reading has to bring bytes: ids prove nothing. */
+async function* bytesOnly(parts: AsyncIterable<DiskPart | ChunkIds>): AsyncGenerator<DiskPart> {
+  for await (const part of parts) {
+    if ('ids' in part) throw new PandoError('internal', 'a source of ids cannot be verified');
+    yield part;
+  }
 }
 
 /** Runs what reads a source, with a signal that stops the source also when the reading fails for other reasons. */

@@ -6,6 +6,7 @@
  */
 import type { BlockDevice, Extents, StatusExtents } from '@pando/block-device';
 import type { ChunkStore } from '@pando/chunk-store';
+import type { DiskPart } from '@pando/common';
 
 export interface VmDisk {
   readonly name: string;
@@ -126,11 +127,19 @@ export interface Attachment extends BlockDevice {
   close(): Promise<void>;
 }
 
+/** Whole chunks that the store has already, by their ids, one after another; zeros stand for a hole. */
+export interface ChunkIds {
+  readonly ids: Uint8Array;
+}
+
 export interface ImportSource {
   /** Bytes of the disk to be made; not known for an upload without a length: then undefined. */
   readonly sizeBytes?: number;
-  /** The bytes in order; a hole costs nothing. Buffers may be reused by the source after the next pull. */
-  parts(signal: AbortSignal): AsyncIterable<Uint8Array | { readonly holeBytes: number }>;
+  /**
+   * The bytes in order; a hole costs nothing. Buffers may be reused by the source after the next pull. Where chunks come by
+   * their ids, all whole ones, and the source is not to be verified, whoever made it may read the whole store.
+   */
+  parts(signal: AbortSignal): AsyncIterable<DiskPart | ChunkIds>;
 }
 
 export interface ImportProgress {
@@ -178,11 +187,16 @@ export interface Work<P> {
 }
 
 export interface Fleet {
+  /** Of the chunks that all disks are cut into. */
+  readonly chunkBytes: number;
+  /** Which of these chunks an import may bring by their ids at the moment: a byte for each, 1 or 0. */
+  knownChunks(ids: Uint8Array): Promise<Uint8Array>;
   createVm(request: { name: string; disks: readonly { name: string; sizeBytes: number }[] }): Promise<Vm>;
   /**
    * Makes a VM of a source. `verify`: reads the source again before there is a VM, and compares roots; the source must
    * bear a second reading.
-   * @throws `verify-failed`, `size-invalid`, `name-taken`, `import-interrupted`, `cancelled`, and what the source throws
+   * @throws `verify-failed`, `size-invalid`, `name-taken`, `import-interrupted`, `cancelled`, and what the source throws;
+   *   `chunk-unknown` for a chunk that came by its id and is not, or no longer, stored
    */
   importVm(
     request: { name: string; diskName?: string; source: ImportSource; verify?: boolean },

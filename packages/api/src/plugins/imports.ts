@@ -5,7 +5,7 @@
  * of the disk. A file on the server is a job (202). Both show up under `/jobs` while they run.
  */
 import { Type } from '@fastify/type-provider-typebox';
-import { PandoError, SPARSE_MEDIA_TYPE } from '@pando/common';
+import { PandoError, SPARSE_IDS_MEDIA_TYPE, SPARSE_MEDIA_TYPE } from '@pando/common';
 import type { ImportSource } from '@pando/fleet';
 import { IMAGE_FORMATS } from '@pando/images';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -94,8 +94,9 @@ export function imports(app: App, context: ApiContext): void {
   const { fleet, jobs, limits, importDirectory, trustImages } = context;
 
   // The body stays on the socket: the import pulls it.
-  app.addContentTypeParser([RAW_MEDIA_TYPE, SPARSE_MEDIA_TYPE], (_request, payload, done) =>
-    done(null, payload),
+  app.addContentTypeParser(
+    [RAW_MEDIA_TYPE, SPARSE_MEDIA_TYPE, SPARSE_IDS_MEDIA_TYPE],
+    (_request, payload, done) => done(null, payload),
   );
 
   app.post(
@@ -106,7 +107,7 @@ export function imports(app: App, context: ApiContext): void {
         operationId: 'importVm',
         summary: 'Import a disk image as a VM, or as the next backup of one',
         description:
-          `Upload the bytes as ${RAW_MEDIA_TYPE}, or as ${SPARSE_MEDIA_TYPE}, in which holes cost nothing (docs/api.md), with the name in ` +
+          `Upload the bytes as ${RAW_MEDIA_TYPE}, ${SPARSE_MEDIA_TYPE}, in which holes cost nothing, or ${SPARSE_IDS_MEDIA_TYPE}, in which what is stored already comes by its id (docs/api.md), with the name in ` +
           'the query: 201 when it is done. Or name a file on the server in JSON, an image of any format: 202 and a job. `Expect: 100-continue` is answered ' +
           'after name and size were checked. With `since` only what differs from that backup is stored. The result carries ' +
           'the root of the disk; a client that computes the root of what it sent can compare (docs/api.md).',
@@ -117,6 +118,7 @@ export function imports(app: App, context: ApiContext): void {
             'application/json': { schema: PathImport },
             [RAW_MEDIA_TYPE]: { schema: Type.Unknown() },
             [SPARSE_MEDIA_TYPE]: { schema: Type.Unknown() },
+            [SPARSE_IDS_MEDIA_TYPE]: { schema: Type.Unknown() },
           },
         },
         response: {
@@ -172,12 +174,14 @@ export function imports(app: App, context: ApiContext): void {
   async function importUpload(request: FastifyRequest, query: UploadQuery, reply: FastifyReply) {
     const { sizeBytes, ...about } = query;
     checkNamed(about);
-    const sparse = request.headers['content-type']!.toLowerCase().startsWith(SPARSE_MEDIA_TYPE);
+    const mediaType = request.headers['content-type']!.toLowerCase();
+    const sparse = mediaType.startsWith(SPARSE_MEDIA_TYPE);
     const length = request.headers['content-length'];
     const announced = sizeBytes ?? (sparse || length === undefined ? undefined : Number(length));
     const source = uploadSource({
       body: request.raw,
       sparse,
+      idsOf: mediaType.startsWith(SPARSE_IDS_MEDIA_TYPE) ? fleet.chunkBytes : undefined,
       sizeBytes: announced,
       pauseMs: limits.uploadPauseMs,
     });

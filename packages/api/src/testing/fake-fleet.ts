@@ -1,10 +1,20 @@
 /** A fleet in memory that does what the contract says to small disks: whole buffers, copied on clone. For tests of the api. */
 import { createHash } from 'node:crypto';
-import { DISK_BYTES_MAX, NAME_BYTES_MAX, PandoError, SECTOR_BYTES } from '@pando/common';
+import {
+  DISK_BYTES_MAX,
+  ID_BYTES,
+  idToHex,
+  isHole,
+  NAME_BYTES_MAX,
+  PandoError,
+  SECTOR_BYTES,
+  type DiskPart,
+} from '@pando/common';
 import type {
   Attachment,
   Backup,
   BackupImportResult,
+  ChunkIds,
   DiskRoot,
   Fleet,
   ImportFigures,
@@ -32,6 +42,9 @@ interface BackupState extends Omit<Backup, 'disks'> {
 export class FakeFleet implements Fleet {
   readonly vms = new Map<string, VmState>();
   readonly backups = new Map<string, BackupState>();
+  readonly chunkBytes = BLOCK;
+  /** By their ids in hex; what imports bring by ids is looked for here, and nothing puts it there but tests. */
+  readonly chunks = new Map<string, Buffer>();
   /** Set by a test: what the next call throws. */
   failNext: Error | undefined;
   /** Buffers that imports hold right now, in bytes. */
@@ -89,7 +102,7 @@ export class FakeFleet implements Fleet {
     const signal = work.signal ?? new AbortController().signal;
     for await (const part of source.parts(signal)) {
       work.signal?.throwIfAborted();
-      const bytes = part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes);
+      const bytes = this.#bytesOf(part);
       if (part instanceof Uint8Array) readBytes += bytes.byteLength;
       parts.push(bytes);
       doneBytes += bytes.byteLength;
@@ -105,7 +118,7 @@ export class FakeFleet implements Fleet {
     if (verify) {
       const again: Buffer[] = [];
       for await (const part of source.parts(signal)) {
-        again.push(part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes));
+        again.push(this.#bytesOf(part));
       }
       if (!Buffer.concat(again).equals(bytes))
         throw new PandoError('verify-failed', 'it holds something else');
@@ -116,6 +129,25 @@ export class FakeFleet implements Fleet {
       bytes,
       figures: { ...rootOfBytes(bytes), readBytes, newBytes: readBytes, storedBytes: readBytes, ...counts },
     };
+  }
+
+  #bytesOf(part: DiskPart | ChunkIds): Buffer {
+    if (part instanceof Uint8Array) return Buffer.from(part);
+    if (!('ids' in part)) return Buffer.alloc(part.holeBytes);
+    const chunks: Buffer[] = [];
+    for (let at = 0; at < part.ids.byteLength; at += ID_BYTES) {
+      const chunk = isHole(part.ids, at) ? Buffer.alloc(BLOCK) : this.chunks.get(idToHex(part.ids, at));
+      if (chunk === undefined) throw new PandoError('chunk-unknown', 'not there');
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks);
+  }
+
+  async knownChunks(ids: Uint8Array): Promise<Uint8Array> {
+    this.#fail();
+    return Uint8Array.from({ length: ids.byteLength / ID_BYTES }, (_, i) =>
+      isHole(ids, i * ID_BYTES) || this.chunks.has(idToHex(ids, i * ID_BYTES)) ? 1 : 0,
+    );
   }
 
   async listVms(request: PageRequest & { namePrefix?: string } = {}): Promise<Page<Vm>> {

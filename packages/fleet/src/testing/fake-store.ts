@@ -8,7 +8,7 @@ import type {
   WriteSession,
 } from '@pando/chunk-store';
 import { StoreCounters } from '@pando/chunk-store';
-import { ID_BYTES, isHole } from '@pando/common';
+import { ID_BYTES, idToHex, isHole, PandoError } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
 import { MemoryChunks } from '@pando/tree/testing';
 
@@ -54,6 +54,19 @@ export class FakeSession implements WriteSession {
     } finally {
       this.writing--;
     }
+  }
+
+  async claimChunks(ids: Uint8Array, count: number): Promise<void> {
+    const known = await this.#store.knownChunks(ids, count);
+    if (known.includes(0)) throw new PandoError('chunk-unknown', 'not there');
+    const zeros = Array.from({ length: count }, (_, i) => isHole(ids, i * ID_BYTES)).filter(Boolean).length;
+    const { chunks, zeroChunks, knownChunks } = this.counts;
+    this.counts = {
+      ...this.counts,
+      chunks: chunks + count,
+      zeroChunks: zeroChunks + zeros,
+      knownChunks: knownChunks + count - zeros,
+    };
   }
 
   /** Of no use to what is tested with it. */
@@ -124,6 +137,13 @@ export class FakeStore {
     const session = new FakeSession(this);
     this.sessions.push(session);
     return session;
+  }
+
+  knownChunks(ids: Uint8Array, count: number): Promise<Uint8Array> {
+    const known = Uint8Array.from({ length: count }, (_, i) =>
+      isHole(ids, i * ID_BYTES) || this.chunks.chunks.has(idToHex(ids, i * ID_BYTES)) ? 1 : 0,
+    );
+    return Promise.resolve(known);
   }
 
   stats(): Promise<StoreStats> {

@@ -131,7 +131,7 @@ async function openRealRooms(catalog: Catalog, clock: Clock, chunkBytes: number)
 
 /** A source of the given parts. */
 export function sourceOf(
-  parts: readonly (Uint8Array | { holeBytes: number })[],
+  parts: readonly (Uint8Array | { holeBytes: number } | { ids: Uint8Array })[],
   options: { sizeBytes?: number; fail?: Error } = {},
 ): ImportSource & { signal?: AbortSignal } {
   return {
