@@ -50,7 +50,7 @@ const GAUGES: readonly (readonly [name: string, help: string, read: Read])[] = [
     ({ volumes }) => volumes.overlayBytes,
   ],
   ['pando_overlays', 'Overlays that hold it.', ({ volumes }) => volumes.overlays],
-  ['pando_log_bytes', 'Bytes of the write log on disk.', ({ volumes }) => volumes.logBytes],
+  ['pando_log_bytes', 'Bytes of the write log on disk.', ({ volumes }) => volumes.logDiskBytes],
   ['pando_log_files', 'Files of the write log.', ({ volumes }) => volumes.log.files],
   [
     'pando_damaged_disks',
@@ -125,6 +125,11 @@ const COUNTERS: readonly (readonly [name: string, help: string, read: Read])[] =
     'pando_log_appended_bytes_total',
     'Bytes appended to the write log.',
     ({ volumes }) => volumes.log.appendedBytes,
+  ],
+  [
+    'pando_log_files_reused_total',
+    'Files of the write log that had been other ones before.',
+    ({ volumes }) => volumes.log.reusedFiles,
   ],
   ['pando_log_records_total', 'Records appended to the write log.', ({ volumes }) => volumes.log.records],
   [

@@ -11,6 +11,10 @@ import { MiB } from './limits.ts';
 export interface SpaceGuard {
   /** Why writers are refused now; undefined while there is room. */
   readonly refusal: PandoError | undefined;
+  /** Whether there is room only for what has to be kept, not for what is merely convenient. */
+  readonly isScarce?: boolean;
+  /** `listener` is called each time that becomes so. */
+  onScarce?(listener: () => void): void;
 }
 
 /** Room that stays free: this much, or this share of a small file system. */
@@ -18,6 +22,8 @@ const RESERVE_BYTES_MAX = 256 * MiB;
 const RESERVE_SHARE = 1 / 8;
 /** Writers are let in again when this many times the reserve is free, so that it does not flicker. */
 const REOPEN_FACTOR = 1.1;
+/** Room is scarce while less than this many times the reserve is free. */
+const SCARCE_FACTOR = 4;
 const LOOK_EVERY_MS = 250;
 
 /** Watches the file system that holds `path`. */
@@ -28,6 +34,8 @@ export class FileSystemSpaceGuard implements SpaceGuard {
   #refusal: PandoError | undefined;
   #promisedBytes: () => number = () => 0;
   #watching: Promise<void> | undefined;
+  #isScarce = false;
+  #onScarce: () => void = () => undefined;
 
   constructor(path: string, clock: Clock) {
     this.#path = path;
@@ -36,6 +44,14 @@ export class FileSystemSpaceGuard implements SpaceGuard {
 
   get refusal(): PandoError | undefined {
     return this.#refusal;
+  }
+
+  get isScarce(): boolean {
+    return this.#isScarce;
+  }
+
+  onScarce(listener: () => void): void {
+    this.#onScarce = listener;
   }
 
   /** What was taken from writers and still needs room elsewhere: it counts as used. */
@@ -67,6 +83,9 @@ export class FileSystemSpaceGuard implements SpaceGuard {
     if (found === undefined) return;
     const free = found.bavail * found.bsize - this.#promisedBytes();
     const reserve = Math.min(RESERVE_BYTES_MAX, found.blocks * found.bsize * RESERVE_SHARE);
+    const wasScarce = this.#isScarce;
+    this.#isScarce = free < reserve * SCARCE_FACTOR;
+    if (this.#isScarce && !wasScarce) this.#onScarce();
     if (free < reserve) {
       this.#refusal ??= new PandoError(
         'store-full',

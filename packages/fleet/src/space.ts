@@ -54,7 +54,7 @@ export class Space {
   async report(work: Work<SpaceProgress>): Promise<SpaceReport> {
     const { accounts, withoutBackups, owners, vms } = await this.#measure(work);
     const [stats, catalogBytes] = await Promise.all([this.#ctx.store.stats(), this.#ctx.catalog.bytes()]);
-    const logBytes = this.#ctx.volumes.stats.logBytes;
+    const logBytes = this.#ctx.volumes.stats.logDiskBytes;
     return {
       logicalBytes: accounts.logicalBytes,
       allocatedBytes: accounts.allocatedBytes,

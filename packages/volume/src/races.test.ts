@@ -4,6 +4,7 @@ import { MemoryCatalog } from '@pando/catalog';
 import { systemClock, type Clock } from '@pando/common';
 import { CrashFileSystem, fillRandom, seededRandom } from '@pando/common/testing';
 import { openVolumes, type DiskNumber, type Volumes } from './index.ts';
+import { scarce } from './testing/test-machine.ts';
 import { TestStore } from './testing/test-store.ts';
 
 const CHUNK = 4096;
@@ -39,6 +40,7 @@ function open(options: Options = {}): Promise<Volumes> {
     logDirectory: 'log',
     storeId,
     destageAfterMs: 1e9,
+    space: scarce,
     ...options,
   });
 }

@@ -7,6 +7,7 @@ import { CrashFileSystem, runSeed, seededRandom } from '@pando/common/testing';
 import { DISK_TABLE, diskKey, openVolumes, type DiskNumber, type OpenVolume, type Volumes } from './index.ts';
 import { STRETCHES_MAX } from './comparison.ts';
 import { StatusModel } from './testing/status-model.ts';
+import { scarce } from './testing/test-machine.ts';
 import { TestStore } from './testing/test-store.ts';
 import { testWorld } from './testing/test-world.ts';
 import type { DiskRecord } from './types.ts';
@@ -53,8 +54,9 @@ async function open(): Promise<Volumes> {
     logDirectory: 'log',
     storeId,
     destageAfterMs: 1e9,
-    // The file system of tests copies a file that grows.
+    // The file system of tests copies a file for each write.
     logFileBytes: 1e6,
+    space: scarce,
   });
 }
 

@@ -211,7 +211,9 @@ export interface VolumeStats {
   readonly destagedBytes: number;
   /** Times that destage of one overlay took. */
   readonly destageTimes: Durations;
+  /** Bytes that the log holds, and those of its files on disk, which may be larger, and spare. */
   readonly logBytes: number;
+  readonly logDiskBytes: number;
   readonly log: LogStats;
   /** True while the disk under the store is full and writes are refused. */
   readonly full: boolean;

@@ -4,6 +4,7 @@ import { MemoryCatalog } from '@pando/catalog';
 import { CrashFileSystem, fillRandom, seededRandom } from '@pando/common/testing';
 import { emptyRoot } from '@pando/tree';
 import { openVolumes, type DiskNumber, type OpenVolume, type Volumes } from './index.ts';
+import { scarce } from './testing/test-machine.ts';
 import { TestStore } from './testing/test-store.ts';
 
 const CHUNK = 4096;
@@ -23,6 +24,7 @@ async function open(options: { destageAfterMs?: number; overlayBytesMax?: number
     logDirectory: 'log',
     storeId,
     destageAfterMs: 1e9,
+    space: scarce,
     ...options,
   });
 }

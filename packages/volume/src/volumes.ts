@@ -65,13 +65,18 @@ export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
   await recovery.loadPending();
   const { logFileBytes: fileBytes, acceptLogDamage: acceptDamage = false } = options;
   engine.log = await openWriteLog(
-    { fs, directory: logDirectory, storeId, acceptDamage, ...(fileBytes === undefined ? {} : { fileBytes }) },
+    {
+      ...{ fs, directory: logDirectory, storeId, acceptDamage },
+      ...(fileBytes === undefined ? {} : { fileBytes }),
+      hasRoom: () => options.space?.isScarce !== true,
+    },
     (record) => recovery.replay(record),
   ).catch(async (error: unknown) => {
     throw error instanceof LogDamageError ? await recovery.explain(error) : error;
   });
   const logLoss = recovery.finish(engine.log.damage, acceptDamage);
   await engine.releaseLog();
+  options.space?.onScarce?.(() => void engine.log.dropSpares());
   engine.gate?.onRelease(() => void engine.releaseLog());
   const destager = new Destager(engine, options.destageAfterMs ?? DESTAGE_AFTER_MS);
   destager.start();
@@ -100,6 +105,7 @@ class AllVolumes implements Volumes {
       overlayBytes: engine.pool.usedBytes,
       overlays: engine.pending.length,
       logBytes: engine.log.bytes,
+      logDiskBytes: engine.log.diskBytes,
       log: engine.log.stats,
       writtenBytes: engine.writtenBytes,
       destagedBytes: engine.destagedBytes,

@@ -1,5 +1,5 @@
 /**
- * Bytes of the write log, format version 2 (docs/format.md, "Write log"). Little endian throughout.
+ * Bytes of the write log, format version 3 (docs/format.md, "Write log"). Little endian throughout.
  *
  * A file: one header of 64 bytes, then records. A record: a header of 40 bytes, then, for a write, its
  * data. The CRC covers the record from its fifth byte to its end and starts from the CRC of the store's id:
@@ -7,13 +7,15 @@
  *
  * A check of the header alone stands beside the type. When the data of a record is damaged, it proves what was written
  * where; records of version 1 have zeros there.
+ *
+ * From version 3 on a file may hold anything behind its last record: what it held when it was another file of the log.
  */
 import { crc32 } from 'node:zlib';
-import { PandoError } from '@pando/common';
+import { PandoError, readAround, type File } from '@pando/common';
 
 export const FILE_HEADER_BYTES = 64;
 export const RECORD_HEADER_BYTES = 40;
-export const LOG_FORMAT_VERSION = 2;
+export const LOG_FORMAT_VERSION = 3;
 
 const MAGIC = Buffer.from('PANDOLOG', 'latin1');
 const STORE_ID_BYTES = 16;
@@ -25,6 +27,7 @@ export const TYPE_ZERO = 3;
 export const TYPE_SYNCED = 4;
 
 export interface FileHeader {
+  readonly version: number;
   readonly storeId: Uint8Array;
   /** Position of the first record that may be in this file. */
   readonly firstPosition: number;
@@ -32,7 +35,7 @@ export interface FileHeader {
   readonly previousPosition: number;
 }
 
-export function encodeFileHeader(header: FileHeader): Buffer {
+export function encodeFileHeader(header: Omit<FileHeader, 'version'>): Buffer {
   const bytes = Buffer.alloc(FILE_HEADER_BYTES);
   MAGIC.copy(bytes, 0);
   bytes.writeUInt32LE(LOG_FORMAT_VERSION, 8);
@@ -59,10 +62,21 @@ export function decodeFileHeader(bytes: Buffer): FileHeader | undefined {
     );
   }
   return {
+    version,
     storeId: new Uint8Array(bytes.subarray(16, 16 + STORE_ID_BYTES)),
     firstPosition: Number(bytes.readBigUInt64LE(32)),
     previousPosition: Number(bytes.readBigUInt64LE(40)),
   };
+}
+
+/** Reads the header of a file, as far as the device can. */
+export async function readFileHeader(
+  file: Pick<File, 'read'>,
+): Promise<{ header: FileHeader | undefined; isUnreadable: boolean }> {
+  const bytes = Buffer.alloc(FILE_HEADER_BYTES);
+  let isUnreadable = false;
+  const count = await readAround(file, bytes, 0, () => (isUnreadable = true));
+  return { header: decodeFileHeader(bytes.subarray(0, count)), isUnreadable };
 }
 
 /** What the CRCs of a store's records start from. */

@@ -7,24 +7,15 @@
  * when they were written, and so does the witness beside the log. So: a tear after the greatest such position is the end
  * of the log, and what lies behind it goes; a tear before it is damage, and the log is refused (`log-corrupt`), unless
  * whoever opens it accepts that: then everything else is replayed.
+ *
+ * A file may have been another one of the log before (spares.ts). Behind its last record stands then what it held, which is no
+ * tear when the next file says that nothing is missing before it; it is cut off here, so that no file that stays has any.
  */
 import { join } from 'node:path';
-import {
-  PandoError,
-  readAround,
-  rewriteInPlace,
-  type File,
-  type FileSystem,
-  type Witness,
-} from '@pando/common';
-import {
-  FILE_HEADER_BYTES,
-  RECORD_HEADER_BYTES,
-  crcSeedOf,
-  decodeFileHeader,
-  type FileHeader,
-} from './format.ts';
+import { PandoError, rewriteInPlace, type File, type FileSystem, type Witness } from '@pando/common';
+import { FILE_HEADER_BYTES, RECORD_HEADER_BYTES, crcSeedOf, readFileHeader } from './format.ts';
 import { scanFile, type Gap } from './scan.ts';
+import { removeSpares } from './spares.ts';
 import { LogDamageError, type LogDamage, type LogRecord } from './types.ts';
 
 /** A file of the log that holds records which are still needed. */
@@ -84,8 +75,9 @@ export async function recover(
 ): Promise<Recovered> {
   const { fs, directory, storeId } = options;
   const names = await logFiles(fs, directory);
-  const { tear, damage, synced } = await survey(options, names);
+  const { tear, ends, damage, synced } = await survey(options, names);
   if (damage !== undefined && !options.acceptDamage) throw new LogDamageError(damage);
+  await removeSpares(fs, directory);
   // What is accepted is accepted, and positions may begin anew from here on.
   await options.synced.set(0);
   await options.oldest.set(0);
@@ -104,7 +96,8 @@ export async function recover(
     const file = await fs.open(path, 'write');
     let bytes: number;
     try {
-      if (index === tear?.index) await file.truncate(tear.offset);
+      const end = index === tear?.index ? tear.offset : ends.get(index);
+      if (end !== undefined) await file.truncate(end);
       const scan = await scanFile(file, lastPosition, crcSeed, visit, settled);
       // What was only in the page cache when the process died is counted on from here on.
       await rewriteInPlace(file, scan.settledBytes, scan.bytes);
@@ -137,6 +130,8 @@ const UNREADABLE = 'the device cannot read it';
 interface Survey {
   /** Where the log ends, when that is before the end of its files. */
   readonly tear: { readonly index: number; readonly offset: number } | undefined;
+  /** Where files before the last one end, by their index, when something else stands behind that. */
+  readonly ends: ReadonlyMap<number, number>;
   readonly damage: LogDamage | undefined;
   /** The position up to which everything had been synced. */
   readonly synced: number;
@@ -152,6 +147,7 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
   const { fs, directory, storeId } = options;
   const crcSeed = crcSeedOf(storeId);
   const places: Place[] = [];
+  const ends = new Map<number, number>();
   const disks = new Map<number, number>();
   const lost: (LogRecord & { type: 'lost' })[] = [];
   let lastPosition = 0;
@@ -163,15 +159,26 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
   for (const [index, name] of names.entries()) {
     const file = await fs.open(join(directory, name), 'read');
     try {
-      const { header, isUnreadable } = await readHeader(file);
-      if (header !== undefined && !Buffer.from(header.storeId).equals(storeId)) {
+      const first = firstPositionOf(name);
+      const { header: found, isUnreadable } = await readFileHeader(file);
+      if (found !== undefined && !Buffer.from(found.storeId).equals(storeId)) {
         throw new PandoError(
           'store-foreign',
-          `${join(directory, name)} belongs to another store (id ${Buffer.from(header.storeId).toString('hex')}); take it away from here`,
+          `${join(directory, name)} belongs to another store (id ${Buffer.from(found.storeId).toString('hex')}); take it away from here`,
         );
       }
+      // The header of when it was another file: its own was not synced.
+      const header = found !== undefined && found.firstPosition >= first ? found : undefined;
+      const last = places.at(-1);
+      if (
+        last?.index === index - 1 &&
+        isTail(last) &&
+        last.after === (header?.previousPosition ?? first - 1)
+      ) {
+        ends.set(last.index, last.offset);
+        places.pop();
+      }
       const place = { index, offset: 0, end: 0, unknownBytes: 0, after: lastPosition, isUnreadable };
-      const first = firstPositionOf(name);
       const isOldestGone = index === 0 && options.oldest.value > 0 && options.oldest.value < first;
       if (isOldestGone) places.push({ ...place, after: options.oldest.value - 1, problem: MISSING });
       if (header === undefined) {
@@ -208,11 +215,12 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
   const end = tear?.after ?? lastPosition;
   // The last whole record is before what was synced, and nothing that is damaged stands behind it: the end is gone.
   const isCut = end < synced && (damaged.length === 0 || !endsInGap(damaged, names.length - 1));
-  if (damaged.length === 0 && !isCut) return { tear, damage: undefined, synced };
+  if (damaged.length === 0 && !isCut) return { tear, ends, damage: undefined, synced };
   const before = tear?.after ?? Infinity;
   const last = names.at(-1);
   return {
     tear,
+    ends,
     synced,
     damage: {
       places: [
@@ -241,6 +249,11 @@ export async function survey(options: SurveyOptions, names: readonly string[]): 
   };
 }
 
+/** Whether it is the end of a file, behind its last record. */
+function isTail({ end, before, unknownBytes, offset }: Place): boolean {
+  return end > FILE_HEADER_BYTES && before === undefined && unknownBytes === end - offset;
+}
+
 /** Whether an `open` record may have been lost there: it is shorter than what is lost when that was a single record. */
 function mayHoldOpen({ offset, end, unknownBytes, after, before }: Place): boolean {
   if (end > 0 && unknownBytes === 0) return false;
@@ -261,13 +274,4 @@ async function sizeOf(fs: ReadsFiles, path: string): Promise<number> {
   } finally {
     await file.close();
   }
-}
-
-async function readHeader(
-  file: Pick<File, 'read'>,
-): Promise<{ header: FileHeader | undefined; isUnreadable: boolean }> {
-  const bytes = Buffer.alloc(FILE_HEADER_BYTES);
-  let isUnreadable = false;
-  const count = await readAround(file, bytes, 0, () => (isUnreadable = true));
-  return { header: decodeFileHeader(bytes.subarray(0, count)), isUnreadable };
 }

@@ -1,6 +1,7 @@
 /**
  * Reads the records of one log file in order, also past what is damaged: the next whole record is looked for, and what can be
- * told of those before it is.
+ * told of those before it is. Records of what the file held before, when it was another one, are passed by: their positions
+ * are lower.
  */
 import { readAround, type File } from '@pando/common';
 import {
@@ -11,6 +12,7 @@ import {
   TYPE_WRITE,
   TYPE_ZERO,
   isChecked,
+  readFileHeader,
   readNumber,
   recordCrc,
   typeAt,
@@ -24,7 +26,7 @@ export interface Gap {
   readonly offset: number;
   /** Where the next whole record begins, or the end of the file. */
   readonly end: number;
-  /** Position of the last record before it, and of the next one; undefined at the end of the file. */
+  /** Position of the last record before it, and of the next one; undefined where there is none in the file. */
   readonly after: number;
   readonly before?: number | undefined;
   /** Bytes of it of which it is not known what they said. */
@@ -67,6 +69,8 @@ export async function scanFile(
   let syncedPosition = 0;
   let settledBytes = 0;
   let gap: { offset: number; after: number; unknownBytes: number } | undefined;
+  /** Where the last record ended of which only the header was whole, and how much of the gap before was unknown. */
+  let known = { end: 0, unknownBytes: 0 };
   /** Where the device could not read, in order; the same place may come again. */
   const unreadable: [from: number, to: number][] = [];
   const isUnreadable = (from: number, to: number): boolean =>
@@ -84,23 +88,35 @@ export async function scanFile(
     return count <= windowBytes;
   };
 
-  /** Bytes of data of the record at `from`, when its header is one. The header is in the window then. */
-  const dataAt = async (from: number): Promise<number | undefined> => {
+  /**
+   * Without a check of their headers there are only records of version 1. Elsewhere what has none is not even looked at: guests
+   * could make it up, and have a megabyte checked for each eight bytes of what the file held before.
+   */
+  const areAllChecked = ((await readFileHeader(file)).header?.version ?? 1) > 1;
+  const typeOf = (base: number): number =>
+    areAllChecked && !isChecked(window, base) ? 0 : typeAt(window, base, crcSeed);
+
+  /** Bytes of data of the record at `from`, when its header is one, of this file's life or not. The header is in the window then. */
+  const dataAt = async (from: number, isOld = false): Promise<number | undefined> => {
     if (!(await fill(from, RECORD_HEADER_BYTES))) return undefined;
     const base = from - windowStart;
-    const type = typeAt(window, base, crcSeed);
-    if (type === 0 || readNumber(window, base + 8) <= lastPosition) return undefined;
+    const type = typeOf(base);
+    if (type === 0 || readNumber(window, base + 8) <= lastPosition !== isOld) return undefined;
     const dataBytes = type === TYPE_WRITE ? readNumber(window, base + 32) : 0;
     return dataBytes <= WRITE_BYTES_MAX ? dataBytes : undefined;
   };
 
   /** Whether a whole record stands at `from`. All of it is in the window then. */
-  const isWhole = async (from: number): Promise<boolean> => {
-    const dataBytes = await dataAt(from);
+  const isWhole = async (from: number, isOld = false): Promise<boolean> => {
+    const dataBytes = await dataAt(from, isOld);
     if (dataBytes === undefined || !(await fill(from, RECORD_HEADER_BYTES + dataBytes))) return false;
     const base = from - windowStart;
     return recordCrc(window, base, dataBytes, crcSeed) === window.readUInt32LE(base);
   };
+
+  /** Bytes of the whole record at `from` that the file held before its life began; 0 for none. */
+  const oldBytesAt = async (from: number): Promise<number> =>
+    (await isWhole(from, true)) ? RECORD_HEADER_BYTES + (await dataAt(from, true))! : 0;
 
   const take = async (whole: boolean): Promise<void> => {
     const base = at - windowStart;
@@ -141,20 +157,32 @@ export async function scanFile(
       at + RECORD_HEADER_BYTES + dataBytes <= size
     ) {
       await take(false);
+      known = { end: at, unknownBytes: gap.unknownBytes };
       continue;
     }
-    const from = at++;
-    while (at < size && !(await isWholeAhead(at))) at++;
-    gap.unknownBytes += at - from;
+    const from = at;
+    do at += (mayBegin(at) && (await oldBytesAt(at))) || 1;
+    while (at < size && !(mayBegin(at) && (await isWhole(at))));
+    gap.unknownBytes += Math.min(at, size) - from;
   }
-  if (gap !== undefined) gaps.push({ ...gap, end: size, isUnreadable: isUnreadable(gap.offset, size) });
+  if (gap !== undefined) {
+    // What stands behind the last record may be none of this file's life: it is a gap of its own.
+    const { offset } = gap;
+    const end = known.end > offset ? known.end : offset;
+    if (end > offset)
+      gaps.push({ ...gap, end, unknownBytes: known.unknownBytes, isUnreadable: isUnreadable(offset, end) });
+    if (end < size)
+      gaps.push({
+        ...{ offset: end, end: size, after: lastPosition, unknownBytes: size - end },
+        isUnreadable: isUnreadable(end, size),
+      });
+  }
   return { bytes: size, lastPosition, syncedPosition, settledBytes, gaps };
 
-  /** As `isWhole`, asked at every byte: without a promise where no record can be. */
-  function isWholeAhead(from: number): Promise<boolean> | boolean {
+  /** Asked at every byte, so without a promise: false where no record can begin. */
+  function mayBegin(from: number): boolean {
     const base = from - windowStart;
-    if (base >= 0 && base + RECORD_HEADER_BYTES <= windowBytes && typeAt(window, base, crcSeed) === 0)
-      return false;
-    return from + RECORD_HEADER_BYTES <= size && isWhole(from);
+    const isInWindow = base >= 0 && base + RECORD_HEADER_BYTES <= windowBytes;
+    return !isInWindow || typeOf(base) !== 0;
   }
 }

@@ -118,7 +118,7 @@ export interface WriteLog {
    */
   syncOpens(): Promise<void>;
 
-  /** Lets go of all records before `position`; files that hold no later ones are removed, oldest first. */
+  /** Lets go of all records before `position`; files that hold no later ones are removed, oldest first, or kept as spare files. */
   release(position: LogPosition): Promise<void>;
 
   /** Bytes gathered and not yet written: callers wait for `written` while this is above a bound of theirs. */
@@ -126,6 +126,12 @@ export interface WriteLog {
 
   /** Bytes of all files of the log; cheap, for back-pressure. */
   readonly bytes: number;
+
+  /** Bytes that all its files take on the disk, spare ones included. */
+  readonly diskBytes: number;
+
+  /** Removes the spare files that are there: their room is needed. */
+  dropSpares(): Promise<void>;
 
   /** Set for good once nothing is appended or synced any more. */
   readonly failure: PandoError | undefined;
@@ -143,6 +149,8 @@ export interface LogStats {
   readonly appendedBytes: number;
   readonly groups: number;
   readonly syncs: number;
+  /** Files that had been other ones before. */
+  readonly reusedFiles: number;
   /** Times that writing a group took, and that a sync did. */
   readonly groupTimes: Durations;
   readonly syncTimes: Durations;

@@ -56,7 +56,7 @@ async function look(log: LogToVerify): Promise<DamagedPlace[]> {
 
 /**
  * Files first: one is let go of after `oldest` says so, and synced before `synced` does. All are opened before one is read, as
- * they can be read on then, whatever becomes of their names.
+ * they can be read on then, when they are removed.
  */
 async function lookOnce({ fs, directory, storeId }: LogToVerify): Promise<DamagedPlace[]> {
   const names = await logFiles(fs, directory);
@@ -68,11 +68,14 @@ async function lookOnce({ fs, directory, storeId }: LogToVerify): Promise<Damage
     for (const name of ['synced', 'oldest']) witnesses.push(await Witness.open(fs, `${directory}.${name}`));
     const [synced, oldest] = witnesses as [Witness, Witness];
     const { damage } = await survey({ fs: opened(files), directory, storeId, synced, oldest }, names);
-    return (damage?.places ?? []).map(({ file, offset, problem }) => ({
+    const places = (damage?.places ?? []).map(({ file, offset, problem }) => ({
       file: file === directory ? '' : basename(file),
       offset,
       problem,
     }));
+    // One that was let go of may have been written over while it was read; then those before it are gone as well.
+    const kept = new Set(await logFiles(fs, directory));
+    return places.filter(({ file }) => file === '' || kept.has(file));
   } finally {
     await Promise.all([...witnesses, ...files.values()].map((each) => each.close()));
   }

@@ -9,9 +9,14 @@ type Kept = Omit<Extract<LogRecord, { type: 'write' }>, 'data'> & { data: string
 async function reopen(
   fs: MemoryFileSystem | CrashFileSystem,
   fileBytes?: number,
+  hasRoom?: () => boolean,
 ): Promise<{ log: WriteLog; records: (LogRecord | Kept)[] }> {
   const records: (LogRecord | Kept)[] = [];
-  const options = { fs, directory: 'log', storeId, ...(fileBytes === undefined ? {} : { fileBytes }) };
+  const options = {
+    ...{ fs, directory: 'log', storeId },
+    ...(fileBytes === undefined ? {} : { fileBytes }),
+    ...(hasRoom === undefined ? {} : { hasRoom }),
+  };
   const log = await openWriteLog(options, (record) => {
     records.push(
       record.type === 'write' ? { ...record, data: Buffer.from(record.data).toString('hex') } : record,
@@ -64,7 +69,7 @@ describe('the write log', () => {
 
   it('removes files whose records were all released, and all of them when nothing is needed', async () => {
     const fs = new MemoryFileSystem();
-    const { log } = await reopen(fs, 10_000);
+    const { log } = await reopen(fs, 10_000, () => false);
     const positions: number[] = [];
     for (let i = 0; i < 20; i++) {
       positions.push(log.appendWrite(1, i, new Uint8Array(4096)));
@@ -140,7 +145,7 @@ describe('the write log', () => {
     const { crc32 } = await import('node:zlib');
     fs.damage(`log/${(await fs.list('log'))[0]}`, (bytes) => {
       const header = Buffer.from(bytes.buffer);
-      header.writeUInt32LE(3, 8);
+      header.writeUInt32LE(4, 8);
       header.writeUInt32LE(crc32(header.subarray(0, 60)), 60);
       return bytes;
     });

@@ -7,6 +7,7 @@
  * - Bytes up to `#end` of the current file are whole records; a write that failed is cut off again before the
  *   next one starts, and when that cannot be done, the log has failed for good.
  * - After a failed fdatasync nothing is appended or synced any more.
+ * - A file that is let go of may be written again as another one (spares.ts), once its old name is gone for good.
  */
 import { join } from 'node:path';
 import {
@@ -16,20 +17,13 @@ import {
   Witness,
   fromIoError,
   isPandoError,
-  type File,
   type FileSystem,
 } from '@pando/common';
-import {
-  FILE_HEADER_BYTES,
-  TYPE_OPEN,
-  TYPE_SYNCED,
-  TYPE_WRITE,
-  TYPE_ZERO,
-  crcSeedOf,
-  encodeFileHeader,
-} from './format.ts';
+import { TYPE_OPEN, TYPE_SYNCED, TYPE_WRITE, TYPE_ZERO, crcSeedOf } from './format.ts';
 import { BufferPool, Group } from './group.ts';
+import { beginFile, isFull, isOpen, type LogFile, type OpenLogFile } from './log-file.ts';
 import { logFileName, recover, type Recovered } from './recover.ts';
+import { Spares, type Spare } from './spares.ts';
 import {
   WRITE_BYTES_MAX,
   type LogDamage,
@@ -53,6 +47,8 @@ export interface WriteLogOptions {
   readonly fileBytes?: number;
   /** Open a log that is damaged, and replay what is not. */
   readonly acceptDamage?: boolean;
+  /** Whether there is room on the disk for spare files; without it there is. */
+  readonly hasRoom?: () => boolean;
 }
 
 /** How far the log had come, and where it begins: in files beside its directory. */
@@ -60,18 +56,6 @@ interface Witnesses {
   readonly synced: Witness;
   readonly oldest: Witness;
 }
-
-interface LogFile {
-  readonly path: string;
-  readonly firstPosition: number;
-  /** Absent for files of an earlier process: they are whole, synced, and only wait to be released. */
-  readonly file: File | undefined;
-  bytes: number;
-  lastPosition: number;
-  synced: boolean;
-}
-
-type OpenLogFile = LogFile & { readonly file: File };
 
 /**
  * Opens the log in `directory`, which must exist, and replays what it holds, in order, through `visit`.
@@ -106,6 +90,7 @@ class FileWriteLog implements WriteLog {
   readonly #fileBytes: number;
   readonly #crcSeed: number;
   readonly #pool = new BufferPool();
+  readonly #spares: Spares;
   /** Files that are no longer written to, oldest first. */
   #old: LogFile[];
   #current: OpenLogFile | undefined;
@@ -127,7 +112,7 @@ class FileWriteLog implements WriteLog {
   /** Path of the file that is being removed. */
   #removing: string | undefined;
   #closed = false;
-  readonly #counts = { records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
+  readonly #counts = { records: 0, appendedBytes: 0, groups: 0, syncs: 0, reusedFiles: 0 };
   readonly #promptness = new Promptness();
   readonly #groupTimes = new DurationHistogram();
   readonly #syncTimes = new DurationHistogram();
@@ -141,7 +126,13 @@ class FileWriteLog implements WriteLog {
     this.#storeId = options.storeId;
     this.#fileBytes = options.fileBytes ?? FILE_BYTES_DEFAULT;
     this.#crcSeed = crcSeedOf(options.storeId);
-    this.#old = files.map((file) => ({ ...file, file: undefined, synced: true }));
+    this.#spares = new Spares({
+      ...{ fs: options.fs, directory: options.directory, fileBytes: this.#fileBytes },
+      hasRoom: options.hasRoom ?? (() => true),
+    });
+    this.#old = files.map((file) => ({
+      ...{ ...file, allocatedBytes: file.bytes, file: undefined, synced: true },
+    }));
     this.#lastWritten = lastPosition;
     this.#synced = lastPosition;
     this.#nextPosition = lastPosition + 1;
@@ -164,6 +155,12 @@ class FileWriteLog implements WriteLog {
 
   get failure(): PandoError | undefined {
     return this.#failure;
+  }
+
+  get diskBytes(): number {
+    let bytes = this.#spares.bytes + (this.#current?.allocatedBytes ?? 0);
+    for (const file of this.#old) bytes += file.allocatedBytes;
+    return bytes;
   }
 
   get stats(): LogStats {
@@ -210,6 +207,7 @@ class FileWriteLog implements WriteLog {
     if (this.#synced >= this.#lastWritten) return;
     // The one under way may have begun before our records were written: the next one covers us.
     if (this.#nextSync !== undefined) return this.#nextSync;
+    if (!this.#closed) this.#spares.prepare();
     if (this.#syncing === undefined) return this.#startSync();
     this.#nextSync = this.#syncing.then(
       () => this.#startSync(),
@@ -233,6 +231,10 @@ class FileWriteLog implements WriteLog {
     await this.sync();
   }
 
+  dropSpares(): Promise<void> {
+    return this.#spares.drop();
+  }
+
   release(position: LogPosition): Promise<void> {
     this.#releasing = this.#releasing.then(() => this.#release(position));
     const done = this.#releasing;
@@ -253,6 +255,7 @@ class FileWriteLog implements WriteLog {
       await Promise.allSettled([this.#writing, this.#syncing]);
     }
     await this.#releasing;
+    await this.#spares.close();
     for (const file of this.#old) await file.file?.close();
     await this.#current?.file.close();
     await Promise.all([this.#witnesses.synced.close(), this.#witnesses.oldest.close()]);
@@ -296,7 +299,7 @@ class FileWriteLog implements WriteLog {
       if (this.#failure !== undefined) throw this.#failure;
       const current = this.#current;
       const target =
-        current !== undefined && current.bytes < this.#fileBytes ? current : await this.#nextFile(group);
+        current === undefined || this.#isLeft(current, group) ? await this.#nextFile(group) : current;
       const end = target.bytes;
       try {
         const now = performance.now(); // making a new file may have taken long, and says nothing about writes
@@ -311,6 +314,7 @@ class FileWriteLog implements WriteLog {
         throw error;
       }
       target.bytes = end + group.bytes;
+      target.allocatedBytes = Math.max(target.allocatedBytes, target.bytes);
       target.lastPosition = group.lastPosition;
       target.synced = false;
       this.#lastWritten = group.lastPosition;
@@ -332,11 +336,20 @@ class FileWriteLog implements WriteLog {
   async #cut(target: OpenLogFile, end: number, cause: unknown): Promise<void> {
     try {
       await target.file.truncate(end);
+      target.allocatedBytes = end;
     } catch (error) {
       this.#fail(error, 'cut a torn write off the log');
       return;
     }
     if (!isFull(cause)) this.#fail(cause, 'write to the log');
+  }
+
+  /** Whether the group goes to another file: also as soon as this one would have to grow, and there is one that need not. */
+  #isLeft(file: OpenLogFile, group: Group): boolean {
+    return (
+      file.bytes >= this.#fileBytes ||
+      (file.bytes + group.bytes > file.allocatedBytes && !this.#spares.isEmpty)
+    );
   }
 
   async #nextFile(group: Group): Promise<OpenLogFile> {
@@ -349,35 +362,23 @@ class FileWriteLog implements WriteLog {
       this.#old.pop();
       return (this.#current = last);
     }
-    const file = await this.#fs.open(path, 'create');
+    const spare = this.#spares.take();
+    let file: OpenLogFile;
     try {
-      const header = {
-        storeId: this.#storeId,
-        firstPosition: group.firstPosition,
-        previousPosition: this.#lastWritten,
-      };
-      await file.write([encodeFileHeader(header)], 0);
-      await this.#fs.syncDirectory(this.#directory);
+      file = await beginFile({
+        ...{ fs: this.#fs, directory: this.#directory, storeId: this.#storeId, path, spare },
+        ...{ firstPosition: group.firstPosition, previousPosition: this.#lastWritten },
+      });
     } catch (error) {
-      await file.close();
-      await this.#fs
-        .remove(path)
-        .catch((cause: unknown) => this.#fail(cause, 'remove an unfinished log file'));
       // Whether its name is durable nobody can tell any more, so records behind it could not be promised.
       if (!isFull(error)) this.#fail(error, 'start a log file');
       throw error;
     }
+    if (spare !== undefined) this.#counts.reusedFiles++;
     if (current !== undefined) this.#old.push(current);
     if (this.#old.length === 0) this.#witnesses.oldest.note(group.firstPosition);
-    this.#current = {
-      path,
-      file,
-      firstPosition: group.firstPosition,
-      bytes: FILE_HEADER_BYTES,
-      lastPosition: this.#lastWritten,
-      synced: false,
-    };
-    return this.#current;
+    this.#current = file;
+    return file;
   }
 
   #startSync(): Promise<void> {
@@ -464,13 +465,16 @@ class FileWriteLog implements WriteLog {
       const file = this.#old[0]!;
       // From here on nobody takes it up again: what would be written to it then might count as synced, or go with it.
       this.#removing = file.path;
+      let spare: Spare | undefined;
       try {
         await this.#settle(file);
         this.#old.shift();
         // A sync under way may hold the file; one that starts from now on does not know it any more.
         await this.#syncing?.catch(() => undefined);
         await this.#setWitnesses();
-        await this.#fs.remove(file.path);
+        spare = this.#spareOf(file);
+        if (spare === undefined) await this.#fs.remove(file.path);
+        else await this.#fs.rename(file.path, spare.path);
       } catch (error) {
         if (this.#old[0] !== file) this.#old.unshift(file);
         throw fromIoError(error, 'remove a log file', 'store-failed');
@@ -481,16 +485,14 @@ class FileWriteLog implements WriteLog {
       await this.#fs.syncDirectory(this.#directory).catch((error: unknown) => {
         throw this.#fail(error, 'sync the directory of the log');
       });
-      await file.file?.close();
+      // Not before its old name is gone for good: a power cut could bring it back, and the log would be damaged then.
+      if (spare !== undefined) await this.#spares.add(spare);
+      else await file.file?.close();
     }
   }
-}
 
-function isOpen(file: LogFile): file is OpenLogFile {
-  return file.file !== undefined;
-}
-
-function isFull(error: unknown): boolean {
-  const code = (error as NodeJS.ErrnoException | undefined)?.code;
-  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG';
+  #spareOf({ file, allocatedBytes: bytes }: LogFile): Spare | undefined {
+    const path = file === undefined ? undefined : this.#spares.pathFor(bytes);
+    return path === undefined ? undefined : { path, file: file!, bytes };
+  }
 }

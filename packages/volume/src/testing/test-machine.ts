@@ -14,6 +14,9 @@ export const storeId = new Uint8Array(16).fill(5);
 export const none = (): [] => [];
 export const DAMAGED = { code: 'chunk-corrupt', kind: 'data' };
 
+/** A disk on which the log keeps no files for later: tests that look at its files find those that hold something. */
+export const scarce: SpaceGuard = { refusal: undefined, isScarce: true };
+
 /** A thousand times faster than the real one. */
 export const quick: Clock = {
   ...systemClock,
@@ -63,6 +66,7 @@ export class TestMachine {
       destageAfterMs: 1e9,
       logFileBytes: 8 * CHUNK,
       clock: quick,
+      space: scarce,
       ...options,
     });
     this.isOff = false;
