@@ -10,7 +10,10 @@ import {
 } from '@pando/chunk-store';
 import {
   isPandoError,
+  MiB,
   nodeFileSystem,
+  PAGE_BYTES,
+  PagePool,
   PandoError,
   systemRandom,
   type Clock,
@@ -22,6 +25,9 @@ import { openVolumes, rootsNow, type Volumes } from '@pando/volume';
 import type { DataDirectory } from './data-directory.ts';
 import { withNames } from './log-loss.ts';
 import { FORMAT, writeStoreFile } from './store-file.ts';
+
+/** Memory for what is not destaged yet (176 MiB of it at most) and for cached runs (144). */
+const SHARED_PAGES_MAX = (192 * MiB) / PAGE_BYTES;
 
 export interface OpenStore {
   /** What is committed to it is mirrored. */
@@ -44,14 +50,15 @@ export async function openChunks(
   directory: ChunkParts,
   space?: SpaceGuard,
   onRebuild?: (error: PandoError) => void,
+  pages?: PagePool,
 ): Promise<ChunkStore> {
   try {
-    return await openChunksOnce(directory, space);
+    return await openChunksOnce(directory, space, pages);
   } catch (error) {
     if (!isPandoError(error, 'index-corrupt')) throw error;
     onRebuild?.(error);
     await removeIndex(directory);
-    return openChunksOnce(directory, space);
+    return openChunksOnce(directory, space, pages);
   }
 }
 
@@ -61,7 +68,11 @@ export async function removeIndex(directory: Pick<ChunkParts, 'index'>): Promise
   await nodeFileSystem.makeDirectory(directory.index);
 }
 
-async function openChunksOnce(directory: ChunkParts, space?: SpaceGuard): Promise<ChunkStore> {
+async function openChunksOnce(
+  directory: ChunkParts,
+  space?: SpaceGuard,
+  pages?: PagePool,
+): Promise<ChunkStore> {
   const index = await LevelChunkIndex.open(directory.index);
   const storage = new DirectorySegmentStorage(nodeFileSystem, directory.segments);
   try {
@@ -71,6 +82,7 @@ async function openChunksOnce(directory: ChunkParts, space?: SpaceGuard): Promis
       storeId: directory.storeId,
       chunkBytes: directory.store.chunkBytes,
       ...(space === undefined ? {} : { space }),
+      ...(pages === undefined ? {} : { pages }),
     });
   } catch (error) {
     await index.close();
@@ -100,7 +112,8 @@ export async function openStore(
   const { storeId } = directory;
   const closers: (() => Promise<void>)[] = [];
   try {
-    const store = await openChunks(directory, space, onIndexRebuild);
+    const pages = new PagePool(SHARED_PAGES_MAX);
+    const store = await openChunks(directory, space, onIndexRebuild, pages);
     closers.push(() => store.close());
     await raiseFormat(directory);
     const mirror = await openCatalogMirror({
@@ -111,6 +124,7 @@ export async function openStore(
     const { catalog } = mirror;
     const volumes = await openVolumes({
       ...{ store, catalog, fs: nodeFileSystem, logDirectory: directory.log, storeId, clock, space },
+      pages,
       ...{ acceptLogDamage, logGate: mirror },
     }).catch(async (error: unknown) => {
       throw await withNames(catalog, error);

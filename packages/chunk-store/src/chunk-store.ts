@@ -5,6 +5,7 @@ import {
   fromIoError,
   ID_BYTES,
   PandoError,
+  type PagePool,
   type SpaceGuard,
 } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
@@ -51,6 +52,8 @@ export interface ChunkStoreOptions {
   readonly limits?: Partial<ChunkStoreLimits>;
   /** While it refuses, sessions take no more chunks, unless they may use the reserve; compaction goes on. */
   readonly space?: SpaceGuard;
+  /** Where memory for cached runs comes from; it may be shared with volumes. */
+  readonly pages?: PagePool;
 }
 
 /**
@@ -148,6 +151,7 @@ class LocalChunkStore implements ChunkStore {
       runReadsMax,
       this.#damaged,
       this.#counters,
+      options.pages,
     );
     this.#source = new ChunkSource(
       chunkBytes,

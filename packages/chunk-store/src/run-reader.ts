@@ -5,11 +5,11 @@
  * `loadNow` does all of it in the turn of the call, where storage can read quickly (ADR 0006). Whatever goes wrong there is left to `load`, which reads
  * again and says what it is.
  */
-import { PandoError, unreadableCode } from '@pando/common';
+import { PandoError, unreadableCode, type PagePool } from '@pando/common';
 import { expandRunInto } from './codec.ts';
 import { isDamage, type DamagedRuns } from './damaged-runs.ts';
 import { READ_NOW_BYTES_MAX, READS_A_TURN_MAX } from './limits.ts';
-import { RunCache, runKey, type CachedRun } from './run-cache.ts';
+import { CachedRun, RunCache, runKey } from './run-cache.ts';
 import { idsOfRun } from './segment-directory.ts';
 import { chunkBytesOf, decodeRunHeader, isRunBodyIntact } from './segment-format.ts';
 import type { SegmentTable } from './segment-table.ts';
@@ -39,6 +39,7 @@ export class RunReader {
     readsMax: number,
     damaged: DamagedRuns,
     counters: StoreCounters,
+    pages?: PagePool,
   ) {
     this.#storage = storage;
     this.#table = table;
@@ -46,7 +47,7 @@ export class RunReader {
     this.#readsMax = Math.max(1, readsMax);
     this.#damaged = damaged;
     this.#counters = counters;
-    this.cache = new RunCache(cacheBytes);
+    this.cache = new RunCache(cacheBytes, chunkBytes, pages);
   }
 
   /**
@@ -119,16 +120,25 @@ export class RunReader {
   };
 
   /** As `load`, neither from the cache nor into it: for passes over everything. */
-  async read(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
+  read(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
+    return this.#readNoting(segment, runOffset, runBytes, false);
+  }
+
+  async #readNoting(
+    segment: number,
+    runOffset: number,
+    runBytes: number,
+    toCache: boolean,
+  ): Promise<CachedRun> {
     try {
-      return await this.#read(segment, runOffset, runBytes);
+      return await this.#read(segment, runOffset, runBytes, toCache);
     } catch (error) {
       if (isDamage(error)) this.#damaged.add(segment, runOffset);
       throw error;
     }
   }
 
-  async #read(segment: number, runOffset: number, runBytes: number): Promise<CachedRun> {
+  async #read(segment: number, runOffset: number, runBytes: number, toCache: boolean): Promise<CachedRun> {
     const seed = this.#table.get(segment)?.seed;
     if (seed === undefined) throw new PandoError('chunk-missing', `segment ${segment} does not exist`);
     const began = performance.now();
@@ -136,7 +146,7 @@ export class RunReader {
     const length = await this.#storage.read(segment, bytes, runOffset).catch((error: unknown) => {
       throw asDamage(error, `the run at offset ${runOffset} of segment ${segment} cannot be read`);
     });
-    const run = this.#decode(bytes.subarray(0, length), segment, runOffset, seed, runBytes);
+    const run = this.#decode(bytes.subarray(0, length), segment, runOffset, seed, runBytes, toCache);
     run.kept = true;
     this.#loaded(runBytes, began);
     return run;
@@ -154,6 +164,7 @@ export class RunReader {
     runOffset: number,
     seed: number,
     runBytes = bytes.byteLength,
+    toCache = true,
   ): CachedRun {
     const header = decodeRunHeader(bytes, 0, seed, this.#chunkBytes);
     if (header?.runBytes !== runBytes || bytes.byteLength < runBytes || !isRunBodyIntact(bytes, 0, header)) {
@@ -163,10 +174,16 @@ export class RunReader {
       );
     }
     const ids = idsOfRun(bytes, 0, header);
-    const run = this.cache.take(header.rawBytes, ids.byteLength);
+    const { rawBytes } = header;
+    const run = toCache ? this.cache.take(rawBytes, ids.byteLength) : new CachedRun(rawBytes, ids.byteLength);
     run.hold(runKey(segment, runOffset), header.firstSlot, chunkBytesOf(header.kind, this.#chunkBytes));
     run.ids.set(ids);
-    expandRunInto(bytes.subarray(runBytes - header.storedBytes), header.codec, run.raw);
+    try {
+      expandRunInto(bytes.subarray(runBytes - header.storedBytes), header.codec, run.raw);
+    } catch (error) {
+      this.cache.give(run);
+      throw error;
+    }
     return run;
   }
 
@@ -174,7 +191,7 @@ export class RunReader {
     if (this.#reads >= this.#readsMax) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     else this.#reads++;
     try {
-      const run = await this.read(segment, runOffset, runBytes);
+      const run = await this.#readNoting(segment, runOffset, runBytes, true);
       this.cache.add(run);
       const cached = this.cache.get(key) ?? run;
       cached.kept = true;

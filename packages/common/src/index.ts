@@ -9,6 +9,7 @@ export { checkLevelFiles, type LevelDamage } from './level/check-files.ts';
 export * from './limits.ts';
 export * from './memory-file-system.ts';
 export * from './node-file-system.ts';
+export * from './page-pool.ts';
 export * from './promptness.ts';
 export * from './read-around.ts';
 export * from './rewrite.ts';

@@ -119,7 +119,7 @@ export class MemoryChunks implements ChunkReader, ChunkWriter {
     const ids = new Uint8Array(count * ID_BYTES);
     for (let i = 0; i < count; i++) {
       if (isZero(bytes, i * each, each)) continue;
-      const chunk = bytes.slice(i * each, (i + 1) * each);
+      const chunk = new Uint8Array(bytes.subarray(i * each, (i + 1) * each));
       const id = blake3(chunk);
       ids.set(id, i * ID_BYTES);
       const key = idToHex(id);

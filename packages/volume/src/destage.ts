@@ -270,9 +270,12 @@ export class Destager {
   async #rest(): Promise<void> {
     this.#answer();
     const now = this.#engine.clock.monotonic();
-    if (now - this.#trimmedAt >= TRIM_EVERY_MS) {
+    const { pool } = this.#engine;
+    const isTime = now - this.#trimmedAt >= TRIM_EVERY_MS;
+    if (isTime || pool.pages.wasWanted()) pool.trim();
+    if (isTime) {
       this.#trimmedAt = now;
-      this.#engine.pool.trim();
+      pool.pages.trim();
     }
     const woken = new Promise<void>((resolve) => (this.#woken = resolve));
     const timer = new AbortController();
@@ -375,7 +378,7 @@ async function putLayer(engine: Engine, layer: Layer, below: Root, session: Writ
   const indexes = overlay.sortedChunks();
   const ids = new Uint8Array(indexes.length * 32);
   // What was written is not read any more: the next batch takes its place.
-  const free: Buffer[] = [];
+  const free = engine.batches;
   const inFlight = new Set<Promise<void>>();
   let failed: { error: unknown } | undefined;
   let next = 0;

@@ -23,6 +23,7 @@ import {
   type DiskState,
   type NumbersRecord,
 } from './disk.ts';
+import { CopyPool } from './copy-pool.ts';
 import { Layer, unresolvedOf } from './layer.ts';
 import { Overlay } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
@@ -40,6 +41,10 @@ export class Engine {
   readonly pool: SlotPool;
   /** Scratch for the edges of writes that need no waiting. */
   readonly edges: EdgeBases;
+  /** Buffers of destage that nobody reads. */
+  readonly batches: Buffer[] = [];
+  /** For the data of writes that wait. */
+  readonly copies = new CopyPool();
   readonly logBytesMax: number;
   readonly disks = new Map<number, Disk>();
   readonly pending: Layer[] = [];

@@ -78,8 +78,9 @@ export class DiskHandle implements OpenVolume {
       : readEdges(this.#disk.top, offset, bytes.byteLength, engine.pool, engine.store, engine.edges);
     if (waiting === undefined) return this.#write(offset, bytes, engine.edges);
     waiting?.catch(() => undefined);
-    const copy = Buffer.from(bytes);
-    return this.#later(offset, copy.byteLength, (bases) => this.#write(offset, copy, bases));
+    const copy = engine.copies.copy(bytes);
+    const later = this.#later(offset, copy.byteLength, (bases) => this.#write(offset, copy, bases));
+    return later.finally(() => engine.copies.give(copy));
   }
 
   zero(offset: number, length: number): Promise<void> | undefined {

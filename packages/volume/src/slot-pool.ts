@@ -4,13 +4,14 @@
  * The bound is what makes writers wait, not a hard limit: a writer that was let in may take what its
  * request needs, so the pool can pass the bound by the writes in flight, which their senders bound.
  */
-import { MiB } from '@pando/common';
+import { PAGE_BYTES, PagePool } from '@pando/common';
 
-const SLAB_BYTES = MiB;
+const SLAB_BYTES = PAGE_BYTES;
 
 export class SlotPool {
   readonly chunkBytes: number;
   readonly #bytesMax: number;
+  readonly pages: PagePool;
   readonly #slotsPerSlab: number;
   readonly #slabs: (Buffer | undefined)[] = [];
   readonly #freeInSlab: number[] = [];
@@ -23,9 +24,10 @@ export class SlotPool {
   /** Called after slots were given back. */
   onFreed: () => void = () => undefined;
 
-  constructor(chunkBytes: number, bytesMax: number) {
+  constructor(chunkBytes: number, bytesMax: number, pages = new PagePool()) {
     this.chunkBytes = chunkBytes;
     this.#bytesMax = bytesMax;
+    this.pages = pages;
     this.#slotsPerSlab = SLAB_BYTES / chunkBytes;
     this.#zeros = Buffer.alloc(chunkBytes);
   }
@@ -97,7 +99,7 @@ export class SlotPool {
   #grow(): number {
     let slab = this.#slabs.indexOf(undefined);
     if (slab < 0) slab = this.#slabs.length;
-    this.#slabs[slab] = Buffer.allocUnsafeSlow(SLAB_BYTES);
+    this.#slabs[slab] = this.pages.take();
     this.#freeInSlab[slab] = this.#slotsPerSlab;
     const first = slab * this.#slotsPerSlab;
     for (let slot = first + this.#slotsPerSlab - 1; slot > first; slot--) this.#free.push(slot);
@@ -116,6 +118,7 @@ export class SlotPool {
     this.#free.length = 0;
     for (const slot of kept) this.#free.push(slot);
     for (const slab of empty) {
+      this.pages.give(this.#slabs[slab]!);
       this.#slabs[slab] = undefined;
       this.#freeInSlab[slab] = 0;
     }

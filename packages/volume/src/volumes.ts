@@ -4,7 +4,14 @@
  * Every change of records is one commit, made `exclusively`, and takes effect in memory after it is
  * durable; a commit that fails has changed nothing.
  */
-import { PandoError, systemClock, type Clock, type FileSystem, type SpaceGuard } from '@pando/common';
+import {
+  PandoError,
+  systemClock,
+  type Clock,
+  type FileSystem,
+  type PagePool,
+  type SpaceGuard,
+} from '@pando/common';
 import type { Catalog, CatalogOperation } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import { emptyRoot, resizeTree, rootsEqual, type Root } from '@pando/tree';
@@ -27,7 +34,7 @@ import type {
   Volumes,
 } from './types.ts';
 
-const OVERLAY_BYTES_MAX_DEFAULT = 256 * 1024 * 1024;
+const OVERLAY_BYTES_MAX_DEFAULT = 176 * 1024 * 1024;
 const LOG_BYTES_MAX_DEFAULT = 1024 * 1024 * 1024;
 /** How long `close` destages before it leaves the rest to the log. */
 const CLOSE_SETTLE_MS_MAX = 10_000;
@@ -42,6 +49,8 @@ export interface VolumesOptions {
   readonly clock?: Clock;
   /** Guest data held in memory before writers wait. */
   readonly overlayBytesMax?: number;
+  /** Where memory for it comes from; it may be shared with the store. */
+  readonly pages?: PagePool;
   /** Bytes of log before writers wait. */
   readonly logBytesMax?: number;
   readonly logFileBytes?: number;
@@ -57,7 +66,11 @@ export interface VolumesOptions {
 export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
   const { store, catalog, fs, logDirectory, storeId } = options;
   const clock = options.clock ?? systemClock;
-  const pool = new SlotPool(store.chunkBytes, options.overlayBytesMax ?? OVERLAY_BYTES_MAX_DEFAULT);
+  const pool = new SlotPool(
+    store.chunkBytes,
+    options.overlayBytesMax ?? OVERLAY_BYTES_MAX_DEFAULT,
+    options.pages,
+  );
   const engine = new Engine(store, catalog, clock, pool, options.logBytesMax ?? LOG_BYTES_MAX_DEFAULT);
   engine.space = options.space;
   engine.gate = options.logGate;

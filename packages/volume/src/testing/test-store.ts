@@ -61,7 +61,7 @@ class Session {
       const id = idToHex(ids, i * ID_BYTES);
       const stored = this.#store.memory.chunks;
       this.#store.damaged.delete(id);
-      if (!stored.has(id)) stored.set(id, chunks.slice(i * bytes, (i + 1) * bytes));
+      if (!stored.has(id)) stored.set(id, new Uint8Array(chunks.subarray(i * bytes, (i + 1) * bytes)));
       this.ids.add(id);
       for (const barrier of this.#store.barriers) barrier.add(id);
     }
