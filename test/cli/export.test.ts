@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, mkdtemp, open, readdir, rm, stat } from 'node:fs/promises';
 import * as http from 'node:http';
+import * as net from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -138,11 +139,17 @@ itWithTools(
   },
 );
 
-/** A server in between that changes one byte of a download. */
-async function liar(position: number): Promise<{ url: string; close(): Promise<void> }> {
+interface Between {
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/** A server in between that changes one byte of a download, and speaks HTTP only: what is between two hops it does not hand on. */
+async function liar(position: number): Promise<Between> {
   const proxy = http.createServer((request, response) => {
     const target = new URL(request.url!, server.url);
-    const onward = http.request(target, { method: request.method!, headers: request.headers }, (answer) => {
+    const { connection: _connection, upgrade: _upgrade, ...headers } = request.headers;
+    const onward = http.request(target, { method: request.method!, headers }, (answer) => {
       response.writeHead(answer.statusCode!, answer.headers);
       let seen = 0;
       answer.on('data', (piece: Buffer) => {
@@ -160,6 +167,48 @@ async function liar(position: number): Promise<{ url: string; close(): Promise<v
     url: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
     close: () => new Promise((resolve) => proxy.close(() => resolve())),
   };
+}
+
+/** A line in between that changes or cuts a download which is past HTTP, at a byte of its connection. */
+async function line(position: number, what: 'changes' | 'cuts'): Promise<Between> {
+  const proxy = net.createServer((client) => {
+    const onward = net.connect(new URL(server.url).port as unknown as number, '127.0.0.1');
+    let seen = 0;
+    let isTunnel: boolean | undefined;
+    onward.on('data', (piece: Buffer) => {
+      isTunnel ??= piece.toString('latin1').startsWith('HTTP/1.1 101 ');
+      const at = position - seen;
+      seen += piece.length;
+      const isHere = isTunnel && at >= 0 && at < piece.length;
+      if (isHere && what === 'changes') piece[at]! ^= 1;
+      client.write(isHere && what === 'cuts' ? piece.subarray(0, at) : piece);
+      if (isHere && what === 'cuts') client.end();
+    });
+    client.pipe(onward);
+    onward.on('end', () => client.end());
+    client.on('error', () => onward.destroy());
+    onward.on('error', () => client.destroy());
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+  return {
+    url: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
+    close: () => new Promise((resolve) => proxy.close(() => resolve())),
+  };
+}
+
+for (const [what, code, position] of [
+  ['changes', 'verify-failed', 3 * MiB],
+  ['cuts', 'export-interrupted', 3 * MiB],
+  ['cuts', 'export-interrupted', 400],
+] as const) {
+  test(`a line that ${what} a download at byte ${position} leaves no file`, async () => {
+    const proxy = await line(position, what);
+    const ran = await pando(['vm', 'export', 'golden', join(out, 'disk.raw'), '--json'], { url: proxy.url });
+    await proxy.close();
+    expect(ran).toMatchObject({ status: 1, stdout: '' });
+    expect((JSON.parse(ran.stderr) as { error: { code: string } }).error.code).toBe(code);
+    await nothingLeft();
+  });
 }
 
 for (const name of ['disk.raw', 'disk.qcow2']) {

@@ -7,6 +7,7 @@ import * as https from 'node:https';
 import { PandoError } from '@pando/common';
 import { createParser } from 'eventsource-parser';
 import { ServerRefusal, type Problem } from './failures.ts';
+import { receive } from './receive.ts';
 import type { Job, Page } from './views.ts';
 
 const DEFAULT_URL = 'http://127.0.0.1:7400';
@@ -91,6 +92,34 @@ export class Rest {
     const request = this.#request('GET', path, { accept });
     request.end();
     return checked(await this.#answer(request));
+  }
+
+  /**
+   * As `stream`, on a connection of its own past HTTP where the server can do that. Pieces are valid until the next one is asked
+   * for.
+   */
+  async download(
+    path: string,
+    accept: string,
+    protocol: string,
+  ): Promise<{ headers: http.IncomingHttpHeaders; bytes: AsyncIterable<Uint8Array> }> {
+    const request = this.#request('GET', path, { accept, connection: 'Upgrade', upgrade: protocol });
+    const answer = this.#answer(request);
+    const upgraded = new Promise<{ headers: http.IncomingHttpHeaders; bytes: AsyncIterable<Uint8Array> }>(
+      (resolve) => {
+        request.once('upgrade', ({ headers }, connection, head) => {
+          // The signal is the request's, which has ended.
+          const stop = (): void => void connection.destroy(this.#signal!.reason as Error);
+          this.#signal?.addEventListener('abort', stop, { once: true });
+          connection.once('close', () => this.#signal?.removeEventListener('abort', stop));
+          resolve({ headers, bytes: receive(connection, head) });
+        });
+      },
+    );
+    request.end();
+    const first = await Promise.race([upgraded, answer]);
+    if ('bytes' in first) return first;
+    return { headers: first.headers, bytes: await checked(first) };
   }
 
   /**

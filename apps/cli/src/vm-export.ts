@@ -12,12 +12,13 @@ import {
   formatSize,
   PandoError,
   SPARSE_MEDIA_TYPE,
+  SPARSE_PROTOCOL,
   type DiskPart,
 } from '@pando/common';
 import { createImage, formatOfName, type DiskTarget, type ImageFormat } from '@pando/images';
 import { rootOf } from '@pando/tree';
 import { randomBytes } from 'node:crypto';
-import type { IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders } from 'node:http';
 import { lstat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { ServerRefusal } from './failures.ts';
@@ -97,11 +98,12 @@ async function exportBackup(
     signal,
   });
   try {
-    const answer = await rest.stream(
+    const content = await rest.download(
       `${url}/disks/${encodeURIComponent(disk.name)}/content`,
       SPARSE_MEDIA_TYPE,
+      SPARSE_PROTOCOL,
     );
-    const { root, chunkBytes, dataBytes } = await download(answer, target, disk.sizeBytes, options, signal);
+    const { root, chunkBytes, dataBytes } = await download(content, target, disk.sizeBytes, options, signal);
     const verified = options.verify === true;
     await target.finish(
       verified
@@ -124,19 +126,24 @@ async function exportBackup(
   }
 }
 
+interface Content {
+  readonly headers: IncomingHttpHeaders;
+  readonly bytes: AsyncIterable<Uint8Array>;
+}
+
 /** Writes what comes and hashes it on its way. @throws `verify-failed` when it is not the disk that the server has */
 async function download(
-  answer: IncomingMessage,
+  { headers, bytes }: Content,
   target: DiskTarget,
   sizeBytes: number,
   options: ExportOptions,
   signal: AbortSignal,
 ): Promise<{ root: string; chunkBytes: number; dataBytes: number }> {
-  const expected = header(answer, 'pando-root');
-  const chunkBytes = Number(header(answer, 'pando-chunk-bytes') ?? CHUNK_BYTES_DEFAULT);
+  const expected = header(headers, 'pando-root');
+  const chunkBytes = Number(header(headers, 'pando-chunk-bytes') ?? CHUNK_BYTES_DEFAULT);
   let dataBytes = 0;
   const counted = async function* (): AsyncGenerator<DiskPart> {
-    for await (const part of written(answer, target, sizeBytes, signal)) {
+    for await (const part of written(bytes, target, sizeBytes, signal)) {
       if (part instanceof Uint8Array) dataBytes += part.byteLength;
       yield part;
     }
@@ -146,7 +153,7 @@ async function download(
   return { root, chunkBytes, dataBytes };
 }
 
-/** The parts as they come, each when it is written. */
+/** The parts as they come; each is written while it is with whoever asked for it. */
 async function* written(
   stream: AsyncIterable<Uint8Array>,
   target: DiskTarget,
@@ -158,9 +165,18 @@ async function* written(
   try {
     for await (const part of decodeSparse(stream)) {
       downloading = false;
-      if (part instanceof Uint8Array) await target.write(position, part);
+      const at = position;
       position += part instanceof Uint8Array ? part.byteLength : part.holeBytes;
-      yield part;
+      if (part instanceof Uint8Array) {
+        const writing = target.write(at, part);
+        writing.catch(() => undefined); // reported below
+        try {
+          yield part;
+        } finally {
+          // Also when nobody wants more: nothing writes to a target that may be closed then.
+          await writing;
+        }
+      } else yield part;
       downloading = true;
     }
   } catch (error) {
@@ -187,8 +203,8 @@ async function rootHex(
   }
 }
 
-function header(answer: IncomingMessage, name: string): string | undefined {
-  const value = answer.headers[name];
+function header(headers: IncomingHttpHeaders, name: string): string | undefined {
+  const value = headers[name];
   return typeof value === 'string' ? value : undefined;
 }
 

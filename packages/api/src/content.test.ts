@@ -1,6 +1,8 @@
 import * as http from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { decodeSparse, SPARSE_MEDIA_TYPE } from '@pando/common';
+import type { Duplex } from 'node:stream';
+import { decodeSparse, SPARSE_MEDIA_TYPE, SPARSE_PROTOCOL } from '@pando/common';
+import { fillRandom, runSeed, seededRandom } from '@pando/common/testing';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { parseRange } from './range.ts';
 import { harness, until, type Harness } from './testing/harness.ts';
@@ -140,6 +142,79 @@ test('an unknown VM, backup or disk is missing', async () => {
   ] as const) {
     const answer = await at.app.inject(url);
     expect(answer.json()).toMatchObject({ status: 404, code });
+  }
+});
+
+interface Tunnel {
+  readonly answer: http.IncomingMessage;
+  readonly connection: Duplex;
+  readonly head: Buffer;
+}
+
+async function tunnel(port: number, path: string): Promise<Tunnel> {
+  const headers = { accept: SPARSE_MEDIA_TYPE, connection: 'Upgrade', upgrade: SPARSE_PROTOCOL };
+  const request = http.get({ port, host: '127.0.0.1', path, headers });
+  return new Promise((resolve, reject) => {
+    request.on('upgrade', (answer, connection, head) => resolve({ answer, connection, head }));
+    request.on('response', () => reject(new Error('no tunnel'))).on('error', reject);
+  });
+}
+
+test('a client that asks for it gets the sparse form past HTTP, and the end of the connection', async () => {
+  await at.app.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = at.app.server.address() as AddressInfo;
+  // Longer than all buffers together, with a short end.
+  const random = seededRandom(runSeed());
+  const dense = Buffer.alloc(5 * 1024 * 1024 + 512);
+  fillRandom(random, dense);
+  await at.fleet.createVm({ name: 'dense', disks: [{ name: 'disk0', sizeBytes: dense.byteLength }] });
+  dense.copy([...at.fleet.vms.values()].find(({ name }) => name === 'dense')!.disks.get('disk0')!);
+  for (const [url, disk] of [
+    [BACKUP, bytes],
+    ['/api/v1/vms/dense/disks/disk0', dense],
+  ] as const) {
+    const { answer, connection, head } = await tunnel(port, `${url}/content`);
+    expect(answer).toMatchObject({
+      statusCode: 101,
+      headers: { 'pando-disk-size': String(disk.byteLength) },
+    });
+    const { root } = await at.fleet.diskRoot('web 1@b', 'disk0');
+    expect(answer.headers['pando-root']).toBe(url === BACKUP ? root : undefined);
+    const parts: Buffer[] = [];
+    async function* stream() {
+      yield head;
+      for await (const piece of connection) yield piece as Buffer;
+    }
+    for await (const part of decodeSparse(stream()))
+      parts.push(part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes));
+    expect(Buffer.concat(parts).equals(disk)).toBe(true);
+    await until(() => clients() === 0);
+  }
+  await expect(tunnel(port, '/api/v1/vms/nobody/disks/disk0/content')).rejects.toThrow('no tunnel');
+});
+
+test('past HTTP too a download that breaks off is cut, and lets go of the disk', async () => {
+  await at.app.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = at.app.server.address() as AddressInfo;
+  const data = Buffer.alloc(32 * 1024 * 1024, 1);
+  await at.fleet.createVm({ name: 'big', disks: [{ name: 'disk0', sizeBytes: data.byteLength }] });
+  const big = [...at.fleet.vms.values()].find(({ name }) => name === 'big')!;
+  data.copy(big.disks.get('disk0')!);
+  for (const end of ['leave', 'revoke'] as const) {
+    const { connection, head } = await tunnel(port, '/api/v1/vms/big/disks/disk0/content');
+    expect(big.clients.size).toBe(1);
+    let received = head.byteLength;
+    connection.on('data', (piece: Buffer) => (received += piece.byteLength)).on('error', () => undefined);
+    const closed = new Promise((resolve) => connection.on('close', resolve));
+    if (end === 'leave') connection.destroy();
+    else {
+      connection.pause();
+      for (const client of big.clients) client.abort();
+      connection.resume();
+    }
+    await closed;
+    expect(received).toBeLessThan(data.byteLength);
+    await until(() => big.clients.size === 0);
   }
 });
 

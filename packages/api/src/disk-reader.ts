@@ -50,6 +50,6 @@ export async function* extents(
   }
 }
 
-function throwIfRevoked(disk: Attachment): void {
+export function throwIfRevoked(disk: Attachment): void {
   if (disk.revoked.aborted) throw new PandoError('disk-in-use', 'the disk was taken from its clients');
 }

@@ -20,6 +20,9 @@ import { ID_BYTES } from './ids.ts';
 export const SPARSE_MEDIA_TYPE = 'application/vnd.pando.sparse';
 export const SPARSE_IDS_MEDIA_TYPE = 'application/vnd.pando.sparse-ids';
 
+/** Name of the stream where it takes a connection over from HTTP. */
+export const SPARSE_PROTOCOL = 'pando-sparse';
+
 export const FRAME_HEADER_BYTES = 12;
 
 /** Most data in one frame: a reader may want to hold a frame in memory. */
@@ -37,9 +40,14 @@ export type DiskPart = Uint8Array | { readonly holeBytes: number };
 /** The header of a frame of so many bytes of data; of none, that of the end. */
 export function frameHeader(offset: number, length: number): Uint8Array {
   const bytes = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
-  bytes.writeBigUInt64BE(BigInt(offset), 0);
-  bytes.writeUInt32BE(length, 8);
+  writeFrameHeader(bytes, 0, offset, length);
   return bytes;
+}
+
+/** The same into a buffer. */
+export function writeFrameHeader(target: Buffer, at: number, offset: number, length: number): void {
+  target.writeBigUInt64BE(BigInt(offset), at);
+  target.writeUInt32BE(length, at + 8);
 }
 
 /** The header of a frame of so many ids. */

@@ -28,6 +28,9 @@ const OURS = 'preferred';
 /** Of the qcow2 images that we make; QEMU's default. */
 const CLUSTER_BYTES = 64 * 1024;
 
+/** Bytes of a raw image after which the system is asked to write. */
+const SYNC_BYTES = 64 * 1024 * 1024;
+
 /** Formats that `qemu-img check` knows how to check. */
 const CHECKED: readonly ImageFormat[] = ['qcow2', 'vmdk', 'vdi', 'vhdx'];
 
@@ -124,9 +127,28 @@ async function readBack(
 }
 
 function rawBody(file: FileHandle, partial: string, { sizeBytes, signal }: CreateImageOptions): Body {
+  let unsyncedBytes = 0;
+  let syncing: Promise<void> | undefined;
+  let failure: { readonly error: unknown } | undefined;
+  /** Has the system write while more comes: else all of it is written at the end, while everybody waits. */
+  const syncBehind = (bytes: number): void => {
+    unsyncedBytes += bytes;
+    if (unsyncedBytes < SYNC_BYTES || syncing !== undefined) return;
+    unsyncedBytes = 0;
+    syncing = file
+      .datasync()
+      // A later sync may say that all is well: what this one said counts.
+      .catch((error: unknown) => {
+        failure ??= { error };
+      })
+      .finally(() => {
+        syncing = undefined;
+      });
+  };
   return {
     write: async (position, data) => {
       signal?.throwIfAborted();
+      syncBehind(data.byteLength);
       return local(async () => {
         for (let done = 0; done < data.byteLength;) {
           const { bytesWritten } = await file.write(data, done, data.byteLength - done, position + done);
@@ -134,8 +156,15 @@ function rawBody(file: FileHandle, partial: string, { sizeBytes, signal }: Creat
         }
       }, partial);
     },
-    finish: () => local(() => file.truncate(sizeBytes), partial),
-    abort: () => Promise.resolve(),
+    finish: () =>
+      local(async () => {
+        await syncing;
+        if (failure !== undefined) throw failure.error;
+        await file.truncate(sizeBytes);
+      }, partial),
+    abort: async () => {
+      await syncing;
+    },
   };
 }
 

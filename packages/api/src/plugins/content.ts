@@ -12,6 +12,7 @@ import type { ApiContext, App } from '../context.ts';
 import { extents, readAll, readParts } from '../disk-reader.ts';
 import { parseRange } from '../range.ts';
 import { DiskMap, PAGE_ITEMS_DEFAULT, PageQuery, problems, ref, Reference } from '../schemas/index.ts';
+import { sendTunnel, wantsTunnel } from '../tunnel.ts';
 import { sendProblem } from './errors.ts';
 
 const MEDIA_TYPE = 'application/octet-stream';
@@ -129,6 +130,7 @@ function sendContent(
     }
     const { size } = disk;
     if (request.headers.accept?.toLowerCase().includes(SPARSE_MEDIA_TYPE) === true) {
+      if (wantsTunnel(request.raw)) return tunnel();
       void reply.type(SPARSE_MEDIA_TYPE).header('pando-disk-size', size);
       return send(encodeSparse(readParts(disk)));
     }
@@ -149,6 +151,19 @@ function sendContent(
   } catch (error) {
     close();
     throw error;
+  }
+
+  function tunnel(): FastifyReply {
+    reply.hijack();
+    const headers = {
+      'content-type': SPARSE_MEDIA_TYPE,
+      'pando-disk-size': disk.size,
+      ...(root === undefined ? {} : { 'pando-root': root.root, 'pando-chunk-bytes': root.chunkBytes }),
+    };
+    sendTunnel(request.raw.socket, headers, disk)
+      .catch((error: unknown) => request.log.warn({ err: error }, 'a download broke off'))
+      .finally(close);
+    return reply;
   }
 
   function send(pieces: AsyncIterable<Uint8Array>): FastifyReply {
