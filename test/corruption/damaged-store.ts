@@ -2,7 +2,7 @@
  * A data directory with everything in it that a store can have, as a killed server leaves it, and what it holds; copies of it to
  * be damaged; and what a copy gives to whoever opens it.
  */
-import { cp, mkdtemp, readdir, rm, stat } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { isPandoError, systemClock, type Clock, type PandoError, type SpaceGuard } from '@pando/common';
@@ -81,9 +81,24 @@ export async function makeStore(seed: number): Promise<Pristine> {
   }
   // What is in the page cache is what a killed process leaves.
   await cp(live, join(path, 'data'), { recursive: true });
+  await withoutSpares(join(path, 'data', 'log'));
   await close();
   await rm(live, { recursive: true });
   return { path, disks, settled };
+}
+
+/** Leaves only a little of the room that the log has in advance: damage to it is no damage, and it would get nearly all of it. */
+async function withoutSpares(log: string): Promise<void> {
+  for (const name of await readdir(log)) {
+    const file = join(log, name);
+    if (!name.endsWith('.log')) {
+      await rm(file);
+      continue;
+    }
+    const bytes = await readFile(file);
+    const end = bytes.findLastIndex((byte) => byte !== 0) + 1;
+    await truncate(file, Math.min(bytes.length, end + 500));
+  }
 }
 
 /** A copy of it, to be damaged. The caller removes it. */

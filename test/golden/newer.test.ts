@@ -120,7 +120,7 @@ describe('a later version', () => {
       },
     ],
     ['of the newest segment', async () => newSegment((await filesOf('segments')).at(-1)!)],
-    ['of the log', async () => newLog((await filesOf('log')).at(-1)!)],
+    ['of the log', async () => newLog((await filesOf('log')).findLast((file) => file.endsWith('.log'))!)],
   ])('%s is refused to the server and to every tool, and not a byte is changed', async (_what, change) => {
     await change();
     const before = await hashed();
