@@ -29,13 +29,13 @@ export class CachedRun {
     this.slot = slot;
   }
 
-  /** Says which run its memory holds from now on; none of it is verified. */
-  hold(key: number, firstSlot: number, chunkBytes: number): void {
+  /** Says which run its memory holds from now on, and which of its chunks were verified, a bit for each. */
+  hold(key: number, firstSlot: number, chunkBytes: number, verified = 0): void {
     this.key = key;
     this.firstSlot = firstSlot;
     this.chunkBytes = chunkBytes;
     this.used = true;
-    this.#verified = 0;
+    this.#verified = verified;
   }
 
   /** The slot of the chunk with that id, or -1. Says nothing about its bytes. */

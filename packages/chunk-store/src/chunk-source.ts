@@ -10,30 +10,38 @@ import { ID_BYTES, idsEqual, idToHex, isHole, isLost, PandoError } from '@pando/
 import { FANOUT, NODE_BYTES, type ChunkReader, type TreeNode } from '@pando/tree';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator, type Found } from './chunk-locator.ts';
 import { isDamage, type DamagedRuns } from './damaged-runs.ts';
+import { LaterRead, type LaterSource } from './later-read.ts';
 import { NodeCache, StoreNode } from './node-cache.ts';
 import { offsetOfKey, runKey, segmentOfKey, type CachedRun } from './run-cache.ts';
+import type { RunLoads } from './run-loads.ts';
 import type { RunReader } from './run-reader.ts';
 import type { StoreCounters } from './store-counters.ts';
 
 /** How often one chunk is looked up again because it moved while it was read: a compaction moves it once. */
 const MOVES_MAX = 8;
 
-export class ChunkSource implements ChunkReader {
+export class ChunkSource implements ChunkReader, LaterSource {
   readonly chunkBytes: number;
   readonly nodes: NodeCache;
   readonly #locator: ChunkLocator;
   readonly #runs: RunReader;
+  readonly #loads: RunLoads;
   readonly #isGone: (segment: number) => boolean;
   readonly #damaged: DamagedRuns;
   readonly #counters: StoreCounters;
   /** Of the child whose run was found last, for this turn. */
   #slot = 0;
+  /** The run that is worth waiting for, in the same way. */
+  #segment = 0;
+  #runOffset = 0;
+  #runBytes = 0;
 
   constructor(
     chunkBytes: number,
     nodeCacheBytes: number,
     locator: ChunkLocator,
     runs: RunReader,
+    loads: RunLoads,
     isGone: (segment: number) => boolean,
     damaged: DamagedRuns,
     counters: StoreCounters,
@@ -42,6 +50,7 @@ export class ChunkSource implements ChunkReader {
     this.nodes = new NodeCache(nodeCacheBytes);
     this.#locator = locator;
     this.#runs = runs;
+    this.#loads = loads;
     this.#isGone = isGone;
     this.#damaged = damaged;
     this.#counters = counters;
@@ -86,36 +95,59 @@ export class ChunkSource implements ChunkReader {
   ): Promise<void> | undefined {
     // Measured: about 2 µs a call of one chunk that is in the run cache and has been verified.
     const node = leaf instanceof StoreNode ? leaf : new StoreNode(leaf.bytes);
-    for (let i = 0; i < count; i++) {
-      const child = first + i;
-      const at = targetOffset + i * this.chunkBytes;
-      if (isHole(node.bytes, child * ID_BYTES)) {
-        target.fill(0, at, at + this.chunkBytes);
-        continue;
+    const shift = targetOffset - first * this.chunkBytes;
+    const end = first + count;
+    let later: LaterRead | undefined;
+    try {
+      for (let child = first; child < end; child++) {
+        const at = shift + child * this.chunkBytes;
+        if (isHole(node.bytes, child * ID_BYTES)) {
+          target.fill(0, at, at + this.chunkBytes);
+          continue;
+        }
+        const run = this.#runNow(node, child);
+        if (run === null) {
+          later ??= new LaterRead(this, node, target, shift, this.chunkBytes);
+          this.#loads.add(this.#segment, this.#runOffset, this.#runBytes, later, child);
+        } else if (run === undefined || !this.#copy(run, this.#slot, node, child, target, at)) {
+          later ??= new LaterRead(this, node, target, shift, this.chunkBytes);
+          later.waitsFor++; // for what is added here
+          void this.#addRest(later, node, child, end, target, shift);
+          break;
+        }
       }
-      const run = this.#runNow(node, child);
-      if (run === undefined || !this.#copy(run, this.#slot, node, child, target, at)) {
-        return this.#readRest(node, first, count, i, target, targetOffset);
-      }
+    } catch (error) {
+      if (later === undefined) throw error;
+      // What was added still writes to the target.
+      later.waitsFor++;
+      later.release({ error });
     }
-    return undefined;
+    if (later === undefined) return undefined;
+    this.#loads.flush();
+    return later.done;
   }
 
-  /** The run that holds a leaf's child, for this turn, and its slot; undefined when it takes waiting, or is not where it was. */
-  #runNow(node: StoreNode, child: number): CachedRun | undefined {
-    const key = node.runKeys === undefined ? 0 : node.runKeys[child]!;
+  /**
+   * The run that holds a leaf's child, for this turn, and its slot; null when it is worth waiting for, and the fields say which it is; undefined when it
+   * takes looking up, or is not where it was.
+   */
+  #runNow(node: StoreNode, child: number): CachedRun | null | undefined {
+    const key = placeOf(node, child);
     if (key !== 0) {
       this.#slot = node.slots![child]!;
-      return (
-        this.#runs.cached(key) ??
-        this.#runs.loadNow(segmentOfKey(key), offsetOfKey(key), node.runBytes![child]!)
-      );
+      return this.#placedNow(segmentOfKey(key), offsetOfKey(key), node.runBytes![child]!);
     }
-    if (this.#locator.hint(node.bytes, child * ID_BYTES)) {
-      const run = this.#hintedNow(node.bytes, child * ID_BYTES);
-      if (run !== null) return run;
+    const locator = this.#locator;
+    if (locator.hint(node.bytes, child * ID_BYTES)) {
+      const run = this.#placedNow(locator.segment!.number, locator.runOffset, locator.runBytes);
+      if (run === undefined) return undefined;
+      if (run !== null) this.#slot = run.slotOf(node.bytes, child * ID_BYTES);
+      if (run === null || this.#slot >= 0) {
+        locator.hintHeld();
+        return run;
+      }
     }
-    if (this.#locator.ready() !== undefined || this.#resolve(node, child) !== FOUND) return undefined;
+    if (locator.ready() !== undefined || this.#resolve(node, child) !== FOUND) return undefined;
     this.#slot = node.slots![child]!;
     const found = node.runKeys![child]!;
     const run =
@@ -125,20 +157,15 @@ export class ChunkSource implements ChunkReader {
     return run;
   }
 
-  /**
-   * The run that the last hint was about, for this turn, if the chunk is in it; null when it is not: then the index is asked. Undefined
-   * when reading the run takes waiting.
-   */
-  #hintedNow(ids: Uint8Array, offset: number): CachedRun | null | undefined {
-    const { runOffset, runBytes } = this.#locator;
-    const segment = this.#locator.segment!.number;
-    const run =
-      this.#runs.cached(runKey(segment, runOffset)) ?? this.#runs.loadNow(segment, runOffset, runBytes);
-    if (run === undefined) return undefined;
-    this.#slot = run.slotOf(ids, offset);
-    if (this.#slot < 0) return null;
-    this.#locator.hintHeld();
-    return run;
+  /** The run at a place, for this turn; null when it is worth waiting for. */
+  #placedNow(segment: number, runOffset: number, runBytes: number): CachedRun | null | undefined {
+    const cached = this.#runs.cached(runKey(segment, runOffset));
+    if (cached !== undefined) return cached;
+    if (!this.#loads.takes(segment, runBytes)) return this.#runs.loadNow(segment, runOffset, runBytes);
+    this.#segment = segment;
+    this.#runOffset = runOffset;
+    this.#runBytes = runBytes;
+    return null;
   }
 
   /** Chunks that were written together lie together: one look-up tells the places of all children in the run. */
@@ -237,78 +264,68 @@ export class ChunkSource implements ChunkReader {
     target.set(run.raw.subarray(chunk * this.chunkBytes, (chunk + 1) * this.chunkBytes), at);
   }
 
-  /** Goes on from the `from`-th chunk: starts the reads of all missing runs at once, then copies in order. */
-  async #readRest(
+  /** Adds the children `from … end − 1` to a read, when everything can be looked up. What is nowhere then is read by itself later. */
+  async #addRest(
+    later: LaterRead,
     node: StoreNode,
-    first: number,
-    count: number,
     from: number,
+    end: number,
     target: Uint8Array,
-    targetOffset: number,
+    shift: number,
   ): Promise<void> {
-    await this.#ready();
-    const loaded = await this.#loadRuns(node, first + from, first + count);
-    for (let i = from; i < count; i++) {
-      const child = first + i;
-      const at = targetOffset + i * this.chunkBytes;
-      if (isHole(node.bytes, child * ID_BYTES)) {
-        target.fill(0, at, at + this.chunkBytes);
-        continue;
+    try {
+      await this.#ready();
+      for (let child = from; child < end; child++) {
+        const at = shift + child * this.chunkBytes;
+        if (isHole(node.bytes, child * ID_BYTES)) target.fill(0, at, at + this.chunkBytes);
+        else this.#addOne(later, node, child, target, at);
       }
-      const run = this.#loadedRun(node, child, loaded, i - from);
-      if (run === undefined || !this.#copy(run, this.#slot, node, child, target, at)) {
-        await this.#readMoved(node, child, target, at);
-      }
+      this.#loads.flush();
+      later.release();
+    } catch (error) {
+      later.release({ error });
     }
   }
 
-  /** The runs where children `first … end − 1` are, or seem to be; what is missing is read by itself later. */
-  async #loadRuns(node: StoreNode, first: number, end: number): Promise<LoadedRuns> {
-    const loads = new Map<number, Promise<CachedRun | undefined>>();
-    const keys = new Float64Array(end - first);
-    const runBytes = new Uint32Array(end - first);
-    for (let child = first; child < end; child++) {
-      if (isHole(node.bytes, child * ID_BYTES)) continue;
-      const i = child - first;
-      const place = placeOf(node, child);
-      if (place === 0 && this.#locator.hint(node.bytes, child * ID_BYTES)) {
-        keys[i] = runKey(this.#locator.segment!.number, this.#locator.runOffset);
-        runBytes[i] = this.#locator.runBytes;
-        this.#locator.hintHeld();
-      } else if (place !== 0 || this.#resolve(node, child) === FOUND) {
-        keys[i] = node.runKeys![child]!;
-        runBytes[i] = node.runBytes![child]!;
-      } else continue;
-      const key = keys[i];
-      if (loads.has(key)) this.#counters.runHits++;
-      else loads.set(key, this.#loadUnlessGone(key, runBytes[i]));
+  #addOne(later: LaterRead, node: StoreNode, child: number, target: Uint8Array, at: number): void {
+    const locator = this.#locator;
+    let key = placeOf(node, child);
+    let runBytes: number;
+    if (key === 0 && locator.hint(node.bytes, child * ID_BYTES)) {
+      key = runKey(locator.segment!.number, locator.runOffset);
+      runBytes = locator.runBytes;
+      locator.hintHeld();
+    } else if (key !== 0 || this.#resolve(node, child) === FOUND) {
+      key = placeOf(node, child);
+      runBytes = node.runBytes![child]!;
+    } else {
+      later.miss(child);
+      return;
     }
-    const runs = new Map<number, CachedRun | undefined>();
-    // All of them end before any failure is reported: nothing is left running.
-    const ends = await Promise.allSettled(loads.values());
-    let next = 0;
-    for (const key of loads.keys()) {
-      const end = ends[next++]!;
-      if (end.status === 'fulfilled') runs.set(key, end.value);
-      else if (isDamage(end.reason)) runs.set(key, undefined);
-      else throw end.reason as Error;
-    }
-    return { keys, runBytes, runs };
+    const run = this.#runs.cached(key);
+    if (run === undefined) this.#loads.add(segmentOfKey(key), offsetOfKey(key), runBytes, later, child);
+    else if (!this.copyLoaded(run, key, node, child, target, at)) later.miss(child);
   }
 
-  /** Of what was loaded the run where a child still has its place, or, with none, where its id stands; and its slot. */
-  #loadedRun(node: StoreNode, child: number, loaded: LoadedRuns, i: number): CachedRun | undefined {
-    const key = loaded.keys[i]!;
-    const run = loaded.runs.get(key);
-    if (run === undefined) return undefined;
+  copyLoaded(
+    run: CachedRun,
+    key: number,
+    node: StoreNode,
+    child: number,
+    target: Uint8Array,
+    at: number,
+  ): boolean {
     const place = placeOf(node, child);
-    if (place === 0) this.#slot = run.slotOf(node.bytes, child * ID_BYTES);
-    else if (place === key) this.#slot = node.slots![child]!;
-    else return undefined; // it has moved meanwhile
-    return this.#slot < 0 ? undefined : run;
+    if (place !== 0 && place !== key) return false; // it has moved meanwhile
+    const slot = place === 0 ? run.slotOf(node.bytes, child * ID_BYTES) : node.slots![child]!;
+    return slot >= 0 && this.#copy(run, slot, node, child, target, at);
   }
 
-  async #readMoved(node: StoreNode, child: number, target: Uint8Array, at: number): Promise<void> {
+  mayBeElsewhere(key: number, error: unknown): boolean {
+    return isDamage(error) || this.#isGone(segmentOfKey(key));
+  }
+
+  async readMoved(node: StoreNode, child: number, target: Uint8Array, at: number): Promise<void> {
     const damage = new Damage();
     for (let moves = 0; moves < MOVES_MAX;) {
       await this.#ready();
@@ -391,13 +408,6 @@ export class ChunkSource implements ChunkReader {
       throw error;
     }
   }
-}
-
-/** For some children of a leaf: keys and lengths of the runs where they are or seem to be (0: not known), and those that could be read. */
-interface LoadedRuns {
-  readonly keys: Float64Array;
-  readonly runBytes: Uint32Array;
-  readonly runs: ReadonlyMap<number, CachedRun | undefined>;
 }
 
 /** The damage that one look-up has met: final when the index names the same run again. */

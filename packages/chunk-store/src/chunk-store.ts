@@ -20,6 +20,7 @@ import { GrowingBytes } from './growing-bytes.ts';
 import { CHUNK_STORE_LIMITS, SEGMENT_BYTES_MAX, type ChunkStoreLimits } from './limits.ts';
 import { LostPlaces, VerifiedFinder } from './lost-places.ts';
 import { recover } from './recovery.ts';
+import { RunLoads } from './run-loads.ts';
 import { RunReader } from './run-reader.ts';
 import { STORE_ID_BYTES } from './segment-format.ts';
 import { SegmentLog } from './segment-log.ts';
@@ -118,6 +119,7 @@ class LocalChunkStore implements ChunkStore {
   readonly #locator: ChunkLocator;
   readonly #damaged: DamagedRuns;
   readonly #runs: RunReader;
+  readonly #loads: RunLoads;
   readonly #source: ChunkSource;
   readonly #pool: WorkerPool;
   readonly #log: SegmentLog;
@@ -153,11 +155,14 @@ class LocalChunkStore implements ChunkStore {
       this.#counters,
       options.pages,
     );
+    const { workers } = limits;
+    this.#loads = new RunLoads(storage, table, this.#runs, chunkBytes, workers, this.#counters);
     this.#source = new ChunkSource(
       chunkBytes,
       limits.nodeCacheBytes,
       this.#locator,
       this.#runs,
+      this.#loads,
       (segment) => table.get(segment) === undefined,
       this.#damaged,
       this.#counters,
@@ -322,7 +327,12 @@ class LocalChunkStore implements ChunkStore {
     await this.#stale.close();
     const ends = await Promise.allSettled([this.#log.close(), this.#locator.close()]);
     await this.#indexQueue.idle();
-    const closed = [this.#pool.close(), this.#options.index.close(), this.#options.storage.close()];
+    const closed = [
+      this.#pool.close(),
+      this.#loads.close(),
+      this.#options.index.close(),
+      this.#options.storage.close(),
+    ];
     ends.push(...(await Promise.allSettled(closed)));
     for (const end of ends) {
       if (end.status === 'rejected') throw end.reason as Error;

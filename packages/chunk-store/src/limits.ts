@@ -52,6 +52,9 @@ export const READS_A_TURN_MAX = 64;
 /** The longest run that is read in the turn of the call: one of the largest chunk size fits. */
 export const READ_NOW_BYTES_MAX = 68 * KiB;
 
+/** Runs that are read before the thread that decompresses them is started: who reads less than that has no use for it. */
+export const DECODE_AFTER_RUNS = 16;
+
 /** Segments whose ends are read at the same time when a store is opened. */
 export const OPEN_CONCURRENCY = 16;
 
@@ -74,7 +77,7 @@ export interface ChunkStoreLimits {
   readonly staleEntriesFew: number;
   /** Entries of the table that tells readers where chunks most likely are, a power of two: 4 bytes each, and half as much for runs. */
   readonly placeHintsMax: number;
-  /** Threads that hash and compress; 0 does it on the calling thread. */
+  /** Threads that hash and compress; 0 does it on the calling thread, and so does what reads. */
   readonly workers: number;
   /** Batches being hashed, packed or appended, over all sessions: each holds about 2.2 MiB. */
   readonly batchesInFlightMax: number;

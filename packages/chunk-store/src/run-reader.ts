@@ -30,6 +30,7 @@ export class RunReader {
   /** Where `loadNow` reads to. */
   #scratch: Uint8Array | undefined;
   #readsThisTurn = 0;
+  #hasLoadedNow = false;
 
   constructor(
     storage: SegmentStorage,
@@ -82,7 +83,9 @@ export class RunReader {
   /** As `readNow`, into the cache. */
   loadNow(segment: number, runOffset: number, runBytes: number): CachedRun | undefined {
     const run = this.readNow(segment, runOffset, runBytes);
-    if (run !== undefined) this.cache.add(run);
+    if (run === undefined) return undefined;
+    this.#hasLoadedNow = true;
+    this.cache.add(run);
     return run;
   }
 
@@ -108,6 +111,11 @@ export class RunReader {
     }
   }
 
+  /** Whether `loadNow` has loaded a run in this turn of the event loop. */
+  get hasLoadedNow(): boolean {
+    return this.#hasLoadedNow;
+  }
+
   /** Whoever asks for much gives others their turn now and then. */
   #mayReadNow(): boolean {
     if (this.#readsThisTurn === READS_A_TURN_MAX) return false;
@@ -117,6 +125,7 @@ export class RunReader {
 
   readonly #nextTurn = (): void => {
     this.#readsThisTurn = 0;
+    this.#hasLoadedNow = false;
   };
 
   /** As `load`, neither from the cache nor into it: for passes over everything. */
