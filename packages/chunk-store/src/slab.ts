@@ -5,6 +5,8 @@
  * A batch goes through a slab twice. `hashSlab`: chunks in `input` → `ids`. Then the main thread looks the
  * ids up and writes the numbers of the new chunks to `order`. `packSlab`: those chunks → runs in `output`, one
  * after another, ready to append but for their place.
+ *
+ * Bytes are copied with `Buffer.copy`: `set` of a typed array into or out of shared memory goes word by word. Measured: packing 1 MiB takes a fifth less.
  */
 import { ID_BYTES } from '@pando/common';
 import { compressRun } from './codec.ts';
@@ -32,6 +34,12 @@ export interface Slab {
   /** Bytes of each run in `output`. */
   readonly runs: Uint32Array;
   readonly output: Uint8Array;
+  /** All of it, for copying. */
+  readonly bytes: Buffer;
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 export function slabOver(buffer: SharedArrayBuffer): Slab {
@@ -43,6 +51,7 @@ export function slabOver(buffer: SharedArrayBuffer): Slab {
     order: new Uint32Array(buffer, ORDER_AT, BATCH_CHUNKS_MAX),
     runs: new Uint32Array(buffer, RUNS_AT, BATCH_CHUNKS_MAX),
     output: new Uint8Array(buffer, OUTPUT_AT, OUTPUT_BYTES),
+    bytes: Buffer.from(buffer),
   };
 }
 
@@ -79,13 +88,14 @@ function isZero(words: Int32Array, from: number, count: number): boolean {
   return true;
 }
 
-let scratch = new Uint8Array();
+let scratch = Buffer.alloc(0);
 
 /** Packs the first `count` chunks of `order` into runs; returns how many runs `output` then holds. */
 export function packSlab(slab: Slab, count: number, chunkBytes: number, kind: number): number {
   const perRun = runChunks(chunkBytes);
-  if (scratch.byteLength < perRun * chunkBytes) scratch = new Uint8Array(perRun * chunkBytes);
-  const raw = scratch;
+  if (scratch.byteLength < perRun * chunkBytes) scratch = Buffer.allocUnsafeSlow(perRun * chunkBytes);
+  const { bytes } = slab;
+  const raw = new Uint8Array(scratch.buffer, scratch.byteOffset, scratch.byteLength);
   let runs = 0;
   let at = 0;
   for (let first = 0; first < count; first += perRun) {
@@ -93,13 +103,15 @@ export function packSlab(slab: Slab, count: number, chunkBytes: number, kind: nu
     const idsAt = at + RUN_HEADER_BYTES;
     for (let k = 0; k < inRun; k++) {
       const chunk = slab.order[first + k]!;
-      raw.set(slab.input.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes), k * chunkBytes);
-      slab.output.set(slab.ids.subarray(chunk * ID_BYTES, (chunk + 1) * ID_BYTES), idsAt + k * ID_BYTES);
+      // The input stands at the beginning.
+      bytes.copy(scratch, k * chunkBytes, chunk * chunkBytes, (chunk + 1) * chunkBytes);
+      const idAt = IDS_AT + chunk * ID_BYTES;
+      bytes.copy(bytes, OUTPUT_AT + idsAt + k * ID_BYTES, idAt, idAt + ID_BYTES);
     }
     const whole = raw.subarray(0, inRun * chunkBytes);
     const packed = compressRun(whole);
     const stored = packed ?? whole;
-    slab.output.set(stored, idsAt + inRun * ID_BYTES);
+    asBuffer(stored).copy(bytes, OUTPUT_AT + idsAt + inRun * ID_BYTES);
     const codec = packed === undefined ? CODEC_RAW : CODEC_ZSTD;
     writeRunHeader(slab.output, at, codec, kind, inRun, whole.byteLength, stored.byteLength);
     slab.runs[runs++] = RUN_HEADER_BYTES + inRun * ID_BYTES + stored.byteLength;
