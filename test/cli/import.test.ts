@@ -112,7 +112,8 @@ test('chunks that the server does not have any more are sent after all', async (
   const liar = http.createServer((request, response) => {
     const on = http.request(
       `${server.url}${request.url!}`,
-      { method: request.method!, headers: request.headers },
+      // No connection that the server may just be closing, after it has refused something on it.
+      { method: request.method!, headers: request.headers, agent: false },
       (answer) => {
         if (answer.statusCode === 409) refusals++;
         const isLookUp = request.url!.endsWith('/chunks/lookup');
