@@ -3,7 +3,7 @@
  *
  * A sync of a file that grows waits for the file system's journal, and so for everybody's metadata; a sync of bytes that have
  * their place on the disk already waits for those bytes only. So files go round, and the first one is made of zeros in the
- * background as soon as somebody syncs. What a spare file holds is void: all of its records are of this process, and released,
+ * background as soon as somebody writes and syncs. What a spare file holds is void: all of its records are of this process, and released,
  * so their positions are lower than that of any record which will be written over them, and a scan passes them by.
  *
  * Spare files of an earlier process are never used, but removed: positions may have begun anew since.
@@ -41,7 +41,7 @@ export class Spares {
   readonly #hasRoom: () => boolean;
   #spares: Spare[] = [];
   #named = 0;
-  /** There is one from the first sync on. */
+  /** Set once there is something to sync. */
   #preparing: Promise<void> | undefined;
   #closed = false;
 

@@ -39,6 +39,9 @@ export const FILE_BYTES_DEFAULT = 64 * 1024 * 1024;
 /** Groups of at most so many bytes are written by the main thread itself, as long as that is quick: see Promptness. */
 const BLOCKING_BYTES_MAX = 128 * 1024;
 
+/** A spare file is made when this share of a file has been written: not for a log that only opens overlays. */
+const SPARE_AFTER_SHARE = 256;
+
 export interface WriteLogOptions {
   readonly fs: FileSystem;
   readonly directory: string;
@@ -207,7 +210,8 @@ class FileWriteLog implements WriteLog {
     if (this.#synced >= this.#lastWritten) return;
     // The one under way may have begun before our records were written: the next one covers us.
     if (this.#nextSync !== undefined) return this.#nextSync;
-    if (!this.#closed) this.#spares.prepare();
+    if (!this.#closed && this.#counts.appendedBytes >= this.#fileBytes / SPARE_AFTER_SHARE)
+      this.#spares.prepare();
     if (this.#syncing === undefined) return this.#startSync();
     this.#nextSync = this.#syncing.then(
       () => this.#startSync(),
