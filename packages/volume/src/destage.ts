@@ -2,7 +2,7 @@
  * Destage: from overlays into chunks, nodes and a new root.
  *
  * Order of the durable steps: chunks and nodes in segments, synced, indexed (the session's flush) → the
- * records of all disks that hold the layer name the new root, in one commit → the log lets go. A crash
+ * records of all disks that hold the layer name the new root, in one commit → it is read from there, and the log lets go. A crash
  * between any two leaves the log with everything and at most garbage in the segments.
  *
  * One layer at a time, oldest overlay first, whoever it belongs to: that is what frees the log.
@@ -12,9 +12,11 @@
  * covers them, in one commit: a root without what is known of those chunks must never be in a record, because the
  * write that covers them may be lost in a power cut.
  */
+import type { CatalogOperation } from '@pando/catalog';
 import { LOST_ID, PandoError, isPandoError } from '@pando/common';
 import type { WriteSession } from '@pando/chunk-store';
 import { resizeTree, updateTree, type Root } from '@pando/tree';
+import type { Disk } from './disk.ts';
 import type { Engine } from './engine.ts';
 import { findChunk, unresolvedOf, type Layer } from './layer.ts';
 import { makeWhole } from './layer-read.ts';
@@ -172,27 +174,17 @@ export class Destager {
     const bytes = layers.reduce((sum, { overlay }) => sum + overlay!.slots, 0) * engine.chunkBytes;
     // Guests are refused already when room gets short; what they were promised has to leave the log all the same.
     const session = engine.store.openSession({ usesReserve: true });
-    let inUse = false;
     for (const one of layers) one.destaging = true;
     try {
       const root = await buildRoot(engine, layers, session);
       await session.flush();
-      // Durable, and pinned by the session: from here on it may be read, forked and recorded. The session
-      // ends when it is recorded, and not before.
-      if (layers.length > 1) inUse = await engine.exclusively(async () => absorb(engine, layers, root));
-      else if (layer.disks.size > 0) {
-        layer.resolve(root);
-        inUse = true;
-      }
+      // Durable, and pinned by the session until the records name it.
+      await this.#record(layers, root);
     } finally {
       for (const one of layers) {
         one.destaging = false;
         if (one.disks.size === 0) one.overlay?.dispose();
       }
-      if (!inUse) session.release();
-    }
-    if (inUse) {
-      await this.#record(layer);
       session.release();
     }
     engine.destagedBytes += bytes;
@@ -207,16 +199,22 @@ export class Destager {
   }
 
   /**
-   * Points every disk of the layer at its root. Tried until it works: the root may be in use by now, and only
-   * this session keeps its chunks alive.
+   * Points every disk of the layers at their root, in one commit, and only then lets them be read through it. Were it the
+   * other way round, a record that is written in between, of one of these disks, would name the root, and those of the
+   * others still the overlays. Tried until there is room.
    */
-  async #record(layer: Layer): Promise<void> {
+  async #record(layers: readonly Layer[], root: Root): Promise<void> {
     const engine = this.#engine;
+    const layer = layers.at(-1)!;
     for (;;) {
       try {
         await engine.exclusively(async () => {
-          if (layer.disks.size > 0)
-            await engine.commit([...layer.disks].flatMap((disk) => engine.operationsFor(disk)));
+          if (layers.some((one) => one.disks.size !== layer.disks.size))
+            throw new PandoError('chunk-corrupt', 'what a fork was made of lies on damaged chunks');
+          if (layer.disks.size === 0) return;
+          await engine.commit(operationsWith(engine, layers, root));
+          if (layers.length > 1) absorb(engine, layers, root);
+          else layer.resolve(root);
           engine.removePending(layer);
         });
         return;
@@ -237,8 +235,7 @@ export class Destager {
     const engine = this.#engine;
     const error = asPandoError(cause, 'destage failed');
     if (this.#stop.signal.aborted) return;
-    // A root that is in use and cannot be recorded must stop everything: what follows would build on it.
-    if (error.code === 'store-failed' || layer.root !== undefined) {
+    if (error.code === 'store-failed') {
       engine.failure = error;
       engine.room.refuse(error);
       this.#rejectWaiters(undefined, error);
@@ -331,18 +328,32 @@ function coveringFrom(first: Layer): readonly Layer[] | undefined {
   return undefined;
 }
 
+/** The records of all disks of the layers, as they will be with the root. */
+function operationsWith(engine: Engine, layers: readonly Layer[], root: Root): CatalogOperation[] {
+  const layer = layers.at(-1)!;
+  const older = layers.slice(0, -1);
+  layer.root = root; // until this returns: nobody sees it
+  try {
+    return [...layer.disks].flatMap((disk) =>
+      engine.operationsFor(disk, isForkOf(disk, older) ? { forked: undefined } : {}),
+    );
+  } finally {
+    layer.root = undefined;
+  }
+}
+
+/** Whether what a disk was at its newest fork is one of `layers`. */
+function isForkOf({ forked }: Disk, layers: readonly Layer[]): boolean {
+  return forked !== undefined && layers.includes(forked);
+}
+
 /**
  * Makes all of the layers one, the newest, with the root that they were built into. Inside `exclusively`, in one turn:
- * nobody may be about to record one of the older ones. Returns whether the root is in use.
- * @throws `chunk-corrupt` when somebody has begun to hold an older one alone
+ * nobody may be about to record one of the older ones.
  */
-function absorb(engine: Engine, layers: readonly Layer[], root: Root): boolean {
+function absorb(engine: Engine, layers: readonly Layer[], root: Root): void {
   const top = layers.at(-1)!;
   const older = layers.slice(0, -1);
-  if (older.some((layer) => layer.disks.size !== top.disks.size)) {
-    throw new PandoError('chunk-corrupt', 'what a fork was made of lies on damaged chunks');
-  }
-  if (top.disks.size === 0) return false;
   // What the log is kept for, and when its turn is, goes over to the newest.
   top.firstPosition = Math.min(...layers.map((layer) => layer.firstPosition));
   engine.removePending(top);
@@ -352,7 +363,7 @@ function absorb(engine: Engine, layers: readonly Layer[], root: Root): boolean {
   for (const layer of older) engine.removePending(layer);
   for (const disk of top.disks) {
     // What it was at that fork is in no tree.
-    if (disk.forked !== undefined && older.includes(disk.forked)) disk.forked = undefined;
+    if (isForkOf(disk, older)) disk.forked = undefined;
   }
   for (const layer of older) {
     layer.absorbed = true;
@@ -361,7 +372,6 @@ function absorb(engine: Engine, layers: readonly Layer[], root: Root): boolean {
     layer.resolve(root);
   }
   top.resolve(root);
-  return true;
 }
 
 /** Writes what the overlays hold, oldest first, through `session` and returns the root on top of the first one's parent. */

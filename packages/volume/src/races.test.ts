@@ -1,7 +1,7 @@
 /** What two operations, or one and a fault, must not do to each other: one small, fixed order of events a test. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MemoryCatalog } from '@pando/catalog';
-import { systemClock, type Clock } from '@pando/common';
+import { PandoError, systemClock, type Clock } from '@pando/common';
 import { CrashFileSystem, fillRandom, seededRandom } from '@pando/common/testing';
 import { openVolumes, type DiskNumber, type Volumes } from './index.ts';
 import { scarce } from './testing/test-machine.ts';
@@ -69,8 +69,8 @@ async function write(disk: DiskNumber, offset: number, data: Uint8Array): Promis
   }
 }
 
-async function fork(source: DiskNumber): Promise<DiskNumber> {
-  const request = { sources: [source], copies: 1, readOnly: true, records: none };
+async function fork(source: DiskNumber, readOnly = true): Promise<DiskNumber> {
+  const request = { sources: [source], copies: 1, readOnly, records: none };
   const [[copy]] = (await volumes.fork(request)) as [[number]];
   return copy;
 }
@@ -126,6 +126,38 @@ describe('records and a log that was full', () => {
 });
 
 describe('races', () => {
+  it('records a root for all disks at once, whatever else is recorded of one of them meanwhile', async () => {
+    const disk = await volumes.create({ size: 8 * CHUNK }, none);
+    await write(disk, 0, Buffer.alloc(CHUNK, 1));
+    const copy = await fork(disk, false);
+    await write(copy, CHUNK, Buffer.alloc(CHUNK, 2));
+    await fork(copy); // the overlay above is named in the records as well
+    const { passed, pass } = gate();
+    // Growing waits for its `open` record, and destage of what both share is ready before it goes on.
+    let commits = 0;
+    const commit = catalog.commit.bind(catalog);
+    catalog.commit = async (operations) => {
+      if (++commits > 1) throw new PandoError('store-failed', 'the machine has lost power');
+      return commit(operations);
+    };
+    fs.schedule = async (operation, run) => {
+      if (operation.kind === 'sync' && operation.path.endsWith('.log')) await passed;
+      return run();
+    };
+    await write(copy, 2 * CHUNK, Buffer.alloc(CHUNK, 3));
+    const grown = volumes.resize(copy, 9 * CHUNK, none);
+    const settled = volumes.settle(disk).catch((error: unknown) => error);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    pass();
+    await grown;
+    await settled;
+    catalog.commit = commit;
+    await crash();
+    const bytes = await contentOf(copy);
+    expect([bytes.length / CHUNK, bytes[0], bytes[CHUNK], bytes[2 * CHUNK]]).toEqual([9, 1, 2, 3]);
+    expect((await contentOf(disk))[0]).toBe(1);
+  });
+
   it('says what was written when an overlay is destaged while block status is asked for', async () => {
     const disk = await volumes.create({ size: 2 ** 20 * CHUNK }, none);
     const data = fillRandom(seededRandom(1), new Uint8Array(CHUNK));
