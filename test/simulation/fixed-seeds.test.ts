@@ -25,6 +25,7 @@ describe('the engine on a machine that fails', () => {
     [1173, 'lostSync', 'the same, and a kill'],
     [46, 'lostSync', 'the log was built on after a failed sync, as the page cache had it'],
     [57, 'lostSync', 'so were segments'],
+    [1783838312, undefined, 'disks that share an overlay disagreed about what it lies on'],
   ];
   for (const [seed, weather, fault] of FOUND) {
     it(`does not fall back to this, seed ${seed}: ${fault}`, async () => {

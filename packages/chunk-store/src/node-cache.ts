@@ -45,11 +45,16 @@ export class NodeCache {
   /** Keys of the runs of a leaf's children; makes room for places where there was none. */
   placesOf(node: StoreNode): Float64Array {
     if (node.runKeys !== undefined) return node.runKeys;
-    if (node.cached) this.#bytes += PLACES_MEMORY_BYTES;
     const memory = new ArrayBuffer(FANOUT * 16);
     node.runBytes = new Uint32Array(memory, FANOUT * 8, FANOUT);
     node.slots = new Uint32Array(memory, FANOUT * 12, FANOUT);
-    return (node.runKeys = new Float64Array(memory, 0, FANOUT));
+    const runKeys = (node.runKeys = new Float64Array(memory, 0, FANOUT));
+    if (node.cached) {
+      this.#bytes += PLACES_MEMORY_BYTES;
+      // The node itself may be among those that go: its places are the caller's all the same.
+      while (this.#bytes > this.#bytesMax && this.#table.size > 1) this.#evict();
+    }
+    return runKeys;
   }
 
   get(ids: Uint8Array, offset: number): StoreNode | undefined {

@@ -151,7 +151,14 @@ export class FakeVolumes implements Volumes {
   }
 
   get stats(): VolumeStats {
-    const zeros = { overlayBytes: 0, overlays: 0, writtenBytes: 0, destagedBytes: 0, logBytes: 12_345, logDiskBytes: 12_345 };
+    const zeros = {
+      overlayBytes: 0,
+      overlays: 0,
+      writtenBytes: 0,
+      destagedBytes: 0,
+      logBytes: 12_345,
+      logDiskBytes: 12_345,
+    };
     const none = new DurationHistogram();
     const noLog = { files: 0, records: 0, appendedBytes: 0, groups: 0, syncs: 0 };
     const log = { ...noLog, reusedFiles: 0, groupTimes: none, syncTimes: none };
