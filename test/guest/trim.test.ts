@@ -25,12 +25,14 @@ interface SpaceReport {
   readonly garbageBytes: number;
   readonly indexBytes: number;
   readonly logBytes: number;
+  readonly logSpareBytes: number;
   readonly catalogBytes: number;
 }
 
 /** Bytes of the segments: of all content, without the index, in which keys that went stay until LevelDB tidies up. */
-function segmentBytes({ storedBytes, indexBytes, logBytes, catalogBytes }: SpaceReport): number {
-  return storedBytes - indexBytes - logBytes - catalogBytes;
+function segmentBytes(report: SpaceReport): number {
+  const { storedBytes, indexBytes, logBytes, logSpareBytes, catalogBytes } = report;
+  return storedBytes - indexBytes - logBytes - logSpareBytes - catalogBytes;
 }
 
 /** The report when everything that the guest wrote is out of the log. */

@@ -155,6 +155,7 @@ export interface SpaceReport {
   readonly garbageBytes: number;
   readonly indexBytes: number;
   readonly logBytes: number;
+  readonly logSpareBytes: number;
   readonly catalogBytes: number;
   readonly storedBytes: number;
   readonly ratios: Ratios;

@@ -50,7 +50,16 @@ const GAUGES: readonly (readonly [name: string, help: string, read: Read])[] = [
     ({ volumes }) => volumes.overlayBytes,
   ],
   ['pando_overlays', 'Overlays that hold it.', ({ volumes }) => volumes.overlays],
-  ['pando_log_bytes', 'Bytes of the write log on disk.', ({ volumes }) => volumes.logDiskBytes],
+  [
+    'pando_log_bytes',
+    'Bytes in the write log that are not in the tree yet.',
+    ({ volumes }) => volumes.logBytes,
+  ],
+  [
+    'pando_log_spare_bytes',
+    'Bytes of files that the write log uses again, and behind the end of the others.',
+    ({ volumes }) => volumes.logDiskBytes - volumes.logBytes,
+  ],
   ['pando_log_files', 'Files of the write log.', ({ volumes }) => volumes.log.files],
   [
     'pando_damaged_disks',

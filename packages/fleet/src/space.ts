@@ -54,7 +54,7 @@ export class Space {
   async report(work: Work<SpaceProgress>): Promise<SpaceReport> {
     const { accounts, withoutBackups, owners, vms } = await this.#measure(work);
     const [stats, catalogBytes] = await Promise.all([this.#ctx.store.stats(), this.#ctx.catalog.bytes()]);
-    const logBytes = this.#ctx.volumes.stats.logDiskBytes;
+    const { logBytes, logDiskBytes } = this.#ctx.volumes.stats;
     return {
       logicalBytes: accounts.logicalBytes,
       allocatedBytes: accounts.allocatedBytes,
@@ -64,8 +64,9 @@ export class Space {
       garbageBytes: accounts.garbageBytes,
       indexBytes: stats.indexBytes,
       logBytes,
+      logSpareBytes: logDiskBytes - logBytes,
       catalogBytes,
-      storedBytes: stats.segmentBytes + stats.indexBytes + logBytes + catalogBytes,
+      storedBytes: stats.segmentBytes + stats.indexBytes + logDiskBytes + catalogBytes,
       ratios: ratiosOf(accounts),
       ratiosWithoutBackups: ratiosOf(withoutBackups),
       vms,

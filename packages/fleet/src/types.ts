@@ -57,7 +57,10 @@ export interface SpaceReport {
   readonly metadataBytes: number;
   readonly garbageBytes: number;
   readonly indexBytes: number;
+  /** What is not in the tree yet; 0 once everything is. */
   readonly logBytes: number;
+  /** Files of the log that wait to be used again, and what stands behind the end of the others. */
+  readonly logSpareBytes: number;
   readonly catalogBytes: number;
   /** Everything on disk: the sum of segments, index, log and catalog. */
   readonly storedBytes: number;

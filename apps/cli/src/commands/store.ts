@@ -65,7 +65,8 @@ function spaceText(report: SpaceReport): string {
     ['metadata', report.metadataBytes, 'tree nodes, headers and footers'],
     ['garbage', report.garbageBytes, 'what a gc can free'],
     ['index', report.indexBytes, ''],
-    ['log', report.logBytes, ''],
+    ['log', report.logBytes, 'what is not in the tree yet'],
+    ['spare log', report.logSpareBytes, 'files that the log uses again'],
     ['catalog', report.catalogBytes, ''],
     ['on disk', report.storedBytes, 'all of it'],
   ];

@@ -19,6 +19,7 @@ export const SpaceReport = Type.Object(
     garbageBytes: Bytes,
     indexBytes: Bytes,
     logBytes: Bytes,
+    logSpareBytes: Bytes,
     catalogBytes: Bytes,
     storedBytes: Bytes,
     ratios: ref(SpaceRatios),

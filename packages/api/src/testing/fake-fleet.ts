@@ -322,6 +322,7 @@ export class FakeFleet implements Fleet {
       garbageBytes: 0,
       indexBytes: 0,
       logBytes: 0,
+      logSpareBytes: 0,
       catalogBytes: 0,
       storedBytes: logicalBytes,
       ratios,
