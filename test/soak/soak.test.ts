@@ -29,7 +29,7 @@ describe('the judgement of a long run', () => {
   it('finds what leaks at a steady rate, also under what swings', () => {
     const swing = (i: number): number => 40 * MiB * ((i % 8) / 8);
     expect(growing(hour('residentBytes', (share) => (300 + 100 * share) * MiB))).toEqual(['residentBytes']);
-    expect(growing(hour('logBytes', (share, i) => swing(i) + 300 * MiB * share))).toEqual(['logBytes']);
+    expect(growing(hour('logBytes', (share, i) => swing(i) + 600 * MiB * share))).toEqual(['logBytes']);
     expect(growing(hour('descriptors', (share) => Math.round(50 + 20 * share)))).toEqual(['descriptors']);
     expect(growing(hour('threads', (share) => 12 + Math.floor(5 * share)))).toEqual(['threads']);
   });
