@@ -193,6 +193,8 @@ describe(`what survives what (seed ${seed})`, () => {
         const again: string[] = [];
         scheduler.observer = ({ kind, path }) => {
           if (!kind.endsWith('sync')) return undefined;
+          // A log file that is made in advance is done without; one that is in use has another name, and is known by its first.
+          if (/spare-\d+$/.test(path) && machine.disk.paths().includes(path)) return undefined;
           if (path === failing) again.push(`${kind} ${path}`);
           if (seen++ !== at) return undefined;
           failing = path;
