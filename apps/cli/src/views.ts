@@ -16,6 +16,7 @@ export interface Vm {
   readonly lineage: string;
   readonly createdAt: string;
   readonly disks: readonly Disk[];
+  readonly tags: readonly string[];
   readonly attachedClients: number;
 }
 
@@ -27,6 +28,7 @@ export interface Backup {
   readonly lineage: string;
   readonly createdAt: string;
   readonly disks: readonly Disk[];
+  readonly tags: readonly string[];
 }
 
 export interface ImportFigures {

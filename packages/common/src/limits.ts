@@ -20,5 +20,8 @@ export const NAME_BYTES_MAX = 255;
 /** Most disks of one VM. */
 export const VM_DISKS_MAX = 64;
 
+/** Most tags of one VM. */
+export const VM_TAGS_MAX = 32;
+
 /** Most clones that one call makes. */
 export const CLONES_MAX = 10_000;

@@ -12,6 +12,7 @@ import {
   remove,
   removeBackup,
   vmBackupKey,
+  withTags,
   type BackupRecord,
   type StoredBackup,
 } from './records.ts';
@@ -29,6 +30,7 @@ export function toBackup({ id, record }: StoredBackup): Backup {
     lineage: record.lineage,
     createdAt: new Date(record.createdAt).toISOString(),
     disks: record.disks.map(({ name, size }) => ({ name, sizeBytes: size })),
+    tags: record.tags ?? [],
   };
 }
 
@@ -51,6 +53,7 @@ export async function createBackup(
         vmName: vm.record.name,
         lineage: vm.record.lineage,
         createdAt,
+        ...withTags(vm.record.tags),
       } as const;
       let record: BackupRecord | undefined;
       await ctx.volumes.fork({

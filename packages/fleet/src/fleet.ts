@@ -16,7 +16,7 @@ import { finishRemovals, restoreBackup } from './restore.ts';
 import { diskRoot } from './roots.ts';
 import { Space } from './space.ts';
 import type { Fleet } from './types.ts';
-import { cloneVm, createVm, deleteVm, getVm, listVms, renameVm, resizeDisk } from './vms.ts';
+import { cloneVm, createVm, deleteVm, getVm, listVms, renameVm, resizeDisk, setTags } from './vms.ts';
 
 export interface FleetOptions {
   readonly catalog: Catalog;
@@ -88,6 +88,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     listVms: (request = {}) => run(() => listVms(ctx, request)),
     getVm: (vm) => run(() => getVm(ctx, vm)),
     renameVm: (vm, name) => run(() => renameVm(ctx, vm, name)),
+    setTags: (vm, tags) => run(() => setTags(ctx, vm, tags)),
     resizeDisk: (vm, disk, sizeBytes, how = {}) => run(() => resizeDisk(ctx, vm, disk, sizeBytes, how)),
     deleteVm: (vm, how = {}) => run(() => deleteVm(ctx, vm, how)),
     cloneVm: (vm, request) => run(() => cloneVm(ctx, vm, request)),

@@ -11,7 +11,7 @@ import { reserveName, toBackup } from './backups.ts';
 import { ChunkPipeline } from './chunk-pipeline.ts';
 import type { FleetContext } from './context.ts';
 import { findBackup, withVmNames } from './lookup.ts';
-import { checkName, checkSize } from './names.ts';
+import { checkName, checkSize, checkTags } from './names.ts';
 import { put, putBackup, type BackupRecord, type StoredBackup, type StoredDisk } from './records.ts';
 import { removeDisks } from './restore.ts';
 import { toDiskRoot } from './roots.ts';
@@ -43,9 +43,10 @@ export class Imports {
   ): Promise<ImportResult> {
     const name = checkName('VM name', request.name);
     const diskName = checkName('disk name', request.diskName ?? DISK_NAME_DEFAULT);
+    const tags = checkTags(request.tags ?? []);
     return this.#oneMore(ctx, request.source, () =>
       withVmNames(ctx, [name], async () => {
-        const vm = newVm(ctx, { name });
+        const vm = newVm(ctx, { name, tags });
         const figures = await importDisk(ctx, request, work, async (root) => {
           await ctx.volumes.create({ root }, (disk) => vm.store([{ name: diskName, disk, size: root.size }]));
         });

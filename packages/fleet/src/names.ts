@@ -1,5 +1,12 @@
 /** Names and sizes as people give them: what is allowed, and what an export name means. */
-import { DISK_BYTES_MAX, DISK_BYTES_MIN, NAME_BYTES_MAX, PandoError, SECTOR_BYTES } from '@pando/common';
+import {
+  DISK_BYTES_MAX,
+  DISK_BYTES_MIN,
+  NAME_BYTES_MAX,
+  PandoError,
+  SECTOR_BYTES,
+  VM_TAGS_MAX,
+} from '@pando/common';
 
 /**
  * The name in its one form (Unicode NFC).
@@ -24,6 +31,18 @@ function problemOf(text: string): string | undefined {
   // Every URL parser folds these away, so such a VM could not be named in a path.
   if (text === '.' || text === '..') return 'is a path to somewhere';
   return undefined;
+}
+
+/**
+ * Tags in their one form: each a name, sorted, each once.
+ * @throws `name-invalid`, `request-invalid` for too many
+ */
+export function checkTags(texts: readonly string[]): readonly string[] {
+  const tags = [...new Set(texts.map((text) => checkName('tag', text)))].sort();
+  if (tags.length > VM_TAGS_MAX) {
+    throw new PandoError('request-invalid', `a VM carries at most ${VM_TAGS_MAX} tags, not ${tags.length}`);
+  }
+  return tags;
 }
 
 /** @throws `size-invalid` */

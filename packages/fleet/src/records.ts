@@ -3,6 +3,7 @@
  *
  *     vm              id                       → VmRecord
  *     vm-name         name                     → IdRecord
+ *     vm-tag          tag / vm id              → MarkRecord       VMs that carry a tag
  *     backup          id                       → BackupRecord
  *     vm-backup       vm id / backup id        → MarkRecord       backups of a VM, also of one that is gone
  *     backup-name     vm id / name             → IdRecord
@@ -32,6 +33,8 @@ export interface VmRecord {
   /** Milliseconds since 1970. */
   readonly createdAt: number;
   readonly disks: readonly StoredDisk[];
+  /** Sorted, each once; absent: none. */
+  readonly tags?: readonly string[];
 }
 
 export interface BackupRecord {
@@ -42,6 +45,8 @@ export interface BackupRecord {
   readonly lineage: string;
   readonly createdAt: number;
   readonly disks: readonly StoredDisk[];
+  /** Those of the VM when the backup was taken. */
+  readonly tags?: readonly string[];
 }
 
 export interface IdRecord {
@@ -71,6 +76,7 @@ export type StoredBackup = WithId<BackupRecord>;
 interface RecordOf {
   'vm': VmRecord;
   'vm-name': IdRecord;
+  'vm-tag': { readonly version: 1 };
   'backup': BackupRecord;
   'vm-backup': { readonly version: 1 };
   'backup-name': IdRecord;
@@ -112,14 +118,33 @@ export function remove(table: Table, key: string): CatalogOperation {
 
 export const vmBackupKey = (vmId: string, backupId: string): string => `${vmId}/${backupId}`;
 export const backupNameKey = (vmId: string, name: string): string => `${vmId}/${name}`;
+export const vmTagKey = (tag: string, vmId: string): string => `${tag}/${vmId}`;
 export const backupLabelPrefix = (vmName: string, name: string): string => `${vmName}@${name}/`;
+
+/** For a record: none are left out. */
+export function withTags(tags: readonly string[] | undefined): { readonly tags?: readonly string[] } {
+  return tags === undefined || tags.length === 0 ? {} : { tags };
+}
 
 /** Key of a disk in table `disk`. */
 export const diskKey = (disk: number): string => String(disk).padStart(12, '0');
 
 /** The operations that store a new VM. */
 export function putVm(id: string, vm: Omit<VmRecord, 'version'>): CatalogOperation[] {
-  return [put('vm', id, vm), put('vm-name', vm.name, { id })];
+  return [
+    put('vm', id, vm),
+    put('vm-name', vm.name, { id }),
+    ...(vm.tags ?? []).map((tag) => put('vm-tag', vmTagKey(tag, id), {})),
+  ];
+}
+
+/** The operations that remove a VM; its disks and backups are not among them. */
+export function removeVm({ id, record }: StoredVm): CatalogOperation[] {
+  return [
+    remove('vm', id),
+    remove('vm-name', record.name),
+    ...(record.tags ?? []).map((tag) => remove('vm-tag', vmTagKey(tag, id))),
+  ];
 }
 
 /** The operations that store a new backup. */

@@ -2,7 +2,7 @@
 import { PandoError } from '@pando/common';
 import type { FleetContext } from './context.ts';
 import { findBackup, holdBackup, withVmNames } from './lookup.ts';
-import { checkName } from './names.ts';
+import { checkName, checkTags } from './names.ts';
 import {
   getRecord,
   put,
@@ -12,14 +12,14 @@ import {
   type StoredDisk,
   type StoredVm,
 } from './records.ts';
-import type { ImportProgress, Vm, Work } from './types.ts';
+import type { Fleet, ImportProgress, Vm, Work } from './types.ts';
 import { verifyBackup } from './verify.ts';
 import { detachClients, newVm, toVm } from './vms.ts';
 
 export async function restoreBackup(
   ctx: FleetContext,
   ref: string,
-  request: { readonly as?: string; readonly force?: boolean; readonly verify?: boolean },
+  request: Parameters<Fleet['restoreBackup']>[1] & object,
   work: Work<ImportProgress>,
 ): Promise<Vm> {
   const { id } = await findBackup(ctx, ref);
@@ -31,14 +31,20 @@ export async function restoreBackup(
     return holdBackup(ctx, id, 'shared', (backup) => restoreInPlace(ctx, backup, request.force === true));
   }
   const name = checkName('VM name', request.as);
+  const tags = checkTags(request.tags ?? []);
   return withVmNames(ctx, [name], async () => {
     await verify();
-    return holdBackup(ctx, id, 'shared', (backup) => restoreAs(ctx, backup, name));
+    return holdBackup(ctx, id, 'shared', (backup) => restoreAs(ctx, backup, name, tags));
   });
 }
 
-async function restoreAs(ctx: FleetContext, { record }: StoredBackup, name: string): Promise<Vm> {
-  const vm = newVm(ctx, { name, lineage: record.lineage });
+async function restoreAs(
+  ctx: FleetContext,
+  { record }: StoredBackup,
+  name: string,
+  tags: readonly string[],
+): Promise<Vm> {
+  const vm = newVm(ctx, { name, lineage: record.lineage, tags });
   await ctx.volumes.fork({
     sources: record.disks.map(({ disk }) => disk),
     copies: 1,

@@ -21,6 +21,8 @@ export interface Vm {
   /** RFC 3339, UTC. */
   readonly createdAt: string;
   readonly disks: readonly VmDisk[];
+  /** What it is grouped by, for policies, tokens and reports; sorted. A clone carries those that it is given. */
+  readonly tags: readonly string[];
   /** Clients that have one of its disks open now. */
   readonly attachedClients: number;
 }
@@ -34,6 +36,8 @@ export interface Backup {
   readonly lineage: string;
   readonly createdAt: string;
   readonly disks: readonly VmDisk[];
+  /** Those of the VM when the backup was taken. */
+  readonly tags: readonly string[];
 }
 
 export interface Page<T> {
@@ -194,7 +198,11 @@ export interface Fleet {
   readonly chunkBytes: number;
   /** Which of these chunks an import may bring by their ids at the moment: a byte for each, 1 or 0. */
   knownChunks(ids: Uint8Array): Promise<Uint8Array>;
-  createVm(request: { name: string; disks: readonly { name: string; sizeBytes: number }[] }): Promise<Vm>;
+  createVm(request: {
+    name: string;
+    disks: readonly { name: string; sizeBytes: number }[];
+    tags?: readonly string[];
+  }): Promise<Vm>;
   /**
    * Makes a VM of a source. `verify`: reads the source again before there is a VM, and compares roots; the source must
    * bear a second reading.
@@ -202,7 +210,13 @@ export interface Fleet {
    *   `chunk-unknown` for a chunk that came by its id and is not, or no longer, stored
    */
   importVm(
-    request: { name: string; diskName?: string; source: ImportSource; verify?: boolean },
+    request: {
+      name: string;
+      diskName?: string;
+      source: ImportSource;
+      verify?: boolean;
+      tags?: readonly string[];
+    },
     work?: Work<ImportProgress>,
   ): Promise<ImportResult>;
   /**
@@ -214,10 +228,13 @@ export interface Fleet {
     request: { since: string; name?: string; diskName?: string; source: ImportSource; verify?: boolean },
     work?: Work<ImportProgress>,
   ): Promise<BackupImportResult>;
-  listVms(request?: PageRequest & { namePrefix?: string }): Promise<Page<Vm>>;
+  /** In order of creation; with a prefix, in order of names. Not both a prefix and a tag. */
+  listVms(request?: PageRequest & { namePrefix?: string; tag?: string }): Promise<Page<Vm>>;
   /** @throws `vm-missing` */
   getVm(vm: string): Promise<Vm>;
   renameVm(vm: string, name: string): Promise<Vm>;
+  /** Gives it these tags instead of those it has. @throws `name-invalid`, `request-invalid` */
+  setTags(vm: string, tags: readonly string[]): Promise<Vm>;
   /** Grows a disk, or shrinks it when `shrink` is set. @throws `shrink-refused`, `size-invalid`, `vm-attached` (shrink) */
   resizeDisk(
     vm: string,
@@ -228,7 +245,10 @@ export interface Fleet {
   /** @throws `vm-attached` unless forced, which disconnects the clients first */
   deleteVm(vm: string, options?: { force?: boolean }): Promise<void>;
   /** count absent: one VM called `name`. count given: `name-1` … `name-<count>`; all or none. */
-  cloneVm(vm: string, request: { name: string; count?: number }): Promise<readonly Vm[]>;
+  cloneVm(
+    vm: string,
+    request: { name: string; count?: number; tags?: readonly string[] },
+  ): Promise<readonly Vm[]>;
 
   createBackup(vm: string, request?: { name?: string }): Promise<Backup>;
   listBackups(request?: PageRequest & { vm?: string }): Promise<Page<Backup>>;
@@ -236,13 +256,13 @@ export interface Fleet {
   getBackup(backup: string): Promise<Backup>;
   deleteBackup(backup: string): Promise<void>;
   /**
-   * With `as`: a new VM. Without: in place, onto the VM it was taken of. `verify`: first every chunk of the backup is read
+   * With `as`: a new VM, with these tags. Without: in place, onto the VM it was taken of. `verify`: first every chunk of the backup is read
    * and checked against its id; only that is told as progress, and can be cancelled.
    * @throws `vm-attached` unless forced; `chunk-corrupt` naming disks and ranges when verifying found damage
    */
   restoreBackup(
     backup: string,
-    request?: { as?: string; force?: boolean; verify?: boolean },
+    request?: { as?: string; tags?: readonly string[]; force?: boolean; verify?: boolean },
     work?: Work<ImportProgress>,
   ): Promise<Vm>;
   /** The root of a disk of a backup, once all of it is in the tree. @throws `backup-missing`, `disk-missing` */

@@ -349,3 +349,62 @@ describe('what requests cost', () => {
     expect(await cost()).toBe(few);
   });
 });
+
+describe('tags', () => {
+  const tagged = async (tag: string, limit?: number): Promise<string[]> => {
+    const names: string[] = [];
+    let cursor: string | undefined;
+    do {
+      const page = await f.fleet.listVms({
+        tag,
+        ...(limit === undefined ? {} : { limit }),
+        ...(cursor === undefined ? {} : { cursor }),
+      });
+      names.push(...page.items.map((vm) => vm.name));
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    return names;
+  };
+
+  test('group VMs, and lists by tag come in pages', async () => {
+    for (const name of ['a', 'b', 'c'])
+      await f.fleet.createVm({ ...oneDisk(name), tags: ['web', 'prod', 'web'] });
+    await f.fleet.createVm({ ...oneDisk('d'), tags: ['web-2'] });
+    expect((await f.fleet.getVm('a')).tags).toEqual(['prod', 'web']);
+    expect(await tagged('web', 1)).toEqual(['a', 'b', 'c']);
+    expect(await tagged('web-2')).toEqual(['d']);
+    expect(await tagged('we')).toEqual([]);
+  });
+
+  test('are replaced as a whole, and go with the VM; a rename keeps them', async () => {
+    await f.fleet.createVm({ ...oneDisk('a'), tags: ['old', 'both'] });
+    expect((await f.fleet.setTags('a', ['both', 'new'])).tags).toEqual(['both', 'new']);
+    await f.fleet.renameVm('a', 'b');
+    expect(await Promise.all(['old', 'both', 'new'].map((tag) => tagged(tag)))).toEqual([[], ['b'], ['b']]);
+    await f.fleet.setTags('b', []);
+    expect((await f.fleet.getVm('b')).tags).toEqual([]);
+    await f.fleet.setTags('b', ['last']);
+    await f.fleet.deleteVm('b');
+    expect(await f.catalog.list('vm-tag')).toEqual([]);
+  });
+
+  test('are those that a clone or a restored VM is given; a backup remembers those of its VM', async () => {
+    await f.fleet.createVm({ ...oneDisk('a'), tags: ['team'] });
+    const [clone] = await f.fleet.cloneVm('a', { name: 'b' });
+    expect(clone!.tags).toEqual([]);
+    expect((await f.fleet.cloneVm('a', { name: 'c', count: 2, tags: ['ci'] }))[1]!.tags).toEqual(['ci']);
+    const backup = await f.fleet.createBackup('a', { name: 'x' });
+    await f.fleet.setTags('a', ['other']);
+    expect((await f.fleet.getBackup(backup.id)).tags).toEqual(['team']);
+    expect((await f.fleet.restoreBackup('a@x', { as: 'd', tags: ['ci'] })).tags).toEqual(['ci']);
+    expect(await tagged('ci')).toEqual(['c-1', 'c-2', 'd']);
+  });
+
+  test('are names, and not too many', async () => {
+    const vm = oneDisk('a');
+    await expect(f.fleet.createVm({ ...vm, tags: ['a/b'] })).rejects.toMatchObject({ code: 'name-invalid' });
+    const many = Array.from({ length: 33 }, (_, i) => `t${i}`);
+    await expect(f.fleet.createVm({ ...vm, tags: many })).rejects.toMatchObject({ code: 'request-invalid' });
+    expect((await f.fleet.listVms()).items).toEqual([]);
+  });
+});

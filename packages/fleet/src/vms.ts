@@ -4,8 +4,19 @@ import { CLONES_MAX, PandoError, VM_DISKS_MAX } from '@pando/common';
 import type { FleetContext } from './context.ts';
 import { decodeCursor, pageLimit, pageOf } from './cursors.ts';
 import { findVm, holdVm, withVmNames } from './lookup.ts';
-import { checkName, checkSize } from './names.ts';
-import { put, putVm, readAs, remove, vmBackupKey, type StoredVm, type VmRecord } from './records.ts';
+import { checkName, checkSize, checkTags } from './names.ts';
+import {
+  put,
+  putVm,
+  readAs,
+  remove,
+  removeVm,
+  vmBackupKey,
+  vmTagKey,
+  withTags,
+  type StoredVm,
+  type VmRecord,
+} from './records.ts';
 import type { Fleet, Page, PageRequest, Vm } from './types.ts';
 
 /** The VM as users see it. */
@@ -16,6 +27,7 @@ export function toVm(ctx: FleetContext, { id, record }: StoredVm): Vm {
     lineage: record.lineage,
     createdAt: new Date(record.createdAt).toISOString(),
     disks: record.disks.map(({ name, size }) => ({ name, sizeBytes: size })),
+    tags: record.tags ?? [],
     attachedClients: ctx.attachments.count(id),
   };
 }
@@ -33,8 +45,9 @@ export async function createVm(ctx: FleetContext, request: Parameters<Fleet['cre
     throw new PandoError('request-invalid', 'two disks of a VM cannot have the same name');
   }
   for (const disk of disks) checkSize(disk.size);
+  const tags = checkTags(request.tags ?? []);
   return withVmNames(ctx, [name], async () => {
-    const vm = newVm(ctx, { name });
+    const vm = newVm(ctx, { name, tags });
     await ctx.volumes.createMany(
       disks.map(({ size }) => ({ size })),
       (numbers) => vm.store(disks.map((disk, i) => ({ ...disk, disk: numbers[i]! }))),
@@ -49,7 +62,7 @@ export async function createVm(ctx: FleetContext, request: Parameters<Fleet['cre
  */
 export function newVm(
   ctx: FleetContext,
-  about: { readonly name: string; readonly lineage?: string },
+  about: { readonly name: string; readonly lineage?: string; readonly tags: readonly string[] },
 ): { store(disks: VmRecord['disks']): readonly CatalogOperation[]; made(): Vm } {
   const id = ctx.newId();
   const record = {
@@ -57,6 +70,7 @@ export function newVm(
     name: about.name,
     lineage: about.lineage ?? id,
     createdAt: ctx.clock.now(),
+    ...withTags(about.tags),
   } as const;
   let stored: VmRecord | undefined;
   return {
@@ -71,12 +85,13 @@ export function newVm(
 export async function cloneVm(
   ctx: FleetContext,
   ref: string,
-  request: { readonly name: string; readonly count?: number },
+  request: { readonly name: string; readonly count?: number; readonly tags?: readonly string[] },
 ): Promise<readonly Vm[]> {
   const names = cloneNames(request.name, request.count);
+  const tags = checkTags(request.tags ?? []);
   return withVmNames(ctx, names, () =>
     holdVm(ctx, ref, 'shared', async ({ record: source }) => {
-      const clones = names.map((name) => newVm(ctx, { name, lineage: source.lineage }));
+      const clones = names.map((name) => newVm(ctx, { name, lineage: source.lineage, tags }));
       await ctx.volumes.fork({
         sources: source.disks.map(({ disk }) => disk),
         copies: clones.length,
@@ -106,12 +121,12 @@ export async function getVm(ctx: FleetContext, ref: string): Promise<Vm> {
   return toVm(ctx, await findVm(ctx, ref));
 }
 
-/** In order of creation; with a prefix, in order of names. */
 export async function listVms(
   ctx: FleetContext,
-  request: PageRequest & { readonly namePrefix?: string },
+  request: PageRequest & { readonly namePrefix?: string; readonly tag?: string },
 ): Promise<Page<Vm>> {
   const limit = pageLimit(request);
+  if (request.tag !== undefined) return listTagged(ctx, request.tag, limit, request.cursor);
   const prefix = request.namePrefix?.normalize('NFC') ?? '';
   const list = prefix === '' ? 'vms' : `vms/${prefix}`;
   const after = decodeCursor(list, request.cursor);
@@ -123,13 +138,42 @@ export async function listVms(
   }
   if (!isNamePrefix(prefix)) return { items: [] };
   return pageOf(list, limit, await ctx.catalog.list('vm-name', { ...range, prefix }), async (entries) => {
-    const ids = entries.map(({ key, value }) => readAs('vm-name', key, value).id);
-    const records = await ctx.catalog.getMany('vm', ids);
-    // One that was deleted between the two reads is left out.
-    return records.flatMap((value, i) =>
-      value === undefined ? [] : [toVm(ctx, { id: ids[i]!, record: readAs('vm', ids[i]!, value) })],
+    return vmsOf(
+      ctx,
+      entries.map(({ key, value }) => readAs('vm-name', key, value).id),
     );
   });
+}
+
+async function listTagged(
+  ctx: FleetContext,
+  text: string,
+  limit: number,
+  cursor: string | undefined,
+): Promise<Page<Vm>> {
+  const tag = checkName('tag', text);
+  const list = `vms-tagged/${tag}`;
+  const after = decodeCursor(list, cursor);
+  const prefix = vmTagKey(tag, '');
+  const found = await ctx.catalog.list('vm-tag', {
+    prefix,
+    limit: limit + 1,
+    ...(after === undefined ? {} : { after }),
+  });
+  return pageOf(list, limit, found, (entries) =>
+    vmsOf(
+      ctx,
+      entries.map(({ key }) => key.slice(prefix.length)),
+    ),
+  );
+}
+
+/** Those of them that have not been deleted since they were listed. */
+async function vmsOf(ctx: FleetContext, ids: readonly string[]): Promise<Vm[]> {
+  const records = await ctx.catalog.getMany('vm', ids);
+  return records.flatMap((value, i) =>
+    value === undefined ? [] : [toVm(ctx, { id: ids[i]!, record: readAs('vm', ids[i]!, value) })],
+  );
 }
 
 /** Whether a name may begin so; a prefix may end in a blank. */
@@ -151,6 +195,19 @@ export async function renameVm(ctx: FleetContext, ref: string, newName: string):
       await ctx.catalog.commit([remove('vm-name', record.name), ...putVm(id, renamed)]);
       return toVm(ctx, { id, record: renamed });
     });
+  });
+}
+
+export async function setTags(ctx: FleetContext, ref: string, texts: readonly string[]): Promise<Vm> {
+  const tags = checkTags(texts);
+  return holdVm(ctx, ref, 'exclusive', async ({ id, record: { tags: before = [], ...rest } }) => {
+    const record = { ...rest, ...withTags(tags) };
+    const gone = before.filter((tag) => !tags.includes(tag));
+    await ctx.catalog.commit([
+      ...gone.map((tag) => remove('vm-tag', vmTagKey(tag, id))),
+      ...putVm(id, record),
+    ]);
+    return toVm(ctx, { id, record });
   });
 }
 
@@ -195,7 +252,7 @@ export async function deleteVm(
   await holdVm(ctx, ref, 'exclusive', async (vm) => {
     await detachClients(ctx, vm, options.force === true, 'deleted');
     const { id, record } = vm;
-    const operations = [remove('vm', id), remove('vm-name', record.name)];
+    const operations = removeVm(vm);
     const [backup] = await ctx.catalog.list('vm-backup', { prefix: vmBackupKey(id, ''), limit: 1 });
     // Its backups stay, and `name@backup` has to find them without the VM.
     if (backup !== undefined) {

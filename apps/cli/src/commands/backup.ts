@@ -9,6 +9,7 @@ import type { Backup, Vm } from '../views.ts';
 import { part, type JsonOption } from './arguments.ts';
 
 interface RestoreOptions extends JsonOption {
+  readonly tag?: string[];
   readonly as?: string;
   readonly force?: boolean;
   readonly verify?: boolean;
@@ -65,10 +66,12 @@ export function addBackupCommands(program: Command): void {
     .description('restore a backup: in place, or with --as to a new VM')
     .argument('<backup>', 'id, or vm@name')
     .option('--as <name>', 'name of a new VM')
+    .option('--tag <tag...>', 'with --as: tags of the new VM')
     .option('--force', 'in place: disconnect clients first')
     .option('--verify', 'first read and check every chunk of the backup')
     .option('--json', 'print JSON')
-    .action(async (reference: string, { json, ...how }: RestoreOptions) => {
+    .action(async (reference: string, { json, tag, ...rest }: RestoreOptions) => {
+      const how = { ...rest, ...(tag === undefined ? {} : { tags: tag }) };
       const url = `/backups/${part(reference)}/restore`;
       const restored =
         how.verify === true

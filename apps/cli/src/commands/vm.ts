@@ -16,6 +16,11 @@ import {
   type NewDisk,
 } from './arguments.ts';
 
+interface CloneOptions extends JsonOption {
+  readonly count?: number;
+  readonly tag?: string[];
+}
+
 export function addVmCommands(program: Command): void {
   const vm = program.command('vm').description('virtual machines');
 
@@ -67,18 +72,23 @@ export function addVmCommands(program: Command): void {
     .description('create a VM with empty disks')
     .argument('<name>')
     .requiredOption('--disk <[name=]size>', 'a disk such as 20G or data=512M; repeat for more', diskArgument)
+    .option('--tag <tag...>', 'what it is grouped by')
     .option('--json', 'print JSON')
-    .action(async (name: string, { disk, json }: { disk: NewDisk[] } & JsonOption) => {
-      const created = await new Rest().post<Vm>('/vms', { name, disks: disk });
+    .action(async (name: string, { disk, tag, json }: { disk: NewDisk[]; tag?: string[] } & JsonOption) => {
+      const body = { name, disks: disk, ...(tag === undefined ? {} : { tags: tag }) };
+      const created = await new Rest().post<Vm>('/vms', body);
       print(json, created, () => `${created.name}: ${formatDisks(created.disks)}`);
     });
 
   vm.command('ls')
     .description('list VMs')
     .option('--prefix <text>', 'only names that begin so')
+    .addOption(new Option('--tag <tag>', 'only VMs that carry this tag').conflicts('prefix'))
     .option('--json', 'print JSON')
-    .action(async ({ prefix, json }: { prefix?: string } & JsonOption) => {
-      const vms = await new Rest().all<Vm>(prefix === undefined ? '/vms' : `/vms?prefix=${part(prefix)}`);
+    .action(async ({ prefix, tag, json }: { prefix?: string; tag?: string } & JsonOption) => {
+      const only =
+        prefix !== undefined ? `?prefix=${part(prefix)}` : tag !== undefined ? `?tag=${part(tag)}` : '';
+      const vms = await new Rest().all<Vm>(`/vms${only}`);
       print(json, { items: vms }, () => (vms.length === 0 ? 'No VMs.' : vmTable(vms)));
     });
 
@@ -94,6 +104,7 @@ export function addVmCommands(program: Command): void {
           ['id', shown.id],
           ['lineage', shown.lineage],
           ['created', formatTime(shown.createdAt)],
+          ['tags', shown.tags.length === 0 ? 'none' : shown.tags.join(', ')],
           ['clients', String(shown.attachedClients)],
           ...shown.disks.map(
             ({ name, sizeBytes }) =>
@@ -108,9 +119,14 @@ export function addVmCommands(program: Command): void {
     .argument('<vm>', 'name or id')
     .argument('<name>', 'name of the clone; with --count, names are <name>-1 to <name>-<count>')
     .option('--count <n>', 'how many', countArgument)
+    .option('--tag <tag...>', 'tags of the clones; those of the VM are not copied')
     .option('--json', 'print JSON')
-    .action(async (reference: string, name: string, { count, json }: { count?: number } & JsonOption) => {
-      const body = { name, ...(count === undefined ? {} : { count }) };
+    .action(async (reference: string, name: string, { count, tag, json }: CloneOptions) => {
+      const body = {
+        name,
+        ...(count === undefined ? {} : { count }),
+        ...(tag === undefined ? {} : { tags: tag }),
+      };
       const clones = await new Rest().post<{ items: Vm[] }>(`/vms/${part(reference)}/clone`, body);
       print(json, clones, () => {
         const [first, last] = [clones.items[0]!, clones.items.at(-1)!];
@@ -148,6 +164,16 @@ export function addVmCommands(program: Command): void {
     .action(async (reference: string, name: string, { json }: JsonOption) => {
       const renamed = await new Rest().patch<Vm>(`/vms/${part(reference)}`, { name });
       print(json, renamed, renamed.name);
+    });
+
+  vm.command('tag')
+    .description('give a VM these tags instead of those it has; none: takes them all away')
+    .argument('<vm>', 'name or id')
+    .argument('[tags...]')
+    .option('--json', 'print JSON')
+    .action(async (reference: string, tags: string[], { json }: JsonOption) => {
+      const tagged = await new Rest().patch<Vm>(`/vms/${part(reference)}`, { tags });
+      print(json, tagged, () => `${tagged.name}: ${tagged.tags.join(', ') || 'no tags'}`);
     });
 
   vm.command('rm')

@@ -11,6 +11,7 @@ import {
   problems,
   ref,
   Reference,
+  Tags,
   Vm,
   withLocation,
   type Job as JobView,
@@ -114,6 +115,7 @@ export function backups(app: App, { fleet, jobs }: ApiContext): void {
         body: Type.Object(
           {
             as: Type.Optional(Name),
+            tags: Type.Optional(Tags),
             force: Type.Optional(Type.Boolean()),
             verify: Type.Optional(Type.Boolean()),
           },

@@ -10,6 +10,7 @@ import {
   problems,
   ref,
   Reference,
+  Tags,
   Vm,
   VmPage,
   Vms,
@@ -40,6 +41,7 @@ export function vms(app: App, { fleet }: ApiContext): void {
                 maxItems: VM_DISKS_MAX,
               },
             ),
+            tags: Type.Optional(Tags),
           },
           { additionalProperties: false },
         ),
@@ -58,20 +60,28 @@ export function vms(app: App, { fleet }: ApiContext): void {
     {
       schema: {
         operationId: 'listVms',
-        summary: 'List VMs, by name',
+        summary: 'List VMs, in the order of their creation',
+        description: 'With `prefix` in the order of their names. Either `prefix` or `tag`.',
         tags,
         querystring: Type.Object(
           {
             ...PageQuery,
             prefix: Type.Optional(Type.String({ maxLength: 255, description: 'only names that begin so' })),
+            tag: Type.Optional(
+              Type.String({ minLength: 1, maxLength: 255, description: 'only VMs that carry this tag' }),
+            ),
           },
           { additionalProperties: false },
         ),
         response: { 200: ref(VmPage), ...problems },
       },
     },
-    async ({ query: { prefix, ...page } }) =>
-      fleet.listVms({ ...page, ...(prefix === undefined ? {} : { namePrefix: prefix }) }),
+    async ({ query: { prefix, ...page } }) => {
+      if (prefix !== undefined && page.tag !== undefined) {
+        throw new PandoError('request-invalid', 'either "prefix" or "tag", not both');
+      }
+      return fleet.listVms({ ...page, ...(prefix === undefined ? {} : { namePrefix: prefix }) });
+    },
   );
 
   app.get(
@@ -93,13 +103,14 @@ export function vms(app: App, { fleet }: ApiContext): void {
     {
       schema: {
         operationId: 'changeVm',
-        summary: 'Rename a VM, or resize one of its disks',
+        summary: 'Rename a VM, give it other tags, or resize one of its disks',
         description: 'One change a request. Shrinking throws data away and needs `shrink`.',
         tags,
         params: VmParams,
         body: Type.Object(
           {
             name: Type.Optional(Name),
+            tags: Type.Optional(Tags),
             disk: Type.Optional(
               Type.Object(
                 { name: Name, sizeBytes: Bytes, shrink: Type.Optional(Type.Boolean()), force },
@@ -112,11 +123,12 @@ export function vms(app: App, { fleet }: ApiContext): void {
         response: { 200: ref(Vm), ...problems },
       },
     },
-    async ({ params, body: { name, disk } }) => {
-      if ((name === undefined) === (disk === undefined)) {
-        throw new PandoError('request-invalid', 'body must have either "name" or "disk"');
+    async ({ params, body: { name, tags: given, disk } }) => {
+      if ([name, given, disk].filter((one) => one !== undefined).length !== 1) {
+        throw new PandoError('request-invalid', 'body must have one of "name", "tags" and "disk"');
       }
       if (name !== undefined) return fleet.renameVm(params.vm, name);
+      if (given !== undefined) return fleet.setTags(params.vm, given);
       const { name: diskName, sizeBytes, ...options } = disk!;
       return fleet.resizeDisk(params.vm, diskName, sizeBytes, options);
     },
@@ -153,7 +165,11 @@ export function vms(app: App, { fleet }: ApiContext): void {
         tags,
         params: VmParams,
         body: Type.Object(
-          { name: Name, count: Type.Optional(Type.Integer({ minimum: 1, maximum: CLONES_MAX })) },
+          {
+            name: Name,
+            count: Type.Optional(Type.Integer({ minimum: 1, maximum: CLONES_MAX })),
+            tags: Type.Optional(Tags),
+          },
           { additionalProperties: false },
         ),
         response: { 201: ref(Vms), ...problems },

@@ -1,5 +1,6 @@
 /** Schemas that several routes share. Response types are named components (`$id`) of the OpenAPI document. */
 import { Type, type Static, type TSchema } from '@fastify/type-provider-typebox';
+import { VM_TAGS_MAX } from '@pando/common';
 
 /** Refers to a schema that the app knows by its `$id`; the static type stays. */
 export function ref<T extends TSchema>(
@@ -25,6 +26,12 @@ export const Reference = Type.String({ minLength: 1, maxLength: REFERENCE_CHARAC
 /** What a name may hold is said by `name-invalid`, not by the schema: the rule counts bytes. */
 export const Name = Type.String({
   description: '1 to 255 bytes of UTF-8 without `/`, `@` and control characters',
+});
+
+/** What a VM is grouped by. */
+export const Tags = Type.Array(Name, {
+  maxItems: VM_TAGS_MAX,
+  description: 'what a VM is grouped by, for policies, tokens and reports: names',
 });
 
 export const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });

@@ -17,6 +17,7 @@ export const Vm = Type.Object(
     lineage: Type.String({ description: 'shared by all that descends from one import or creation' }),
     createdAt: Instant,
     disks: list(ref(Disk)),
+    tags: list(Type.String(), { description: 'what it is grouped by; sorted' }),
     attachedClients: Type.Integer({ description: 'clients that have one of its disks open now' }),
   },
   { $id: 'Vm', additionalProperties: false },
@@ -32,6 +33,7 @@ export const Backup = Type.Object(
     lineage: Type.String(),
     createdAt: Instant,
     disks: list(ref(Disk)),
+    tags: list(Type.String(), { description: 'those of the VM when the backup was taken' }),
   },
   { $id: 'Backup', additionalProperties: false },
 );

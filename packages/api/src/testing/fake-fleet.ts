@@ -53,25 +53,25 @@ export class FakeFleet implements Fleet {
   gate: (() => Promise<void>) | undefined;
   #next = 1;
 
-  async createVm({ name, disks }: Parameters<Fleet['createVm']>[0]): Promise<Vm> {
+  async createVm({ name, disks, tags }: Parameters<Fleet['createVm']>[0]): Promise<Vm> {
     this.#fail();
     this.#free(name);
     for (const disk of disks) {
       checkName(disk.name);
       checkSize(disk.sizeBytes);
     }
-    return this.#addVm(name, new Map(disks.map((disk) => [disk.name, Buffer.alloc(disk.sizeBytes)])));
+    return this.#addVm(name, new Map(disks.map((disk) => [disk.name, Buffer.alloc(disk.sizeBytes)])), tags);
   }
 
   async importVm(
-    { name, diskName, source, verify }: Parameters<Fleet['importVm']>[0],
+    { name, diskName, source, verify, tags }: Parameters<Fleet['importVm']>[0],
     work: Parameters<Fleet['importVm']>[1] = {},
   ): Promise<ImportResult> {
     this.#fail();
     this.#free(name);
     const { bytes, figures } = await this.#read(source, verify === true, work);
     this.#free(name);
-    return { vm: this.#addVm(name, new Map([[diskName ?? 'disk0', bytes]])), ...figures };
+    return { vm: this.#addVm(name, new Map([[diskName ?? 'disk0', bytes]]), tags), ...figures };
   }
 
   async importBackup(
@@ -150,9 +150,13 @@ export class FakeFleet implements Fleet {
     );
   }
 
-  async listVms(request: PageRequest & { namePrefix?: string } = {}): Promise<Page<Vm>> {
+  async listVms(request: PageRequest & { namePrefix?: string; tag?: string } = {}): Promise<Page<Vm>> {
     this.#fail();
-    const names = [...this.vms.values()].filter((vm) => vm.name.startsWith(request.namePrefix ?? ''));
+    const names = [...this.vms.values()].filter(
+      (vm) =>
+        vm.name.startsWith(request.namePrefix ?? '') &&
+        (request.tag === undefined || vm.tags.includes(request.tag)),
+    );
     return page(names, (vm) => vm.name, request, showVm);
   }
 
@@ -167,6 +171,12 @@ export class FakeFleet implements Fleet {
     const renamed = { ...state, name };
     this.vms.set(state.id, renamed);
     return showVm(renamed);
+  }
+
+  async setTags(vm: string, tags: readonly string[]): Promise<Vm> {
+    const tagged = { ...this.#vm(vm), tags: [...tags].sort() };
+    this.vms.set(tagged.id, tagged);
+    return showVm(tagged);
   }
 
   async resizeDisk(
@@ -195,13 +205,13 @@ export class FakeFleet implements Fleet {
     this.vms.delete(state.id);
   }
 
-  async cloneVm(vm: string, { name, count }: { name: string; count?: number }): Promise<readonly Vm[]> {
+  async cloneVm(vm: string, { name, count, tags }: Parameters<Fleet['cloneVm']>[1]): Promise<readonly Vm[]> {
     this.#fail();
     const state = this.#vm(vm);
     const names =
       count === undefined ? [name] : Array.from({ length: count }, (_, index) => `${name}-${index + 1}`);
     for (const each of names) this.#free(each);
-    return names.map((each) => this.#addVm(each, copy(state.disks), state.lineage));
+    return names.map((each) => this.#addVm(each, copy(state.disks), tags, state.lineage));
   }
 
   async createBackup(vm: string, request: { name?: string } = {}): Promise<Backup> {
@@ -220,6 +230,7 @@ export class FakeFleet implements Fleet {
       lineage: state.lineage,
       createdAt: NOW,
       disks: copy(state.disks),
+      tags: state.tags,
     };
     this.backups.set(backup.id, backup);
     return showBackup(backup);
@@ -241,7 +252,7 @@ export class FakeFleet implements Fleet {
 
   async restoreBackup(
     backup: string,
-    request: { as?: string; force?: boolean; verify?: boolean } = {},
+    request: Parameters<Fleet['restoreBackup']>[1] & object = {},
     work: Work<ImportProgress> = {},
   ): Promise<Vm> {
     const state = this.#backup(backup);
@@ -251,7 +262,7 @@ export class FakeFleet implements Fleet {
     }
     if (request.as !== undefined) {
       this.#free(request.as);
-      return this.#addVm(request.as, copy(state.disks), state.lineage);
+      return this.#addVm(request.as, copy(state.disks), request.tags, state.lineage);
     }
     const vm = this.#vm(state.vmId);
     this.#detach(vm, request.force);
@@ -358,8 +369,9 @@ export class FakeFleet implements Fleet {
     );
   }
 
-  #addVm(name: string, disks: Map<string, Buffer>, lineage = this.#id()): Vm {
-    const vm: VmState = { id: this.#id(), name, lineage, createdAt: NOW, disks, clients: new Set() };
+  #addVm(name: string, disks: Map<string, Buffer>, tags: readonly string[] = [], lineage = this.#id()): Vm {
+    const id = this.#id();
+    const vm: VmState = { id, name, lineage, createdAt: NOW, disks, tags, clients: new Set() };
     this.vms.set(vm.id, vm);
     return showVm(vm);
   }
