@@ -8,6 +8,8 @@ export const ROOT: string = join(dirname(fileURLToPath(import.meta.url)), '..');
 /** Folders from the bottom up. A new package is put in its place here. */
 const LAYERS = [
   'packages/common',
+  'packages/proof',
+  'packages/events',
   'packages/tree',
   'packages/block-device',
   'packages/chunk-store',
@@ -17,6 +19,8 @@ const LAYERS = [
   'packages/volume',
   'packages/gc',
   'packages/fleet',
+  'packages/policies',
+  'packages/access',
   'packages/nbd',
   'packages/images',
   'packages/api',

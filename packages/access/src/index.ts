@@ -1,0 +1,1 @@
+export { ROLES, type Actor, type Role, type Scope } from './types.ts';
