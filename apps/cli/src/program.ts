@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addBackupCommands } from './commands/backup.ts';
+import { addConfigCommands } from './commands/config.ts';
 import { addJobCommands } from './commands/jobs.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
@@ -25,6 +26,7 @@ export function buildProgram(): Command {
   addVerifyCommand(program);
   addJobCommands(program);
   addServeCommand(program);
+  addConfigCommands(program);
   program
     .command('demo')
     .description('play the whole story in a temporary folder')

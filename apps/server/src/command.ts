@@ -1,8 +1,9 @@
 /** The command line of the server: flags, then a server. Started by main.ts. */
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { isPandoError } from '@pando/common';
-import { runOptions, SERVE_FLAGS, type RunOptions } from './options.ts';
-import { run } from './run.ts';
+import { configuredOptions } from './config.ts';
+import { SERVE_FLAGS, type FlagValues, type RunOptions } from './options.ts';
+import { failureLines, run } from './run.ts';
 
 const flags: NonNullable<ParseArgsConfig['options']> = { help: { type: 'boolean', short: 'h' } };
 for (const { name, value, multiple } of SERVE_FLAGS) {
@@ -17,20 +18,25 @@ function help(): string {
   return ['Usage: npm start -- [flags]', '', ...rows, ''].join('\n');
 }
 
-function read(): RunOptions | undefined {
+async function read(): Promise<RunOptions | undefined> {
   try {
     const { values } = parseArgs({ options: flags, strict: true, allowPositionals: false });
     if (values['help'] === true) return undefined;
-    return runOptions(values as Parameters<typeof runOptions>[0]);
+    return await configuredOptions(values as FlagValues, process.env);
   } catch (error) {
     const isUsage =
-      isPandoError(error) || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS') === true;
+      isPandoError(error, 'request-invalid') ||
+      (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS') === true;
+    if (isPandoError(error) && !isUsage) {
+      process.stderr.write(failureLines(error));
+      process.exit(1);
+    }
     if (!isUsage) throw error;
     process.stderr.write(`pando: ${(error as Error).message}\n\n${help()}`);
     process.exit(2);
   }
 }
 
-const options = read();
+const options = await read();
 if (options === undefined) process.stdout.write(help());
 else process.exit(await run(options));

@@ -1,4 +1,7 @@
-/** What a server can be told: the options, and the flags that say them on a command line. */
+/**
+ * What a server can be told: the options, and the one table of their names. Flags, keys of the configuration file, names in the
+ * environment (config.ts), help and docs/configuration.md all follow from it.
+ */
 import { parseSize, PandoError } from '@pando/common';
 import type { TlsFiles, TlsMode } from '@pando/nbd';
 import { parseAddress, type Address } from './addresses.ts';
@@ -57,10 +60,21 @@ export interface Flag {
   readonly multiple?: boolean;
   readonly fallback?: string;
   readonly help: string;
+  /** Where it can be said, if not everywhere: what is about one start belongs into no file. */
+  readonly only?: 'flag' | 'flag or environment';
 }
+
+/** Read where neither a file nor a data directory is named. */
+export const CONFIG_FILE_DEFAULT = '/etc/pando/pando.toml';
 
 /** The flags of `pando serve` and `npm start`. */
 export const SERVE_FLAGS: readonly Flag[] = [
+  {
+    name: 'config',
+    value: 'FILE',
+    only: 'flag or environment',
+    help: `configuration file, TOML (${CONFIG_FILE_DEFAULT} where there is one and no --data is given)`,
+  },
   { name: 'data', value: 'DIR', fallback: './pando-data', help: 'data directory' },
   { name: 'http', value: 'HOST:PORT', fallback: '127.0.0.1:7400', help: 'where REST listens' },
   { name: 'nbd', value: 'HOST:PORT', fallback: '127.0.0.1:10809', help: 'where NBD listens' },
@@ -120,16 +134,18 @@ export const SERVE_FLAGS: readonly Flag[] = [
     name: 'accept-damage',
     value: 'PART',
     multiple: true,
+    only: 'flag',
     help: `start in spite of damage to ${DAMAGED_PARTS.join(' or ')}, without what is lost with it: docs/durability.md`,
   },
   { name: 'log-level', value: 'LEVEL', fallback: 'info', help: LOG_LEVELS.join(', ') },
-  { name: 'json', help: 'print where it listens as one line of JSON' },
+  { name: 'json', only: 'flag', help: 'print where it listens as one line of JSON' },
 ];
 
-/** Values of flags by their names. @throws `address-invalid`, `size-invalid`, `request-invalid` */
-export function runOptions(
-  values: Readonly<Record<string, string | boolean | readonly string[] | undefined>>,
-): RunOptions {
+/** Values of flags by their names. */
+export type FlagValues = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
+
+/** @throws `address-invalid`, `size-invalid`, `request-invalid` */
+export function runOptions(values: FlagValues): RunOptions {
   const text = (name: string): string | undefined => {
     const value = values[name] ?? SERVE_FLAGS.find((flag) => flag.name === name)?.fallback;
     return typeof value === 'string' ? value : undefined;

@@ -65,7 +65,7 @@ function dieOfWhatNobodyCaught(logger: Logger): void {
   process.on('unhandledRejection', (error) => die(error, 'a rejection that nobody handled'));
 }
 
-function failureLines(error: PandoError): string {
+export function failureLines(error: PandoError): string {
   return `pando: ${error.message} (${error.code})\n       ${ERROR_CODES[error.code].remedy}\n`;
 }
 

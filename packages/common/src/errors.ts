@@ -182,6 +182,11 @@ export const ERROR_CODES = {
     kind: 'invalid',
     remedy: 'Fix the place in the access file that the message names; docs/nbd.md has the format.',
   },
+  'config-invalid': {
+    kind: 'invalid',
+    remedy:
+      'Fix the places that the message names; `pando config check` looks again, and docs/configuration.md has every option.',
+  },
   'server-file-unreadable': {
     kind: 'invalid',
     remedy: 'Check that the file that the flag names exists and that the server may read it.',

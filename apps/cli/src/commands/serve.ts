@@ -1,5 +1,6 @@
 /** `pando serve`: the server in this process, with the flags of `npm start`. */
-import { runOptions, SERVE_FLAGS, type RunOptions } from '@pando/server/options';
+import { isPandoError } from '@pando/common';
+import { SERVE_FLAGS, type RunOptions } from '@pando/server/options';
 import type { Command } from 'commander';
 import { CommandFailure } from '../failures.ts';
 
@@ -19,11 +20,13 @@ export function addServeCommand(program: Command): void {
         value,
       ]),
     );
+    const { configuredOptions } = await import('@pando/server/config');
     let options: RunOptions;
     try {
-      options = runOptions(values);
+      options = await configuredOptions(values, process.env);
     } catch (error) {
-      this.error(`error: ${(error as Error).message}`);
+      if (!isPandoError(error, 'request-invalid')) throw error;
+      this.error(`error: ${error.message}`);
     }
     // Only here: the other commands start faster without the engine.
     const { run } = await import('@pando/server');
