@@ -16,6 +16,7 @@ const LAYERS = [
   'packages/write-log',
   'packages/catalog',
   'packages/catalog-mirror',
+  'packages/guest-agent',
   'packages/volume',
   'packages/gc',
   'packages/fleet',

@@ -61,6 +61,7 @@ const TOOLS = [
   'mmdebstrap',
   'mke2fs',
   'e2fsck',
+  'debugfs',
   'nbdcopy',
   'flock',
 ];
@@ -75,7 +76,9 @@ itWithTools(
     lap('the image');
     const scratch = await mkdtemp(join(tmpdir(), 'pando-guest-'));
     cleanup.defer(() => rm(scratch, { recursive: true, force: true }));
-    const server = await TestServer.start({ args: ['--import-dir', dirname(image.disk)] });
+    const server = await TestServer.start({
+      args: ['--import-dir', dirname(image.disk), '--guest-agent-dir', scratch],
+    });
     cleanup.defer(() => server.close());
     onTestFailed(() => {
       console.error(`the server said:\n${server.log.slice(-5000)}`);
@@ -83,7 +86,11 @@ itWithTools(
     const { rest } = server;
 
     async function boot(vm: string): Promise<Guest> {
-      const guest = await Guest.boot({ image, drives: [server.nbdUri(`${vm}/disk0`)] });
+      const guest = await Guest.boot({
+        image,
+        drives: [server.nbdUri(`${vm}/disk0`)],
+        agentSocket: join(scratch, `${vm}.sock`),
+      });
       cleanup.defer(() => guest.close());
       return guest;
     }
@@ -164,7 +171,32 @@ itWithTools(
     // The other clones never noticed: still bootable after everything around them is gone.
     const neighbour = await boot('web-2');
     expect(await neighbour.run('ls /root/before')).toMatchObject({ status: 2 });
+    lap('boot of a neighbour');
+
+    // A backup of a guest at rest: what it has written and not synced is there, and there is no journal to replay.
+    const agent =
+      'qemu-ga --method=virtio-serial --path=/dev/vport0p2 --statedir=/run --pidfile=/run/agent.pid';
+    await neighbour.must(`(${agent} </dev/null >/dev/null 2>&1 &)`);
+    await neighbour.must('head -c 300000 /dev/urandom >/root/unsynced');
+    const unsynced = await neighbour.must('sha256sum </root/unsynced');
+    const quiesce = `qemu-ga:${scratch}/{vm}.sock`;
+    expect(await rest.must('POST', '/vms/web-2/backups', { name: 'rest', quiesce })).toMatchObject({
+      consistency: 'application',
+    });
+    await neighbour.must('echo more >/root/unsynced && sync');
     await neighbour.powerOff();
-    lap('boot and power-off of a neighbour');
+    const atRest = join(scratch, 'rest.raw');
+    await mustRun('nbdcopy', [server.nbdUri('web-2@rest/disk0'), atRest]);
+    expect(await mustRun('e2fsck', ['-fn', atRest])).not.toMatch(/recovering|not cleanly unmounted|FIXED/i);
+    await mustRun('debugfs', ['-R', `dump /root/unsynced ${scratch}/unsynced`, atRest]);
+    const dumped = await mustRun('sha256sum', [join(scratch, 'unsynced')]);
+    expect(dumped.slice(0, 64)).toBe(unsynced.slice(0, 64));
+    // Nobody listens any more; nothing is taken.
+    expect(await rest.call('POST', '/vms/web-2/backups', { name: 'gone', quiesce })).toMatchObject({
+      status: 503,
+      body: { code: 'guest-agent-gone' },
+    });
+    expect((await rest.call('GET', '/backups/web-2@gone')).status).toBe(404);
+    lap('a backup of a guest at rest');
   },
 );

@@ -21,6 +21,8 @@ export interface GuestOptions {
    */
   readonly drives: readonly string[];
   readonly memoryMegabytes?: number;
+  /** Path of a Unix socket to be made, behind which the guest finds a port for QEMU's guest agent: /dev/vport0p2. */
+  readonly agentSocket?: string;
   /** More for the kernel's command line, which the initrd reads too. */
   readonly kernelArguments?: string;
 }
@@ -86,7 +88,7 @@ export class Guest {
 
   /** Starts QEMU and resolves when root's shell answers on the console. The caller must `close` the guest. */
   static async boot(options: GuestOptions): Promise<Guest> {
-    const { image, drives, memoryMegabytes = 512 } = options;
+    const { image, drives, memoryMegabytes = 512, agentSocket } = options;
     const kernelArguments = [
       'root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off panic=-1',
       // An emulated processor that has to wait for its host is no broken one.
@@ -103,6 +105,12 @@ export class Guest {
         ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', kernelArguments],
         ...['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=reports'],
         ...['-chardev', `socket,id=reports,fd=${REPORTS_FD}`],
+        ...(agentSocket === undefined
+          ? []
+          : [
+              ...['-chardev', `socket,id=agent,path=${agentSocket},server=on,wait=off`],
+              ...['-device', 'virtserialport,chardev=agent,name=org.qemu.guest_agent.0'],
+            ]),
         ...drives.flatMap((drive) => [
           '-drive',
           `file=${drive.replaceAll(',', ',,')},format=raw,if=virtio,discard=unmap`,

@@ -29,6 +29,7 @@ export interface Backup {
   readonly createdAt: string;
   readonly disks: readonly Disk[];
   readonly tags: readonly string[];
+  readonly consistency: 'crash' | 'application';
 }
 
 export interface ImportFigures {

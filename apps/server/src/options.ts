@@ -24,6 +24,8 @@ export interface ServeOptions {
   /** Where `POST /imports` may read files. Absent: nowhere. */
   readonly importDirectory?: string;
   readonly trustImages?: boolean;
+  /** Where sockets of guest agents lie that backups may be quiesced through. Absent: nowhere. */
+  readonly guestAgentDirectory?: string;
   /** Names besides localhost and IP addresses that requests may carry as their host. */
   readonly hostNames?: readonly string[];
   /** Bytes of a chunk, when a new store is made. */
@@ -104,6 +106,11 @@ export const SERVE_FLAGS: readonly Flag[] = [
   {
     name: 'trust-images',
     help: 'read the images there without a sandbox: only where nobody hostile made them',
+  },
+  {
+    name: 'guest-agent-dir',
+    value: 'DIR',
+    help: 'directory whose sockets of guest agents backups may be quiesced through',
   },
   {
     name: 'host-name',
@@ -202,6 +209,7 @@ export function runOptions(values: FlagValues): RunOptions {
     ...given('nbdAccessFile', text('nbd-access')),
     insecureNbd: values['insecure-nbd'] === true,
     ...(importDirectory === undefined ? {} : { importDirectory }),
+    ...given('guestAgentDirectory', text('guest-agent-dir')),
     trustImages: values['trust-images'] === true,
     ...(Array.isArray(hostNames) ? { hostNames: hostNames as string[] } : {}),
     ...(chunkBytes === undefined ? {} : { chunkBytes: parseSize(chunkBytes) }),

@@ -12,6 +12,7 @@ import {
   VERIFY_BYTES_PER_SECOND_DEFAULT,
   VERIFY_EVERY_MS_DEFAULT,
 } from './housekeeping.ts';
+import { openGuestAgents } from './guest-agents.ts';
 import { lossLines } from './log-loss.ts';
 import { Metrics } from './metrics.ts';
 import {
@@ -116,6 +117,13 @@ export async function serve(
     closers.push(() => open.mirror.close());
     closers.push(() => open.volumes.close());
 
+    const guestAgents = await openGuestAgents({
+      directory: options.guestAgentDirectory,
+      catalog: open.catalog,
+      clock,
+      logger,
+    });
+    closers.push(() => guestAgents.close());
     const housekeeping = new Housekeeping();
     const fleet = housekeeping.watch(open.fleet);
     const jobs = new Jobs({
@@ -174,6 +182,7 @@ export async function serve(
       hostNames: [options.http.host, ...(options.hostNames ?? [])],
       ...(options.importDirectory === undefined ? {} : { importDirectory: options.importDirectory }),
       trustImages: options.trustImages === true,
+      ...(guestAgents.quiesce === undefined ? {} : { quiesce: guestAgents.quiesce }),
     });
     closers.push(() => closeHttp(app, open, jobs));
 

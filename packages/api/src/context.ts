@@ -33,6 +33,17 @@ export interface Engine {
   store(): 'ready' | 'full' | 'failed';
 }
 
+/**
+ * Runs an action while the guest of a VM is at rest. `guest` is `qemu-ga:` and the path of the socket of QEMU's guest agent, in which `{vm}` stands
+ * for the name of the VM. `undo` takes back what the action did when the guest was not at rest until its end.
+ * @throws `guest-agent-refused`, `guest-agent-gone`, `guest-agent-failed`, `guest-frozen`, `quiesce-timeout`, `too-busy`
+ */
+export type Quiesce = <T>(
+  request: { readonly guest: string; readonly vm: string; readonly holdMs?: number },
+  action: () => Promise<T>,
+  undo: (result: T) => Promise<void>,
+) => Promise<T>;
+
 export interface RepairSource {
   readonly sizeBytes?: number;
   /** Buffers are the source's and hold until the next pull. */
@@ -89,6 +100,8 @@ export interface ApiOptions {
   readonly version: string;
   readonly logger?: FastifyBaseLogger;
   readonly metrics: MetricsSource;
+  /** Absent: nobody can have a guest frozen. */
+  readonly quiesce?: Quiesce;
   /** Where `POST /imports` may read files. Absent: nowhere. */
   readonly importDirectory?: string;
   /** Whether images there are read without a sandbox. Default: no. */

@@ -5,6 +5,7 @@ export {
   type ApiOptions,
   type App,
   type Engine,
+  type Quiesce,
   type RepairSource,
 } from './context.ts';
 export { Jobs, type JobWork, type StartedJob } from './jobs.ts';

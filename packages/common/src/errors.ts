@@ -136,6 +136,31 @@ export const ERROR_CODES = {
     remedy: 'Jobs are kept for a while only; `GET /api/v1/jobs` lists them.',
   },
   'route-missing': { kind: 'missing', remedy: 'See `/openapi.json` for the routes that exist.' },
+  'guest-agent-refused': {
+    kind: 'invalid',
+    remedy:
+      'Name a guest agent as `qemu-ga:PATH`, the path of a Unix socket inside the directory that the server was started with `--guest-agent-dir` for.',
+  },
+  'guest-frozen': {
+    kind: 'conflict',
+    remedy:
+      'Wait until the other backup of this guest has ended; a guest that could not be thawed is in the log of the server.',
+  },
+  'guest-agent-gone': {
+    kind: 'unavailable',
+    remedy:
+      'Check that QEMU runs and has a `virtserialport` named org.qemu.guest_agent.0 on that socket; see docs/hypervisors.md.',
+  },
+  'guest-agent-failed': {
+    kind: 'unavailable',
+    remedy:
+      'Check that `qemu-guest-agent` runs in the guest and that no one else is connected to its socket, or take the backup without `--quiesce`.',
+  },
+  'quiesce-timeout': {
+    kind: 'unavailable',
+    remedy:
+      'The guest could not be kept at rest long enough, and no backup was kept. Try again when the server is less busy.',
+  },
   'store-full': {
     kind: 'unavailable',
     remedy:

@@ -31,6 +31,7 @@ export function toBackup({ id, record }: StoredBackup): Backup {
     createdAt: new Date(record.createdAt).toISOString(),
     disks: record.disks.map(({ name, size }) => ({ name, sizeBytes: size })),
     tags: record.tags ?? [],
+    consistency: record.consistency ?? 'crash',
   };
 }
 
@@ -38,7 +39,7 @@ export function toBackup({ id, record }: StoredBackup): Backup {
 export async function createBackup(
   ctx: FleetContext,
   ref: string,
-  request: { readonly name?: string },
+  request: { readonly name?: string; readonly consistency?: 'application' },
 ): Promise<Backup> {
   const given = request.name === undefined ? undefined : checkName('backup name', request.name);
   return holdVm(ctx, ref, 'shared', async (vm) => {
@@ -54,6 +55,7 @@ export async function createBackup(
         lineage: vm.record.lineage,
         createdAt,
         ...withTags(vm.record.tags),
+        ...(request.consistency === undefined ? {} : { consistency: request.consistency }),
       } as const;
       let record: BackupRecord | undefined;
       await ctx.volumes.fork({

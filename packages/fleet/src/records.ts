@@ -47,6 +47,8 @@ export interface BackupRecord {
   readonly disks: readonly StoredDisk[];
   /** Those of the VM when the backup was taken. */
   readonly tags?: readonly string[];
+  /** The guest was at rest; absent: it was not. */
+  readonly consistency?: 'application';
 }
 
 export interface IdRecord {

@@ -38,6 +38,8 @@ export interface Backup {
   readonly disks: readonly VmDisk[];
   /** Those of the VM when the backup was taken. */
   readonly tags: readonly string[];
+  /** `application`: the guest's file systems were at rest; `crash`: as after a power cut at that instant. */
+  readonly consistency: 'crash' | 'application';
 }
 
 export interface Page<T> {
@@ -250,7 +252,8 @@ export interface Fleet {
     request: { name: string; count?: number; tags?: readonly string[] },
   ): Promise<readonly Vm[]>;
 
-  createBackup(vm: string, request?: { name?: string }): Promise<Backup>;
+  /** @param request `consistency`: what the caller has seen to; the fleet only records it */
+  createBackup(vm: string, request?: { name?: string; consistency?: 'application' }): Promise<Backup>;
   listBackups(request?: PageRequest & { vm?: string }): Promise<Page<Backup>>;
   /** By id, or as `vm@name`. @throws `backup-missing` */
   getBackup(backup: string): Promise<Backup>;

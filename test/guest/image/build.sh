@@ -7,7 +7,7 @@ mirror=${PANDO_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
 # Left out: what nobody reads in a guest, and PostgreSQL's compiler (130 MB of LLVM), which `jit = off` never asks for.
 mmdebstrap --variant=essential \
-  --include=linux-image-cloud-amd64,initramfs-tools,sysvinit-core,e2fsprogs,kmod,udev,mount,util-linux,procps,fio,postgresql-15 \
+  --include=linux-image-cloud-amd64,initramfs-tools,sysvinit-core,e2fsprogs,kmod,udev,mount,util-linux,procps,fio,postgresql-15,qemu-guest-agent \
   --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
   --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-exclude=/usr/share/doc/*' \

@@ -15,6 +15,13 @@ export function countArgument(text: string): number {
   return Number(text);
 }
 
+export function secondsArgument(text: string): number {
+  const seconds = Number(text);
+  if (text.trim() === '' || !(seconds > 0))
+    throw new InvalidArgumentError('it is a number of seconds above 0');
+  return seconds;
+}
+
 export interface NewDisk {
   readonly name: string;
   readonly sizeBytes: number;

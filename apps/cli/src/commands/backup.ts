@@ -6,7 +6,13 @@ import { runJob } from '../job-work.ts';
 import { fields, formatDisks, formatTime, print, table } from '../output.ts';
 import { Rest } from '../rest.ts';
 import type { Backup, Vm } from '../views.ts';
-import { part, type JsonOption } from './arguments.ts';
+import { part, secondsArgument, type JsonOption } from './arguments.ts';
+
+interface CreateOptions extends JsonOption {
+  readonly name?: string;
+  readonly quiesce?: string;
+  readonly quiesceMax?: number;
+}
 
 interface RestoreOptions extends JsonOption {
   readonly tag?: string[];
@@ -23,12 +29,18 @@ export function addBackupCommands(program: Command): void {
     .description('take a backup of a VM, also while it runs')
     .argument('<vm>', 'name or id')
     .option('--name <name>', 'name of the backup (the time)')
+    .option(
+      '--quiesce <agent>',
+      'freeze the file systems of the guest around the instant: qemu-ga:PATH, the socket of its agent on the server',
+    )
+    .option('--quiesce-max <seconds>', 'with --quiesce: how long it may be frozen (10)', secondsArgument)
     .option('--json', 'print JSON')
-    .action(async (reference: string, { name, json }: { name?: string } & JsonOption) => {
-      const taken = await new Rest().post<Backup>(
-        `/vms/${part(reference)}/backups`,
-        name === undefined ? {} : { name },
-      );
+    .action(async (reference: string, { name, quiesce, quiesceMax, json }: CreateOptions) => {
+      const taken = await new Rest().post<Backup>(`/vms/${part(reference)}/backups`, {
+        ...(name === undefined ? {} : { name }),
+        ...(quiesce === undefined ? {} : { quiesce }),
+        ...(quiesceMax === undefined ? {} : { quiesceSeconds: quiesceMax }),
+      });
       print(json, taken, `${taken.vmName}@${taken.name}`);
     });
 
@@ -56,6 +68,7 @@ export function addBackupCommands(program: Command): void {
           ['vm', `${shown.vmName}, ${shown.vmId}`],
           ['lineage', shown.lineage],
           ['taken', formatTime(shown.createdAt)],
+          ['consistency', shown.consistency],
           ...shown.disks.map(({ name, sizeBytes }) => [`disk ${name}`, formatSize(sizeBytes)] as const),
         ]),
       );

@@ -1,5 +1,6 @@
 /** Backups: take, list, show, restore, delete. A backup is named by its id or as `vm@name`. */
 import { Type } from '@fastify/type-provider-typebox';
+import { PandoError } from '@pando/common';
 import type { ApiContext, App } from '../context.ts';
 import {
   Backup,
@@ -14,6 +15,7 @@ import {
   Tags,
   Vm,
   withLocation,
+  type Backup as BackupView,
   type Job as JobView,
   type Vm as VmView,
 } from '../schemas/index.ts';
@@ -24,7 +26,11 @@ const BackupParams = Type.Object({ backup: Reference });
 
 export const backupUrl = (id: string): string => `/api/v1/backups/${encodeURIComponent(id)}`;
 
-export function backups(app: App, { fleet, jobs }: ApiContext): void {
+/** No longer than QUIESCE_LIMITS.holdMs of the guest-agent room. */
+const QUIESCE_SECONDS_MAX = 10;
+
+export function backups(app: App, context: ApiContext): void {
+  const { fleet, jobs } = context;
   const tags = ['backups'];
 
   app.post(
@@ -36,12 +42,38 @@ export function backups(app: App, { fleet, jobs }: ApiContext): void {
         summary: 'Take a backup of a VM: all its disks at one instant, also while it runs',
         tags,
         params: Type.Object({ vm: Reference }),
-        body: Type.Object({ name: Type.Optional(Name) }, { additionalProperties: false }),
+        body: Type.Object(
+          {
+            name: Type.Optional(Name),
+            quiesce: Type.Optional(
+              Type.String({
+                maxLength: 1024,
+                description:
+                  'freeze the file systems of the guest around the instant: `qemu-ga:PATH`, the Unix socket of its guest agent on the server, inside its ' +
+                  '`--guest-agent-dir`; `{vm}` in it stands for the name of the VM',
+              }),
+            ),
+            quiesceSeconds: Type.Optional(
+              Type.Number({
+                exclusiveMinimum: 0,
+                maximum: QUIESCE_SECONDS_MAX,
+                description:
+                  'how long the guest may be frozen at most; there is no backup if that is not enough',
+              }),
+            ),
+          },
+          { additionalProperties: false },
+        ),
         response: { 201: withLocation('The new backup', ref(Backup)), ...problems },
       },
     },
     async ({ params, body }, reply) => {
-      const backup = await fleet.createBackup(params.vm, body);
+      const { name, quiesce: guest, quiesceSeconds } = body;
+      const named = name === undefined ? {} : { name };
+      const backup =
+        guest === undefined
+          ? await fleet.createBackup(params.vm, named)
+          : await quiescedBackup(context, params.vm, { ...named, guest, quiesceSeconds });
       reply.code(201).header('location', backupUrl(backup.id));
       return backup;
     },
@@ -142,5 +174,30 @@ export function backups(app: App, { fleet, jobs }: ApiContext): void {
       if (body.as !== undefined) reply.code(201).header('location', vmUrl(vm.id));
       return vm;
     },
+  );
+}
+
+/** A backup of a guest whose file systems are frozen meanwhile; none when they were not until its end. */
+async function quiescedBackup(
+  { fleet, quiesce }: ApiContext,
+  reference: string,
+  request: { readonly name?: string; readonly guest: string; readonly quiesceSeconds?: number | undefined },
+): Promise<BackupView> {
+  if (quiesce === undefined) {
+    throw new PandoError(
+      'guest-agent-refused',
+      'this server was started without --guest-agent-dir and speaks to no guest agent',
+    );
+  }
+  const { id, name: vm } = await fleet.getVm(reference);
+  const { name, guest, quiesceSeconds } = request;
+  return quiesce(
+    { guest, vm, ...(quiesceSeconds === undefined ? {} : { holdMs: quiesceSeconds * 1000 }) },
+    () =>
+      fleet.createBackup(id, {
+        ...(name === undefined ? {} : { name }),
+        consistency: 'application' as const,
+      }),
+    (backup) => fleet.deleteBackup(backup.id),
   );
 }

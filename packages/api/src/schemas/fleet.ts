@@ -34,6 +34,10 @@ export const Backup = Type.Object(
     createdAt: Instant,
     disks: list(ref(Disk)),
     tags: list(Type.String(), { description: 'those of the VM when the backup was taken' }),
+    consistency: Type.Union([Type.Literal('crash'), Type.Literal('application')], {
+      description:
+        'application: the file systems of the guest were at rest; crash: as after a power cut at that instant',
+    }),
   },
   { $id: 'Backup', additionalProperties: false },
 );

@@ -214,7 +214,10 @@ export class FakeFleet implements Fleet {
     return names.map((each) => this.#addVm(each, copy(state.disks), tags, state.lineage));
   }
 
-  async createBackup(vm: string, request: { name?: string } = {}): Promise<Backup> {
+  async createBackup(
+    vm: string,
+    request: Parameters<Fleet['createBackup']>[1] & object = {},
+  ): Promise<Backup> {
     this.#fail();
     const state = this.#vm(vm);
     const name = request.name ?? `backup ${this.#next}`;
@@ -231,6 +234,7 @@ export class FakeFleet implements Fleet {
       createdAt: NOW,
       disks: copy(state.disks),
       tags: state.tags,
+      consistency: request.consistency ?? 'crash',
     };
     this.backups.set(backup.id, backup);
     return showBackup(backup);

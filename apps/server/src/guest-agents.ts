@@ -1,0 +1,95 @@
+/**
+ * Guest agents by the paths of their sockets. Whoever may ask for a backup says the path, so only sockets inside one directory are
+ * connected to, with all links resolved.
+ */
+import { realpath, stat } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { sep } from 'node:path';
+import type { Quiesce } from '@pando/api';
+import type { Catalog } from '@pando/catalog';
+import { PandoError, type Clock } from '@pando/common';
+import { GuestAgent, Quiescer } from '@pando/guest-agent';
+import type { Logger } from 'pino';
+
+const SCHEME = 'qemu-ga:';
+
+export interface GuestAgents {
+  /** Absent without a directory. */
+  readonly quiesce?: Quiesce;
+  close(): Promise<void>;
+}
+
+/** Thaws, in the background, what an earlier process left frozen, also without a directory. */
+export async function openGuestAgents(options: {
+  readonly directory: string | undefined;
+  readonly catalog: Catalog;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}): Promise<GuestAgents> {
+  const { directory, catalog, clock, logger } = options;
+  const quiescer = new Quiescer({
+    catalog,
+    clock,
+    connect: async (path) => new GuestAgent(await connectTo(path), clock),
+    onFrozen: (path, error) => {
+      if (error === undefined) logger.warn({ path }, 'a guest that was left frozen is thawed');
+      else logger.error({ path, err: error }, 'a guest could not be thawed; it is tried again');
+    },
+  });
+  await quiescer.recover();
+  const close = (): Promise<void> => quiescer.close();
+  if (directory === undefined) return { close };
+  return {
+    close,
+    quiesce: async ({ guest, vm, holdMs }, action, undo) =>
+      quiescer.quiesced(await socketPath(directory, guest, vm), {
+        ...(holdMs === undefined ? {} : { holdMs }),
+        action,
+        undo,
+      }),
+  };
+}
+
+/** @throws `guest-agent-refused`, `guest-agent-gone` when there is nothing of that name */
+async function socketPath(directory: string, guest: string, vm: string): Promise<string> {
+  if (!guest.startsWith(`${SCHEME}/`) || guest.includes('\0')) {
+    throw new PandoError(
+      'guest-agent-refused',
+      `${JSON.stringify(guest.slice(0, 200))} is not ${SCHEME} and an absolute path`,
+    );
+  }
+  // A name of a VM holds no slash and is not `..`, so it stays one part of the path.
+  const asked = guest.slice(SCHEME.length).replaceAll('{vm}', () => vm);
+  const path = await realpath(asked).catch((error: unknown) => {
+    throw gone(asked, error);
+  });
+  if (!path.startsWith(`${await realpath(directory)}${sep}`)) {
+    throw new PandoError('guest-agent-refused', `${asked} is not inside the --guest-agent-dir`);
+  }
+  if (!(await stat(path)).isSocket()) throw new PandoError('guest-agent-refused', `${asked} is no socket`);
+  return path;
+}
+
+function connectTo(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path });
+    const fail = (error: NodeJS.ErrnoException): void => {
+      reject(
+        error.code === 'ENOENT' || error.code === 'ECONNREFUSED'
+          ? gone(path, error)
+          : new PandoError('guest-agent-failed', `cannot connect to ${path}: ${error.message}`, {
+              cause: error,
+            }),
+      );
+    };
+    socket.once('error', fail);
+    socket.once('connect', () => {
+      socket.off('error', fail);
+      resolve(socket);
+    });
+  });
+}
+
+function gone(path: string, cause: unknown): PandoError {
+  return new PandoError('guest-agent-gone', `nobody listens on ${path}`, { cause });
+}

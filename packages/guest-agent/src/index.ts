@@ -1,0 +1,2 @@
+export { GuestAgent } from './agent.ts';
+export { Quiescer, type QuiescerOptions, type QuiesceLimits, QUIESCE_LIMITS } from './quiescer.ts';
