@@ -24,6 +24,7 @@ const LAYERS = [
   'packages/access',
   'packages/nbd',
   'packages/images',
+  'packages/scan',
   'packages/api',
   'apps/server',
   'apps/cli',

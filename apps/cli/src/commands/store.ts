@@ -5,10 +5,24 @@ import { interruptible } from '../interrupt.ts';
 import { runJob } from '../job-work.ts';
 import { formatRatio, plural, print, table } from '../output.ts';
 import { Rest } from '../rest.ts';
+import type { ScanOptions } from '../scan.ts';
 import type { GcReport, OwnerSpace, SpaceReport } from '../views.ts';
 import type { JsonOption } from './arguments.ts';
 
 export function addStoreCommands(program: Command): void {
+  program
+    .command('scan')
+    .description(
+      'read images and say what a store would make of them; no server is asked, and nothing is stored',
+    )
+    .argument('<paths...>', 'images, and directories of images')
+    .option('--trust-image', 'read the images without a sandbox: only where nobody hostile made them')
+    .option('--json', 'print JSON')
+    .action(async (paths: string[], options: ScanOptions) => {
+      // Only here: the other commands start faster without what reads and hashes images.
+      const { scan } = await import('../scan.ts');
+      await scan(paths, options);
+    });
   program
     .command('gc')
     .description('garbage collection')
