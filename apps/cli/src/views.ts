@@ -30,6 +30,17 @@ export interface Backup {
   readonly disks: readonly Disk[];
   readonly tags: readonly string[];
   readonly consistency: 'crash' | 'application';
+  readonly note?: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly lockedUntil?: string;
+  readonly expiresAt?: string;
+  readonly policy?: {
+    readonly id: string;
+    readonly name: string;
+    readonly rule: string;
+    readonly dueAt: string;
+  };
+  readonly unchanged?: boolean;
 }
 
 export interface ImportFigures {

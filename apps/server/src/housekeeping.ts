@@ -1,6 +1,6 @@
 /**
  * What a server does by itself: garbage collection when there may be garbage, verification when the last one is long ago,
- * and a line in the log that says how it is.
+ * what the fleet has to do now and then (expiry of backups), and a line in the log that says how it is.
  *
  * Garbage comes from deletions, from restores in place, and from guests that write: so it is collected when one
  * of these happened since the last time, once in `gcEveryMs`.
@@ -18,6 +18,10 @@ const STATS_MS = 60_000;
 export const GC_EVERY_MS_DEFAULT = 60 * 60_000;
 export const VERIFY_EVERY_MS_DEFAULT = 7 * 24 * 60 * 60_000;
 export const VERIFY_BYTES_PER_SECOND_DEFAULT = 100 * 2 ** 20;
+
+/** How often the fleet is given a moment, and how many at a time when it has much to do. */
+const TEND_MS = 15_000;
+const TEND_TIMES_MAX = 100;
 
 /** How often it is looked whether verification is due, at most. */
 const VERIFY_LOOK_MS = 60_000;
@@ -56,6 +60,7 @@ export class Housekeeping {
       ...fleet,
       deleteVm: noting((...args) => fleet.deleteVm(...args)),
       deleteBackup: noting((...args) => fleet.deleteBackup(...args)),
+      expireBackup: noting((...args) => fleet.expireBackup(...args)),
       restoreBackup: noting((...args) => fleet.restoreBackup(...args)),
       resizeDisk: noting((...args) => fleet.resizeDisk(...args)),
     };
@@ -85,6 +90,19 @@ export class Housekeeping {
         }),
       );
     }
+    const tendNow = async (): Promise<void> => {
+      for (let times = 0; times < TEND_TIMES_MAX && !this.#stop.signal.aborted; times++) {
+        const { expired, isMore } = await open.fleet.tend();
+        if (expired > 0) this.#garbage = true;
+        if (!isMore) return;
+      }
+    };
+    this.#every(clock, TEND_MS, () =>
+      tendNow().catch((error: unknown) => {
+        if (!this.#stop.signal.aborted)
+          logger.warn({ err: error }, 'backups were not looked at; they are again');
+      }),
+    );
     if (options.verifyEveryMs > 0) this.#verifyNowAndThen(options);
     this.#every(clock, STATS_MS, () => {
       const stats = volumes.stats;

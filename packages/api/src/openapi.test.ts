@@ -25,6 +25,7 @@ const document = async (): Promise<Document> => (await at.app.inject('/openapi.j
 const ROUTES = [
   'get /api/v1/backups',
   'get /api/v1/backups/{backup}',
+  'patch /api/v1/backups/{backup}',
   'delete /api/v1/backups/{backup}',
   'post /api/v1/chunks/lookup',
   'get /api/v1/backups/{backup}/disks/{disk}/content',

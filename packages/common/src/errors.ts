@@ -86,6 +86,14 @@ export const ERROR_CODES = {
   },
   'cursor-invalid': { kind: 'invalid', remedy: 'Start the list again without a cursor.' },
   'name-taken': { kind: 'conflict', remedy: 'Choose another name, or delete or rename what holds it.' },
+  'backup-locked': {
+    kind: 'conflict',
+    remedy: 'Wait until the date that the backup is locked until; a lock can be extended, and not lifted.',
+  },
+  'clock-set-back': {
+    kind: 'conflict',
+    remedy: "Set this machine's clock right: it is behind what it was, and locks and expiry count by it.",
+  },
   'vm-attached': {
     kind: 'conflict',
     remedy: 'Disconnect the clients of the VM, or use force, which disconnects them.',

@@ -23,5 +23,14 @@ export const VM_DISKS_MAX = 64;
 /** Most tags of one VM. */
 export const VM_TAGS_MAX = 32;
 
+/** Note and labels of a backup. */
+export const NOTE_BYTES_MAX = 4096;
+export const LABELS_MAX = 32;
+export const LABEL_NAME_BYTES_MAX = 63;
+export const LABEL_VALUE_BYTES_MAX = 255;
+
+/** The longest time that a backup is locked for at once: a slip of the keyboard is not to last for ever. */
+export const LOCK_DAYS_MAX = 3660;
+
 /** Most clones that one call makes. */
 export const CLONES_MAX = 10_000;

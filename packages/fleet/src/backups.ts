@@ -1,12 +1,25 @@
-/** Backups: take, list, delete. */
-import { PandoError } from '@pando/common';
+/** Backups: take, list, change, delete, expire. */
+import type { CatalogEntry, CatalogOperation } from '@pando/catalog';
+import { isPandoError, PandoError } from '@pando/common';
+import {
+  checkAttributes,
+  checkLabel,
+  isLocked,
+  lockedError,
+  type AttributeChange,
+} from './backup-attributes.ts';
 import type { FleetContext } from './context.ts';
 import { decodeCursor, pageLimit, pageOf } from './cursors.ts';
-import { findBackup, holdBackup, holdVm, lookUpVm, vmMissing } from './lookup.ts';
+import { backupMissing, findBackup, holdBackup, holdVm, lookUpVm, vmMissing } from './lookup.ts';
 import { checkName, looksLikeId, timeName } from './names.ts';
 import {
   backupNameKey,
+  changeBackup as changed,
+  expiryOf,
   getRecord,
+  labelPrefix,
+  policyPrefix,
+  put,
   putBackup,
   readAs,
   remove,
@@ -16,12 +29,13 @@ import {
   type BackupRecord,
   type StoredBackup,
 } from './records.ts';
-import type { Backup, Page, PageRequest } from './types.ts';
+import type { Backup, BackupAttributes, BackupFilter, Fleet, Page, PageRequest } from './types.ts';
 
 /** Suffixes -2, -3, … that a default name tries before it takes a part of the id. */
 const NAME_SUFFIX_MAX = 9;
 
 export function toBackup({ id, record }: StoredBackup): Backup {
+  const { note, lockedUntil, expiresAt, policy, unchanged } = record;
   return {
     id,
     name: record.name,
@@ -32,16 +46,36 @@ export function toBackup({ id, record }: StoredBackup): Backup {
     disks: record.disks.map(({ name, size }) => ({ name, sizeBytes: size })),
     tags: record.tags ?? [],
     consistency: record.consistency ?? 'crash',
+    labels: record.labels ?? {},
+    ...(note === undefined ? {} : { note }),
+    ...(lockedUntil === undefined ? {} : { lockedUntil: toInstant(lockedUntil) }),
+    ...(expiresAt === undefined ? {} : { expiresAt: expiresAt === 'never' ? 'never' : toInstant(expiresAt) }),
+    ...(policy === undefined ? {} : { policy: { ...policy, dueAt: toInstant(policy.dueAt) } }),
+    ...(unchanged === undefined ? {} : { unchanged }),
   };
+}
+
+const toInstant = (ms: number): string => new Date(ms).toISOString();
+
+/** The record with these attributes instead of its own. */
+function withAttributes(record: BackupRecord, change: AttributeChange): BackupRecord {
+  const entries = Object.entries({ ...record, ...change }).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as unknown as BackupRecord;
+}
+
+/** The mark of the clock goes with every lock and date. */
+function marked(ctx: FleetContext, { lockedUntil, expiresAt }: AttributeChange): CatalogOperation[] {
+  return lockedUntil !== undefined || typeof expiresAt === 'number' ? ctx.time.mark() : [];
 }
 
 /** All disks at one instant; one fork, one commit. */
 export async function createBackup(
   ctx: FleetContext,
   ref: string,
-  request: { readonly name?: string; readonly consistency?: 'application' },
+  { name: named, policy, consistency, ...attributes }: Parameters<Fleet['createBackup']>[1] & object,
 ): Promise<Backup> {
-  const given = request.name === undefined ? undefined : checkName('backup name', request.name);
+  const given = named === undefined ? undefined : checkName('backup name', named);
+  const change = checkAttributes(ctx, attributes);
   return holdVm(ctx, ref, 'shared', async (vm) => {
     const id = ctx.newId();
     const createdAt = ctx.clock.now();
@@ -55,7 +89,8 @@ export async function createBackup(
         lineage: vm.record.lineage,
         createdAt,
         ...withTags(vm.record.tags),
-        ...(request.consistency === undefined ? {} : { consistency: request.consistency }),
+        ...(consistency === undefined ? {} : { consistency }),
+        ...(policy === undefined ? {} : { policy }),
       } as const;
       let record: BackupRecord | undefined;
       await ctx.volumes.fork({
@@ -63,8 +98,9 @@ export async function createBackup(
         copies: 1,
         readOnly: true,
         records: ([numbers]) => {
-          record = { ...about, disks: vm.record.disks.map((disk, i) => ({ ...disk, disk: numbers![i]! })) };
-          return putBackup(id, record);
+          const disks = vm.record.disks.map((disk, i) => ({ ...disk, disk: numbers![i]! }));
+          record = withAttributes({ ...about, disks }, change);
+          return [...putBackup(id, record), put('backup-compare', id, {}), ...marked(ctx, change)];
         },
       });
       return toBackup({ id, record: record! });
@@ -116,38 +152,49 @@ export async function getBackup(ctx: FleetContext, ref: string): Promise<Backup>
 /** Newest first. `vm` may be the name or id of a VM that is gone, as long as it has backups. */
 export async function listBackups(
   ctx: FleetContext,
-  request: PageRequest & { readonly vm?: string },
+  request: PageRequest & BackupFilter,
 ): Promise<Page<Backup>> {
   const limit = pageLimit(request);
-  if (request.vm === undefined) {
-    const before = decodeCursor('backups', request.cursor);
-    const found = await ctx.catalog.list('backup', {
-      reverse: true,
-      limit: limit + 1,
-      ...(before === undefined ? {} : { before }),
-    });
-    return pageOf('backups', limit, found, (entries) =>
+  const index = await indexOf(ctx, request);
+  const list = index === undefined ? 'backups' : `backups/${index.prefix}`;
+  const before = decodeCursor(list, request.cursor);
+  const range = { reverse: true, limit: limit + 1, ...(before === undefined ? {} : { before }) };
+  if (index === undefined) {
+    return pageOf(list, limit, await ctx.catalog.list('backup', range), (entries) =>
       entries.map(({ key, value }) => toBackup({ id: key, record: readAs('backup', key, value) })),
     );
   }
-  const vmId = await idOfVm(ctx, request.vm);
-  const list = `backups/${vmId}`;
-  const before = decodeCursor(list, request.cursor);
-  const prefix = vmBackupKey(vmId, '');
-  const found = await ctx.catalog.list('vm-backup', {
-    prefix,
-    reverse: true,
-    limit: limit + 1,
-    ...(before === undefined ? {} : { before }),
-  });
-  return pageOf(list, limit, found, async (entries) => {
-    const ids = entries.map(({ key }) => key.slice(prefix.length));
-    const records = await ctx.catalog.getMany('backup', ids);
-    // One that was deleted between the two reads is left out.
-    return records.flatMap((value, i) =>
-      value === undefined ? [] : [toBackup({ id: ids[i]!, record: readAs('backup', ids[i]!, value) })],
-    );
-  });
+  const found = await ctx.catalog.list(index.table, { ...range, prefix: index.prefix });
+  return pageOf(list, limit, found, (entries) => backupsOf(ctx, entries));
+}
+
+/** The index that lists the backups that are asked for; undefined: all there are. */
+async function indexOf(
+  ctx: FleetContext,
+  { vm, label, policy, rule }: BackupFilter,
+): Promise<{ table: 'vm-backup' | 'backup-mark'; prefix: string } | undefined> {
+  if (label !== undefined && (vm ?? policy) !== undefined) {
+    throw new PandoError('request-invalid', 'either "label", or "vm" and "policy"');
+  }
+  if (rule !== undefined && (vm === undefined || policy === undefined)) {
+    throw new PandoError('request-invalid', '"rule" needs "policy" and "vm"');
+  }
+  if (label !== undefined) {
+    checkLabel(label.name, label.value);
+    return { table: 'backup-mark', prefix: labelPrefix(label.name, label.value) };
+  }
+  const vmId = vm === undefined ? undefined : await idOfVm(ctx, vm);
+  if (policy !== undefined) return { table: 'backup-mark', prefix: policyPrefix(policy, vmId, rule) };
+  return vmId === undefined ? undefined : { table: 'vm-backup', prefix: vmBackupKey(vmId, '') };
+}
+
+/** Those of an index whose keys end in their ids; one that was deleted between the two reads is left out. */
+async function backupsOf(ctx: FleetContext, entries: readonly CatalogEntry[]): Promise<Backup[]> {
+  const ids = entries.map(({ key }) => key.slice(key.lastIndexOf('/') + 1));
+  const records = await ctx.catalog.getMany('backup', ids);
+  return records.flatMap((value, i) =>
+    value === undefined ? [] : [toBackup({ id: ids[i]!, record: readAs('backup', ids[i]!, value) })],
+  );
 }
 
 /** Id of a VM that is, or that was and has backups. @throws `vm-missing` */
@@ -163,22 +210,90 @@ async function idOfVm(ctx: FleetContext, ref: string): Promise<string> {
   return gone.id;
 }
 
-/** @throws `disk-in-use` while a client reads it */
-export async function deleteBackup(ctx: FleetContext, ref: string): Promise<void> {
-  await holdBackup(ctx, ref, 'exclusive', (backup) =>
-    // The VM's lock, so that of the last two backups of a VM that is gone one sees that it is the last.
-    ctx.locks.hold(backup.record.vmId, 'exclusive', async () => {
-      const clients = ctx.attachments.count(backup.id);
-      if (clients > 0) {
-        throw new PandoError('disk-in-use', `${clients} clients have backup ${backup.record.name} open`);
-      }
-      const operations = [...removeBackup(backup), ...(await forgetGoneVm(ctx, backup))];
-      await ctx.volumes.remove(
-        backup.record.disks.map(({ disk }) => disk),
-        () => operations,
-      );
+export async function changeBackup(
+  ctx: FleetContext,
+  ref: string,
+  { name: named, ...attributes }: BackupAttributes & { readonly name?: string },
+): Promise<Backup> {
+  const given = named === undefined ? undefined : checkName('backup name', named);
+  return holdRecord(ctx, ref, async (backup) => {
+    const { id, record } = backup;
+    const change = checkAttributes(ctx, attributes, record);
+    const renamed =
+      given === undefined || given === record.name
+        ? undefined
+        : await reserveName(ctx, record.vmId, given, record.createdAt, id);
+    try {
+      const after = withAttributes({ ...record, name: given ?? record.name }, change);
+      await ctx.catalog.commit([...changed(backup, after), ...marked(ctx, change)]);
+      return toBackup({ id, record: after });
+    } finally {
+      renamed?.release();
+    }
+  });
+}
+
+/**
+ * Runs the action while nobody else changes the record or deletes the backup. Not with the backup's lock held exclusively: who
+ * waits for a destage of it, or forks it, does not mind.
+ */
+export function holdRecord<T>(
+  ctx: FleetContext,
+  ref: string,
+  action: (backup: StoredBackup) => Promise<T>,
+): Promise<T> {
+  return holdBackup(ctx, ref, 'shared', ({ id }) =>
+    ctx.locks.hold(`record/${id}`, 'exclusive', async () => {
+      const record = await getRecord(ctx.catalog, 'backup', id);
+      if (record === undefined) throw backupMissing(ref);
+      return action({ id, record });
     }),
   );
+}
+
+/** @throws `backup-locked`; `disk-in-use` while a client reads it */
+export async function deleteBackup(ctx: FleetContext, ref: string): Promise<void> {
+  await holdBackup(ctx, ref, 'exclusive', async (backup) => {
+    if (isLocked(backup.record, ctx.time.now())) throw lockedError(backup.record.lockedUntil!);
+    await removeHeld(ctx, backup);
+  });
+}
+
+/** Whether it was there, and nothing kept it. */
+export async function expireBackup(ctx: FleetContext, ref: string): Promise<boolean> {
+  try {
+    return await holdBackup(ctx, ref, 'exclusive', async (backup) => {
+      const { record } = backup;
+      const now = ctx.time.now();
+      const ownDate = expiryOf(record);
+      const isKept =
+        ctx.time.isBehind ||
+        isLocked(record, now) ||
+        (record.expiresAt === undefined
+          ? record.policy === undefined
+          : ownDate === undefined || ownDate > now);
+      if (!isKept) await removeHeld(ctx, backup);
+      return !isKept;
+    });
+  } catch (error) {
+    if (isPandoError(error, 'backup-missing')) return false;
+    throw error;
+  }
+}
+
+function removeHeld(ctx: FleetContext, backup: StoredBackup): Promise<void> {
+  // The VM's lock, so that of the last two backups of a VM that is gone one sees that it is the last.
+  return ctx.locks.hold(backup.record.vmId, 'exclusive', async () => {
+    const clients = ctx.attachments.count(backup.id);
+    if (clients > 0) {
+      throw new PandoError('disk-in-use', `${clients} clients have backup ${backup.record.name} open`);
+    }
+    const operations = [...removeBackup(backup), ...(await forgetGoneVm(ctx, backup))];
+    await ctx.volumes.remove(
+      backup.record.disks.map(({ disk }) => disk),
+      () => operations,
+    );
+  });
 }
 
 /** What to remove with the last backup of a VM that is gone. */

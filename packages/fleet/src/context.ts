@@ -6,12 +6,15 @@ import type { Volumes } from '@pando/volume';
 import type { Attachments } from './attachments.ts';
 import type { FleetLimits } from './limits.ts';
 import type { Locks, Reservations } from './locks.ts';
+import type { TrustedTime } from './trusted-time.ts';
 
 export interface FleetContext {
   readonly catalog: Catalog;
   readonly store: ChunkStore;
   readonly volumes: Volumes;
   readonly clock: Clock;
+  /** What locks and expiry count by. */
+  readonly time: TrustedTime;
   readonly limits: FleetLimits;
   /** Locks by id of a VM or backup. A VM's is held shared by what forks or opens its disks, exclusively by what changes it. */
   readonly locks: Locks;

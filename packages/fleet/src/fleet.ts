@@ -2,11 +2,12 @@
 import type { Catalog } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import { ID_BYTES, PandoError, type Clock, type Random } from '@pando/common';
+import type { OnEvent } from '@pando/events';
 import { account } from '@pando/gc';
 import type { Volumes } from '@pando/volume';
 import { attach, listExports } from './attach.ts';
 import { Attachments } from './attachments.ts';
-import { createBackup, deleteBackup, getBackup, listBackups } from './backups.ts';
+import { changeBackup, createBackup, deleteBackup, expireBackup, getBackup, listBackups } from './backups.ts';
 import type { FleetContext } from './context.ts';
 import { idSource, newestIdMs } from './ids.ts';
 import { Imports } from './imports.ts';
@@ -15,6 +16,8 @@ import { Locks, Reservations } from './locks.ts';
 import { finishRemovals, restoreBackup } from './restore.ts';
 import { diskRoot } from './roots.ts';
 import { Space } from './space.ts';
+import { Tending } from './tending.ts';
+import { TrustedTime } from './trusted-time.ts';
 import type { Fleet } from './types.ts';
 import { cloneVm, createVm, deleteVm, getVm, listVms, renameVm, resizeDisk, setTags } from './vms.ts';
 
@@ -24,6 +27,7 @@ export interface FleetOptions {
   readonly volumes: Volumes;
   readonly clock: Clock;
   readonly random: Random;
+  readonly onEvent?: OnEvent;
   readonly limits?: Partial<FleetLimits>;
 }
 
@@ -45,6 +49,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     store,
     volumes,
     clock,
+    time: await TrustedTime.open(catalog, clock, options.onEvent ?? (() => undefined)),
     limits,
     locks: new Locks(limits.lockWaitersMax),
     reservations: new Reservations(),
@@ -55,6 +60,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
   };
   const imports = new Imports();
   const space = new Space(ctx, account);
+  const tending = new Tending(ctx);
   await finishRemovals(ctx);
 
   const operations = new Set<Promise<unknown>>();
@@ -95,7 +101,11 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     createBackup: (vm, request = {}) => run(() => createBackup(ctx, vm, request)),
     listBackups: (request = {}) => run(() => listBackups(ctx, request)),
     getBackup: (backup) => run(() => getBackup(ctx, backup)),
+    changeBackup: (backup, change) => run(() => changeBackup(ctx, backup, change)),
     deleteBackup: (backup) => run(() => deleteBackup(ctx, backup)),
+    expireBackup: (backup) => run(() => expireBackup(ctx, backup)),
+    trustedTime: () => ({ now: ctx.time.now(), isBehind: ctx.time.isBehind }),
+    tend: () => run(() => tending.tend()),
     restoreBackup: (backup, request = {}, work = {}) => run(() => restoreBackup(ctx, backup, request, work)),
     diskRoot: (backup, disk) => run(() => diskRoot(ctx, backup, disk)),
     attach: (exportName) => run(() => attach(ctx, exportName)),

@@ -12,7 +12,14 @@ import { ChunkPipeline } from './chunk-pipeline.ts';
 import type { FleetContext } from './context.ts';
 import { findBackup, withVmNames } from './lookup.ts';
 import { checkName, checkSize, checkTags } from './names.ts';
-import { put, putBackup, type BackupRecord, type StoredBackup, type StoredDisk } from './records.ts';
+import {
+  put,
+  putBackup,
+  withTags,
+  type BackupRecord,
+  type StoredBackup,
+  type StoredDisk,
+} from './records.ts';
 import { removeDisks } from './restore.ts';
 import { toDiskRoot } from './roots.ts';
 import type {
@@ -208,8 +215,11 @@ async function storeBackup(
             disk: numbers![i]!,
             size: disk === chosen ? root.size : disk.size,
           }));
-          record = { ...since, name: given ?? reserved!.name, createdAt, disks };
-          return putBackup(id, record);
+          // What was said about the other one is not said about this.
+          const { vmId, vmName, lineage, tags } = since;
+          const name = given ?? reserved!.name;
+          record = { version: 1, name, vmId, vmName, lineage, createdAt, disks, ...withTags(tags) };
+          return [...putBackup(id, record), put('backup-compare', id, {})];
         },
       });
       return toBackup({ id, record: record! });

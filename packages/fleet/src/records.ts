@@ -8,6 +8,11 @@
  *     vm-backup       vm id / backup id        → MarkRecord       backups of a VM, also of one that is gone
  *     backup-name     vm id / name             → IdRecord
  *     backup-label    vm name @ name / id      → MarkRecord       by the VM's name when it was taken
+ *     backup-mark     l/label=value/id         → MarkRecord       backups with a label; percent-encoded
+ *                     p/policy/vm/rule/id      → MarkRecord       backups that a rule of a policy took
+ *     backup-expiry   time/id                  → MarkRecord       when a date of its own, and its lock, let it expire
+ *     backup-compare  id                       → MarkRecord       backups not yet compared with the one before
+ *     clock           mark                     → ClockRecord      the latest time that was trusted
  *     vm-gone         id                       → GoneRecord       deleted VMs that have backups
  *     vm-gone-name    name                     → IdRecord         the latest of them by its last name
  *     disk-removal    id                       → RemovalRecord    disks that a restore replaced, or an import needs for a moment, until they are removed
@@ -49,6 +54,32 @@ export interface BackupRecord {
   readonly tags?: readonly string[];
   /** The guest was at rest; absent: it was not. */
   readonly consistency?: 'application';
+  readonly note?: string;
+  /** In the order of their names. */
+  readonly labels?: Readonly<Record<string, string>>;
+  /** Milliseconds since 1970; until then it cannot be deleted. */
+  readonly lockedUntil?: number;
+  /** Milliseconds since 1970, or that it never does; absent: its policy decides. */
+  readonly expiresAt?: number | 'never';
+  /** What took it. */
+  readonly policy?: PolicyOfBackup;
+  /** Whether its disks are those of the VM's backup before it; absent: not known yet. */
+  readonly unchanged?: boolean;
+}
+
+export interface PolicyOfBackup {
+  readonly id: string;
+  /** Its name when the backup was taken. */
+  readonly name: string;
+  readonly rule: string;
+  /** The time at which the backup was due, in milliseconds since 1970. */
+  readonly dueAt: number;
+}
+
+export interface ClockRecord {
+  readonly version: 1;
+  /** Milliseconds since 1970. */
+  readonly at: number;
 }
 
 export interface IdRecord {
@@ -83,6 +114,10 @@ interface RecordOf {
   'vm-backup': { readonly version: 1 };
   'backup-name': IdRecord;
   'backup-label': { readonly version: 1 };
+  'backup-mark': { readonly version: 1 };
+  'backup-expiry': { readonly version: 1 };
+  'backup-compare': { readonly version: 1 };
+  'clock': ClockRecord;
   'vm-gone': GoneRecord;
   'vm-gone-name': IdRecord;
   'disk-removal': RemovalRecord;
@@ -153,17 +188,67 @@ export function removeVm({ id, record }: StoredVm): CatalogOperation[] {
 export function putBackup(id: string, backup: Omit<BackupRecord, 'version'>): CatalogOperation[] {
   return [
     put('backup', id, backup),
-    put('vm-backup', vmBackupKey(backup.vmId, id), {}),
-    put('backup-name', backupNameKey(backup.vmId, backup.name), { id }),
-    put('backup-label', backupLabelPrefix(backup.vmName, backup.name) + id, {}),
+    ...Array.from(backupIndex(id, backup), ([table, key]) =>
+      table === 'backup-name' ? put(table, key, { id }) : put(table, key, {}),
+    ),
+  ];
+}
+
+/** The operations that put another record in the place of a backup's. */
+export function changeBackup(
+  { id, record }: StoredBackup,
+  after: Omit<BackupRecord, 'version'>,
+): CatalogOperation[] {
+  return [
+    ...Array.from(backupIndex(id, record), ([table, key]) => remove(table, key)),
+    ...putBackup(id, after),
   ];
 }
 
 export function removeBackup({ id, record }: StoredBackup): CatalogOperation[] {
   return [
     remove('backup', id),
-    remove('vm-backup', vmBackupKey(record.vmId, id)),
-    remove('backup-name', backupNameKey(record.vmId, record.name)),
-    remove('backup-label', backupLabelPrefix(record.vmName, record.name) + id),
+    remove('backup-compare', id),
+    ...Array.from(backupIndex(id, record), ([table, key]) => remove(table, key)),
   ];
 }
+
+type BackupIndex = 'vm-backup' | 'backup-name' | 'backup-label' | 'backup-mark' | 'backup-expiry';
+
+/** Where else a backup is found. */
+function* backupIndex(
+  id: string,
+  backup: Omit<BackupRecord, 'version'>,
+): Generator<readonly [table: BackupIndex, key: string]> {
+  yield ['vm-backup', vmBackupKey(backup.vmId, id)];
+  yield ['backup-name', backupNameKey(backup.vmId, backup.name)];
+  yield ['backup-label', backupLabelPrefix(backup.vmName, backup.name) + id];
+  for (const [name, value] of Object.entries(backup.labels ?? {})) {
+    yield ['backup-mark', labelPrefix(name, value) + id];
+  }
+  const { policy } = backup;
+  if (policy !== undefined) {
+    yield ['backup-mark', policyPrefix(policy.id, backup.vmId, policy.rule) + id];
+  }
+  const expiry = expiryOf(backup);
+  if (expiry !== undefined) yield ['backup-expiry', expiryKey(expiry, id)];
+}
+
+/** When its own date and its lock let a backup expire; undefined: its own date never does. */
+export function expiryOf(backup: Pick<BackupRecord, 'expiresAt' | 'lockedUntil'>): number | undefined {
+  const { expiresAt, lockedUntil = 0 } = backup;
+  return typeof expiresAt === 'number' ? Math.max(expiresAt, lockedUntil) : undefined;
+}
+
+const TIME_DIGITS = 16;
+
+/** Key of a backup in table `backup-expiry`; with an empty id, of the first one at that time. */
+export const expiryKey = (at: number, id: string): string =>
+  `${String(Math.max(0, Math.floor(at))).padStart(TIME_DIGITS, '0')}/${id}`;
+export const labelPrefix = (name: string, value: string): string =>
+  `l/${encodeURIComponent(name)}=${encodeURIComponent(value)}/`;
+/** Of all backups that a policy took; of one VM; by one rule. */
+export const policyPrefix = (policyId: string, vmId?: string, rule?: string): string =>
+  ['p', policyId, ...(vmId === undefined ? [] : [vmId]), ...(rule === undefined ? [] : [rule])]
+    .map((part) => encodeURIComponent(part))
+    .join('/') + '/';

@@ -1,6 +1,7 @@
 /** Restore: as a new VM, or in place. */
 import { PandoError } from '@pando/common';
 import type { FleetContext } from './context.ts';
+import { chooseDisk } from './attach.ts';
 import { findBackup, holdBackup, withVmNames } from './lookup.ts';
 import { checkName, checkTags } from './names.ts';
 import {
@@ -28,34 +29,52 @@ export async function restoreBackup(
   };
   if (request.as === undefined) {
     await verify();
-    return holdBackup(ctx, id, 'shared', (backup) => restoreInPlace(ctx, backup, request.force === true));
+    return holdBackup(ctx, id, 'shared', (backup) =>
+      restoreInPlace(ctx, backup, chosenDisks(backup, request.disk), request.force === true),
+    );
   }
   const name = checkName('VM name', request.as);
   const tags = checkTags(request.tags ?? []);
   return withVmNames(ctx, [name], async () => {
     await verify();
-    return holdBackup(ctx, id, 'shared', (backup) => restoreAs(ctx, backup, name, tags));
+    return holdBackup(ctx, id, 'shared', (backup) =>
+      restoreAs(ctx, backup, chosenDisks(backup, request.disk), name, tags),
+    );
   });
+}
+
+/** All disks of a backup, or one. @throws `disk-missing` */
+function chosenDisks({ record }: StoredBackup, disk: string | undefined): readonly StoredDisk[] {
+  return disk === undefined
+    ? record.disks
+    : [chooseDisk(`${record.vmName}@${record.name}`, record.disks, disk)];
 }
 
 async function restoreAs(
   ctx: FleetContext,
   { record }: StoredBackup,
+  disks: readonly StoredDisk[],
   name: string,
   tags: readonly string[],
 ): Promise<Vm> {
   const vm = newVm(ctx, { name, lineage: record.lineage, tags });
   await ctx.volumes.fork({
-    sources: record.disks.map(({ disk }) => disk),
+    sources: disks.map(({ disk }) => disk),
     copies: 1,
     readOnly: false,
-    records: ([numbers]) => vm.store(record.disks.map((disk, i) => ({ ...disk, disk: numbers![i]! }))),
+    records: ([numbers]) => vm.store(disks.map((disk, i) => ({ ...disk, disk: numbers![i]! }))),
   });
   return vm.made();
 }
 
-async function restoreInPlace(ctx: FleetContext, backup: StoredBackup, force: boolean): Promise<Vm> {
-  const { vmId, vmName, disks } = backup.record;
+async function restoreInPlace(
+  ctx: FleetContext,
+  backup: StoredBackup,
+  disks: readonly StoredDisk[],
+  force: boolean,
+): Promise<Vm> {
+  const { vmId, vmName } = backup.record;
+  const isWhole = disks === backup.record.disks;
   return ctx.locks.hold(vmId, 'exclusive', async () => {
     const record = await getRecord(ctx.catalog, 'vm', vmId);
     if (record === undefined) {
@@ -65,25 +84,31 @@ async function restoreInPlace(ctx: FleetContext, backup: StoredBackup, force: bo
       );
     }
     const vm = { id: vmId, record };
+    const targets = disks.flatMap((disk) => record.disks.filter(({ name }) => name === disk.name));
+    if (!isWhole && targets.length === 0) chooseDisk(record.name, record.disks, disks[0]!.name);
     await detachClients(ctx, vm, force, 'restored');
-    const targets = disks.map((disk) => record.disks.find(({ name }) => name === disk.name));
-    const same = record.disks.length === disks.length && targets.every((target) => target !== undefined);
-    const restored = same ? await replaceDisks(ctx, vm, backup, targets) : await swapDisks(ctx, vm, backup);
+    const same = targets.length === disks.length && (!isWhole || record.disks.length === disks.length);
+    const restored = same ? await replaceDisks(ctx, vm, disks, targets) : await swapDisks(ctx, vm, backup);
     return toVm(ctx, restored);
   });
 }
 
-/** The usual case: the same disks, whose contents and sizes become those of the backup. */
+/** The usual case: the same disks, or one of them, whose contents and sizes become those of the backup. */
 async function replaceDisks(
   ctx: FleetContext,
   vm: StoredVm,
-  backup: StoredBackup,
+  sources: readonly StoredDisk[],
   targets: readonly StoredDisk[],
 ): Promise<StoredVm> {
-  const pairs = backup.record.disks.map((source, i) => ({ source, target: targets[i]! }));
+  const pairs = sources.map((source, i) => ({ source, target: targets[i]! }));
+  const restored = pairs.map(({ source, target }) => ({ ...target, size: source.size }));
+  // All of them in the order of the backup; one of them where it was.
+  const isAll = restored.length === vm.record.disks.length;
   const record = {
     ...vm.record,
-    disks: pairs.map(({ source, target }) => ({ ...target, size: source.size })),
+    disks: isAll
+      ? restored
+      : vm.record.disks.map((disk) => restored.find(({ name }) => name === disk.name) ?? disk),
   };
   await ctx.volumes.replace(
     pairs.map(({ source, target }) => ({ source: source.disk, target: target.disk })),

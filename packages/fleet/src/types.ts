@@ -40,6 +40,51 @@ export interface Backup {
   readonly tags: readonly string[];
   /** `application`: the guest's file systems were at rest; `crash`: as after a power cut at that instant. */
   readonly consistency: 'crash' | 'application';
+  readonly note?: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** RFC 3339. Until then it cannot be deleted and does not expire. */
+  readonly lockedUntil?: string;
+  /** RFC 3339, or `never`; absent: a policy that took it decides, and without one it never does. */
+  readonly expiresAt?: string;
+  /** What took it; absent: somebody by hand. */
+  readonly policy?: {
+    readonly id: string;
+    /** Its name when the backup was taken. */
+    readonly name: string;
+    readonly rule: string;
+    /** The time at which the backup was due. */
+    readonly dueAt: string;
+  };
+  /** Whether all of its disks are what they are in the VM's backup before it; absent until that is known. */
+  readonly unchanged?: boolean;
+}
+
+/** What can be said about a backup; times in milliseconds since 1970, null takes it away. */
+export interface BackupAttributes {
+  readonly note?: string | null;
+  readonly labels?: Readonly<Record<string, string>>;
+  /** Can be extended, and not shortened as long as it lasts. */
+  readonly lockedUntil?: number | null;
+  /** `never` takes a backup out of the hands of its policy. */
+  readonly expiresAt?: number | 'never' | null;
+}
+
+/** Which backups; of `label`, `policy` and `vm` one, or a policy with a VM, and with a rule. */
+export interface BackupFilter {
+  readonly vm?: string;
+  /** Backups that carry this label. */
+  readonly label?: { readonly name: string; readonly value: string };
+  /** Id of the policy that took them. */
+  readonly policy?: string;
+  readonly rule?: string;
+}
+
+/** What the fleet did in a moment that it was given. */
+export interface Tended {
+  /** Backups that had a date of expiry of their own, and are gone. */
+  readonly expired: number;
+  /** Whether there is more to do at once. */
+  readonly isMore: boolean;
 }
 
 export interface Page<T> {
@@ -252,20 +297,42 @@ export interface Fleet {
     request: { name: string; count?: number; tags?: readonly string[] },
   ): Promise<readonly Vm[]>;
 
-  /** @param request `consistency`: what the caller has seen to; the fleet only records it */
-  createBackup(vm: string, request?: { name?: string; consistency?: 'application' }): Promise<Backup>;
-  listBackups(request?: PageRequest & { vm?: string }): Promise<Page<Backup>>;
+  /** @throws `request-invalid`, `clock-set-back` (a lock, or a date), `name-taken` */
+  createBackup(
+    vm: string,
+    request?: BackupAttributes & {
+      name?: string;
+      /** What the caller has seen to; the fleet only records it. */
+      consistency?: 'application';
+      policy?: { id: string; name: string; rule: string; dueAt: number };
+    },
+  ): Promise<Backup>;
+  /** Newest first; those of a policy without a VM, VM by VM. @throws `request-invalid` for filters that do not go together */
+  listBackups(request?: PageRequest & BackupFilter): Promise<Page<Backup>>;
   /** By id, or as `vm@name`. @throws `backup-missing` */
   getBackup(backup: string): Promise<Backup>;
+  /** @throws `backup-locked` when a lock would be shortened, `clock-set-back`, `name-taken`, `request-invalid` */
+  changeBackup(backup: string, change: BackupAttributes & { name?: string }): Promise<Backup>;
+  /** @throws `backup-locked`; `disk-in-use` while a client reads it */
   deleteBackup(backup: string): Promise<void>;
   /**
-   * With `as`: a new VM, with these tags. Without: in place, onto the VM it was taken of. `verify`: first every chunk of the backup is read
-   * and checked against its id; only that is told as progress, and can be cancelled.
+   * Deletes a backup that nothing keeps: its own date has come, or it has none and a policy took it, which is the caller then. False when
+   * something does, or it is gone.
+   * @throws `disk-in-use` while a client reads it
+   */
+  expireBackup(backup: string): Promise<boolean>;
+  /** The time that locks and expiry count by, and whether the clock is behind what it was. */
+  trustedTime(): { readonly now: number; readonly isBehind: boolean };
+  /** For somebody to call now and then: expires what has a date, compares backups with those before them, a bounded number. */
+  tend(): Promise<Tended>;
+  /**
+   * With `as`: a new VM, with these tags. Without: in place, onto the VM it was taken of. `disk`: that disk only; in place the others stay as they are.
+   * `verify`: first every chunk of the backup is read and checked against its id; only that is told as progress, and can be cancelled.
    * @throws `vm-attached` unless forced; `chunk-corrupt` naming disks and ranges when verifying found damage
    */
   restoreBackup(
     backup: string,
-    request?: { as?: string; tags?: readonly string[]; force?: boolean; verify?: boolean },
+    request?: { as?: string; tags?: readonly string[]; disk?: string; force?: boolean; verify?: boolean },
     work?: Work<ImportProgress>,
   ): Promise<Vm>;
   /** The root of a disk of a backup, once all of it is in the tree. @throws `backup-missing`, `disk-missing` */

@@ -1,24 +1,61 @@
 /** `pando backup …` A backup is named by its id or as `vm@name`. */
 import { formatSize } from '@pando/common';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { interruptible } from '../interrupt.ts';
 import { runJob } from '../job-work.ts';
 import { fields, formatDisks, formatTime, print, table } from '../output.ts';
 import { Rest } from '../rest.ts';
 import type { Backup, Vm } from '../views.ts';
-import { part, secondsArgument, type JsonOption } from './arguments.ts';
-
-interface CreateOptions extends JsonOption {
-  readonly name?: string;
-  readonly quiesce?: string;
-  readonly quiesceMax?: number;
-}
+import {
+  expiryArgument,
+  labelArgument,
+  part,
+  secondsArgument,
+  timeArgument,
+  type JsonOption,
+} from './arguments.ts';
 
 interface RestoreOptions extends JsonOption {
   readonly tag?: string[];
   readonly as?: string;
+  readonly disk?: string;
   readonly force?: boolean;
   readonly verify?: boolean;
+}
+
+interface AttributeOptions extends JsonOption {
+  readonly name?: string;
+  readonly note?: string;
+  readonly label?: Record<string, string>;
+  readonly lock?: string;
+  readonly expires?: string;
+}
+
+interface CreateOptions extends AttributeOptions {
+  readonly quiesce?: string;
+  readonly quiesceMax?: number;
+}
+
+interface SetOptions extends JsonOption {
+  readonly note?: string;
+  readonly label?: Record<string, string>;
+  /** False for --no-labels, and otherwise true. */
+  readonly labels?: boolean;
+  readonly expires?: string | boolean;
+}
+
+interface ListOptions extends JsonOption {
+  readonly label?: string;
+}
+
+function bodyOf({ name, note, label, lock, expires }: AttributeOptions): object {
+  return {
+    ...(name === undefined ? {} : { name }),
+    ...(note === undefined ? {} : { note }),
+    ...(label === undefined ? {} : { labels: label }),
+    ...(lock === undefined ? {} : { lockedUntil: lock }),
+    ...(expires === undefined ? {} : { expiresAt: expires }),
+  };
 }
 
 export function addBackupCommands(program: Command): void {
@@ -34,10 +71,14 @@ export function addBackupCommands(program: Command): void {
       'freeze the file systems of the guest around the instant: qemu-ga:PATH, the socket of its agent on the server',
     )
     .option('--quiesce-max <seconds>', 'with --quiesce: how long it may be frozen (10)', secondsArgument)
+    .option('--note <text>', 'what it is for')
+    .option('--label <name=value>', 'a label; repeat for more', labelArgument)
+    .option('--lock <until>', 'nobody can delete it before: 2026-12-24, or 30d from now', timeArgument)
+    .option('--expires <when>', 'when it goes by itself: 2026-12-24, or 30d from now', expiryArgument)
     .option('--json', 'print JSON')
-    .action(async (reference: string, { name, quiesce, quiesceMax, json }: CreateOptions) => {
+    .action(async (reference: string, { json, quiesce, quiesceMax, ...about }: CreateOptions) => {
       const taken = await new Rest().post<Backup>(`/vms/${part(reference)}/backups`, {
-        ...(name === undefined ? {} : { name }),
+        ...bodyOf(about),
         ...(quiesce === undefined ? {} : { quiesce }),
         ...(quiesceMax === undefined ? {} : { quiesceSeconds: quiesceMax }),
       });
@@ -48,9 +89,15 @@ export function addBackupCommands(program: Command): void {
     .command('ls')
     .description('list backups')
     .argument('[vm]', 'only of this VM')
+    .option('--label <name=value>', 'only those with this label')
     .option('--json', 'print JSON')
-    .action(async (vm: string | undefined, { json }: JsonOption) => {
-      const backups = await new Rest().all<Backup>(vm === undefined ? '/backups' : `/backups?vm=${part(vm)}`);
+    .action(async (vm: string | undefined, { json, ...only }: ListOptions) => {
+      const query = Object.entries({ vm, ...only }).flatMap(([name, value]) =>
+        value === undefined ? [] : [`${name}=${part(value)}`],
+      );
+      const backups = await new Rest().all<Backup>(
+        `/backups${query.length === 0 ? '' : `?${query.join('&')}`}`,
+      );
       print(json, { items: backups }, () => (backups.length === 0 ? 'No backups.' : backupTable(backups)));
     });
 
@@ -67,10 +114,76 @@ export function addBackupCommands(program: Command): void {
           ['id', shown.id],
           ['vm', `${shown.vmName}, ${shown.vmId}`],
           ['lineage', shown.lineage],
-          ['taken', formatTime(shown.createdAt)],
+          ['taken', formatTime(shown.createdAt) + (shown.unchanged === true ? ', unchanged' : '')],
           ['consistency', shown.consistency],
+          ...(shown.policy === undefined
+            ? []
+            : [['policy', `${shown.policy.name}, rule ${shown.policy.rule}`] as const]),
+          ...(shown.lockedUntil === undefined
+            ? []
+            : [['locked', `until ${formatTime(shown.lockedUntil)}`] as const]),
+          ['expires', expiry(shown)],
+          ...Object.entries(shown.labels).map(([name, value]) => [`label ${name}`, value] as const),
+          ...(shown.note === undefined ? [] : [['note', shown.note] as const]),
           ...shown.disks.map(({ name, sizeBytes }) => [`disk ${name}`, formatSize(sizeBytes)] as const),
         ]),
+      );
+    });
+
+  backup
+    .command('set')
+    .description('change what is said about a backup')
+    .argument('<backup>', 'id, or vm@name')
+    .option('--note <text>', 'what it is for; empty: no note')
+    .option('--label <name=value>', 'labels instead of those it has; repeat for more', labelArgument)
+    .addOption(new Option('--no-labels', 'take all labels away').conflicts('label'))
+    .option('--expires <when>', 'when it goes by itself: 2026-12-24, 30d from now, never', expiryArgument)
+    .addOption(
+      new Option(
+        '--no-expires',
+        'no date of its own: its policy decides, and without one it stays',
+      ).conflicts('expires'),
+    )
+    .option('--json', 'print JSON')
+    .action(async (reference: string, options: SetOptions, command: Command) => {
+      const { note, label, labels, expires, json } = options;
+      const body = {
+        ...bodyOf({
+          ...(note === undefined ? {} : { note }),
+          ...(labels === false ? { label: {} } : label === undefined ? {} : { label }),
+        }),
+        ...(expires === true || expires === undefined
+          ? {}
+          : { expiresAt: expires === false ? null : expires }),
+      };
+      if (Object.keys(body).length === 0) command.error('error: nothing to set');
+      const changed = await new Rest().patch<Backup>(`/backups/${part(reference)}`, body);
+      print(json, changed, () => `${changed.vmName}@${changed.name}: expires ${expiry(changed)}`);
+    });
+
+  backup
+    .command('rename')
+    .description('rename a backup')
+    .argument('<backup>', 'id, or vm@name')
+    .argument('<name>')
+    .option('--json', 'print JSON')
+    .action(async (reference: string, name: string, { json }: JsonOption) => {
+      const renamed = await new Rest().patch<Backup>(`/backups/${part(reference)}`, { name });
+      print(json, renamed, `${renamed.vmName}@${renamed.name}`);
+    });
+
+  backup
+    .command('lock')
+    .description('lock a backup, or extend its lock: until then nobody can delete it, and it does not expire')
+    .argument('<backup>', 'id, or vm@name')
+    .argument('<until>', '2026-12-24, or 30d from now', timeArgument)
+    .option('--json', 'print JSON')
+    .action(async (reference: string, lockedUntil: string, { json }: JsonOption) => {
+      const locked = await new Rest().patch<Backup>(`/backups/${part(reference)}`, { lockedUntil });
+      print(
+        json,
+        locked,
+        () => `${locked.vmName}@${locked.name}: locked until ${formatTime(locked.lockedUntil!)}`,
       );
     });
 
@@ -80,6 +193,7 @@ export function addBackupCommands(program: Command): void {
     .argument('<backup>', 'id, or vm@name')
     .option('--as <name>', 'name of a new VM')
     .option('--tag <tag...>', 'with --as: tags of the new VM')
+    .option('--disk <name>', 'only this disk: the new VM has no other; in place the others stay as they are')
     .option('--force', 'in place: disconnect clients first')
     .option('--verify', 'first read and check every chunk of the backup')
     .option('--json', 'print JSON')
@@ -116,6 +230,19 @@ function backupTable(backups: readonly Backup[]): string {
       text: ({ disks }) => formatSize(disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)),
     },
     { title: 'TAKEN', text: ({ createdAt }) => formatTime(createdAt) },
+    { title: 'BY', text: ({ policy }) => policy?.name ?? 'hand' },
+    { title: 'EXPIRES', text: expiry },
+    { title: 'LOCKED', text: ({ lockedUntil }) => (isPast(lockedUntil) ? '-' : formatTime(lockedUntil!)) },
+    { title: 'CHANGED', text: ({ unchanged }) => (unchanged === undefined ? '?' : unchanged ? 'no' : 'yes') },
     { title: 'ID', text: ({ id }) => id },
   ]);
+}
+
+function expiry({ expiresAt, policy }: Backup): string {
+  if (expiresAt === undefined) return policy === undefined ? 'never' : 'by policy';
+  return expiresAt === 'never' ? expiresAt : formatTime(expiresAt);
+}
+
+function isPast(time: string | undefined): boolean {
+  return time === undefined || Date.parse(time) <= Date.now();
 }

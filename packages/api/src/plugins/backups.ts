@@ -1,9 +1,12 @@
-/** Backups: take, list, show, restore, delete. A backup is named by its id or as `vm@name`. */
+/** Backups: take, list, show, change, restore, delete. A backup is named by its id or as `vm@name`. */
 import { Type } from '@fastify/type-provider-typebox';
 import { PandoError } from '@pando/common';
+import type { BackupAttributes as Attributes } from '@pando/fleet';
 import type { ApiContext, App } from '../context.ts';
 import {
   Backup,
+  BackupAttributes,
+  BackupChange,
   BackupPage,
   Job,
   Name,
@@ -61,6 +64,7 @@ export function backups(app: App, context: ApiContext): void {
                   'how long the guest may be frozen at most; there is no backup if that is not enough',
               }),
             ),
+            ...BackupAttributes,
           },
           { additionalProperties: false },
         ),
@@ -68,12 +72,13 @@ export function backups(app: App, context: ApiContext): void {
       },
     },
     async ({ params, body }, reply) => {
-      const { name, quiesce: guest, quiesceSeconds } = body;
+      const { name, quiesce: guest, quiesceSeconds, ...said } = body;
       const named = name === undefined ? {} : { name };
+      const attributes = toAttributes(said);
       const backup =
         guest === undefined
-          ? await fleet.createBackup(params.vm, named)
-          : await quiescedBackup(context, params.vm, { ...named, guest, quiesceSeconds });
+          ? await fleet.createBackup(params.vm, { ...named, ...attributes })
+          : await quiescedBackup(context, params.vm, { ...named, guest, quiesceSeconds }, attributes);
       reply.code(201).header('location', backupUrl(backup.id));
       return backup;
     },
@@ -84,19 +89,24 @@ export function backups(app: App, context: ApiContext): void {
     {
       schema: {
         operationId: 'listBackups',
-        summary: 'List backups',
+        summary: 'List backups, newest first',
+        description: 'Either `label`, or `vm`.',
         tags,
         querystring: Type.Object(
           {
             ...PageQuery,
             vm: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'only of this VM' })),
+            label: Type.Optional(
+              Type.String({ maxLength: 400, description: 'only those with this label, as `name=value`' }),
+            ),
           },
           { additionalProperties: false },
         ),
         response: { 200: ref(BackupPage), ...problems },
       },
     },
-    async ({ query }) => fleet.listBackups(query),
+    async ({ query: { label, ...query } }) =>
+      fleet.listBackups({ ...query, ...(label === undefined ? {} : { label: toLabel(label) }) }),
   );
 
   app.get(
@@ -113,12 +123,31 @@ export function backups(app: App, context: ApiContext): void {
     async ({ params }) => fleet.getBackup(params.backup),
   );
 
+  app.patch(
+    '/backups/:backup',
+    {
+      schema: {
+        operationId: 'changeBackup',
+        summary: 'Change what is said about a backup: name, note, labels, lock, date of expiry',
+        description:
+          'What is left out stays, null takes away, `labels` stand in place of those it had. A lock can be extended, and not shortened ' +
+          'or taken away as long as it lasts, by nobody. `expiresAt: "never"` takes a backup out of the hands of its policy, null gives it back.',
+        tags,
+        params: BackupParams,
+        body: BackupChange,
+        response: { 200: ref(Backup), ...problems },
+      },
+    },
+    async ({ params, body: { name, ...said } }) =>
+      fleet.changeBackup(params.backup, { ...(name === undefined ? {} : { name }), ...toAttributes(said) }),
+  );
+
   app.delete(
     '/backups/:backup',
     {
       schema: {
         operationId: 'deleteBackup',
-        summary: 'Delete a backup; nothing else depends on it',
+        summary: 'Delete a backup that is not locked; nothing else depends on it',
         tags,
         params: BackupParams,
         response: { 204: Nothing, ...problems },
@@ -140,6 +169,7 @@ export function backups(app: App, context: ApiContext): void {
         summary: 'Restore a backup',
         description:
           'With `as` to a new VM (201). Without: in place, onto the VM that it was taken of (200); `force` disconnects its clients first. ' +
+          'With `disk` that disk only: the new VM has no other, and in place the others stay as they are. ' +
           'With `verify` every chunk of the backup is read and checked first: 202 and a job, whose result is the VM, or whose error ' +
           'names the disks and ranges that are damaged.',
         tags,
@@ -148,6 +178,7 @@ export function backups(app: App, context: ApiContext): void {
           {
             as: Type.Optional(Name),
             tags: Type.Optional(Tags),
+            disk: Type.Optional(Name),
             force: Type.Optional(Type.Boolean()),
             verify: Type.Optional(Type.Boolean()),
           },
@@ -182,6 +213,7 @@ async function quiescedBackup(
   { fleet, quiesce }: ApiContext,
   reference: string,
   request: { readonly name?: string; readonly guest: string; readonly quiesceSeconds?: number | undefined },
+  attributes: Attributes,
 ): Promise<BackupView> {
   if (quiesce === undefined) {
     throw new PandoError(
@@ -191,7 +223,7 @@ async function quiescedBackup(
   }
   const { id, name: vm } = await fleet.getVm(reference);
   const { name, guest, quiesceSeconds } = request;
-  return quiesce(
+  const taken = await quiesce(
     { guest, vm, ...(quiesceSeconds === undefined ? {} : { holdMs: quiesceSeconds * 1000 }) },
     () =>
       fleet.createBackup(id, {
@@ -200,4 +232,40 @@ async function quiescedBackup(
       }),
     (backup) => fleet.deleteBackup(backup.id),
   );
+  // Not before: one that is locked could not be deleted when the guest was not at rest after all.
+  return Object.keys(attributes).length === 0 ? taken : fleet.changeBackup(taken.id, attributes);
+}
+
+interface Said {
+  readonly note?: string | null;
+  readonly labels?: Record<string, string>;
+  readonly lockedUntil?: string | null;
+  readonly expiresAt?: string | null;
+}
+
+function toAttributes({ lockedUntil, expiresAt, ...said }: Said): Attributes {
+  return {
+    ...said,
+    ...(lockedUntil === undefined ? {} : { lockedUntil: toMs('lockedUntil', lockedUntil) }),
+    ...(expiresAt === undefined
+      ? {}
+      : { expiresAt: expiresAt === 'never' ? 'never' : toMs('expiresAt', expiresAt) }),
+  };
+}
+
+/** @throws `request-invalid` */
+function toMs(what: string, instant: string | null): number | null {
+  if (instant === null) return null;
+  const ms = /^\d{4}-\d\d-\d\dT.+(Z|[+-]\d\d:\d\d)$/i.test(instant) ? Date.parse(instant) : NaN;
+  if (Number.isNaN(ms)) {
+    throw new PandoError('request-invalid', `"${what}" is not a time such as 2026-11-20T10:00:00Z`);
+  }
+  return ms;
+}
+
+/** @throws `request-invalid` */
+function toLabel(text: string): { name: string; value: string } {
+  const equals = text.indexOf('=');
+  if (equals < 1) throw new PandoError('request-invalid', '"label" is written name=value');
+  return { name: text.slice(0, equals), value: text.slice(equals + 1) };
 }

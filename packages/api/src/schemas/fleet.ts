@@ -1,6 +1,6 @@
 /** What VMs, backups and their pages look like on the wire. */
 import { Type, type Static } from '@fastify/type-provider-typebox';
-import { Bytes, list, ref } from './common.ts';
+import { Bytes, list, Name, ref } from './common.ts';
 
 const Instant = Type.String({ description: 'RFC 3339, UTC' });
 const nextCursor = Type.Optional(Type.String({ description: 'absent on the last page' }));
@@ -24,6 +24,20 @@ export const Vm = Type.Object(
 );
 export type Vm = Static<typeof Vm>;
 
+export const Labels = Type.Record(Type.String(), Type.String(), {
+  description: 'names of 1 to 63 of A-Z a-z 0-9 . _ / -, values of at most 255 bytes',
+});
+
+export const BackupPolicy = Type.Object(
+  {
+    id: Type.String(),
+    name: Type.String({ description: 'its name when the backup was taken' }),
+    rule: Type.String(),
+    dueAt: Type.String({ description: 'when the backup was due; RFC 3339, UTC' }),
+  },
+  { $id: 'BackupPolicy', additionalProperties: false },
+);
+
 export const Backup = Type.Object(
   {
     id: Type.String(),
@@ -38,10 +52,48 @@ export const Backup = Type.Object(
       description:
         'application: the file systems of the guest were at rest; crash: as after a power cut at that instant',
     }),
+    note: Type.Optional(Type.String()),
+    labels: Type.Unsafe<Readonly<Record<string, string>>>(Labels),
+    lockedUntil: Type.Optional(
+      Type.String({ description: 'until then it cannot be deleted and does not expire; RFC 3339, UTC' }),
+    ),
+    expiresAt: Type.Optional(
+      Type.String({
+        description:
+          'RFC 3339, UTC, or `never`; absent: the policy that took it decides, and without one it never does',
+      }),
+    ),
+    policy: Type.Optional(ref(BackupPolicy)),
+    unchanged: Type.Optional(
+      Type.Boolean({
+        description: "whether its disks are those of the VM's backup before it; absent until that is known",
+      }),
+    ),
   },
   { $id: 'Backup', additionalProperties: false },
 );
 export type Backup = Static<typeof Backup>;
+
+/** What can be said about a backup when it is taken, and later. */
+const instant = Type.String({ format: 'date-time', description: 'RFC 3339' });
+export const BackupAttributes = {
+  note: Type.Optional(Type.String({ description: 'at most 4,096 bytes' })),
+  labels: Type.Optional(Labels),
+  lockedUntil: Type.Optional(instant),
+  expiresAt: Type.Optional(Type.Union([instant, Type.Literal('never')])),
+};
+
+/** Null takes an attribute away. */
+export const BackupChange = Type.Object(
+  {
+    name: Type.Optional(Name),
+    note: Type.Optional(Type.Union([Type.String(), Type.Null()])),
+    labels: Type.Optional(Labels),
+    lockedUntil: Type.Optional(Type.Union([instant, Type.Null()])),
+    expiresAt: Type.Optional(Type.Union([instant, Type.Literal('never'), Type.Null()])),
+  },
+  { $id: 'BackupChange', additionalProperties: false, minProperties: 1 },
+);
 
 export const VmPage = Type.Object({ items: list(ref(Vm)), nextCursor }, { $id: 'VmPage' });
 export const BackupPage = Type.Object({ items: list(ref(Backup)), nextCursor }, { $id: 'BackupPage' });

@@ -2,8 +2,10 @@
 import { Problem } from './common.ts';
 import {
   Backup,
+  BackupChange,
   BackupImportResult,
   BackupPage,
+  BackupPolicy,
   Disk,
   DiskMap,
   Extent,
@@ -39,7 +41,9 @@ export const namedSchemas = [
   Problem,
   Disk,
   Vm,
+  BackupPolicy,
   Backup,
+  BackupChange,
   VmPage,
   Vms,
   BackupPage,

@@ -13,6 +13,7 @@ import {
 import type {
   Attachment,
   Backup,
+  BackupFilter,
   BackupImportResult,
   ChunkIds,
   DiskRoot,
@@ -25,6 +26,7 @@ import type {
   Page,
   PageRequest,
   SpaceReport,
+  Tended,
   Vm,
   Work,
 } from '@pando/fleet';
@@ -38,6 +40,7 @@ interface VmState extends Omit<Vm, 'disks' | 'attachedClients'> {
 interface BackupState extends Omit<Backup, 'disks'> {
   disks: Map<string, Buffer>;
 }
+type Attributes = Omit<Parameters<Fleet['changeBackup']>[1], 'name'>;
 
 export class FakeFleet implements Fleet {
   readonly vms = new Map<string, VmState>();
@@ -85,7 +88,9 @@ export class FakeFleet implements Fleet {
     const { bytes, figures } = await this.#read(source, verify === true, work);
     const id = this.#id();
     const disks = copy(before.disks).set(disk, bytes);
-    const backup: BackupState = { ...before, id, name: name ?? `backup ${id}`, createdAt: NOW, disks };
+    const { vmId, vmName, lineage, tags } = before;
+    const about = { vmId, vmName, lineage, tags, labels: {}, consistency: 'crash' as const };
+    const backup: BackupState = { ...about, id, name: name ?? `backup ${id}`, createdAt: NOW, disks };
     this.backups.set(id, backup);
     return { backup: showBackup(backup), changedBytes: old.equals(bytes) ? 0 : bytes.byteLength, ...figures };
   }
@@ -216,7 +221,7 @@ export class FakeFleet implements Fleet {
 
   async createBackup(
     vm: string,
-    request: Parameters<Fleet['createBackup']>[1] & object = {},
+    { policy, ...request }: Parameters<Fleet['createBackup']>[1] & object = {},
   ): Promise<Backup> {
     this.#fail();
     const state = this.#vm(vm);
@@ -225,7 +230,7 @@ export class FakeFleet implements Fleet {
     if ([...this.backups.values()].some((backup) => backup.vmId === state.id && backup.name === name)) {
       throw new PandoError('name-taken', `${name} is taken`);
     }
-    const backup: BackupState = {
+    const before: BackupState = {
       id: this.#id(),
       name,
       vmId: state.id,
@@ -235,15 +240,55 @@ export class FakeFleet implements Fleet {
       disks: copy(state.disks),
       tags: state.tags,
       consistency: request.consistency ?? 'crash',
+      labels: {},
+      ...(policy === undefined ? {} : { policy: { ...policy, dueAt: toInstant(policy.dueAt) } }),
     };
+    const backup = withAttributes(before, request);
     this.backups.set(backup.id, backup);
     return showBackup(backup);
   }
 
-  async listBackups(request: PageRequest & { vm?: string } = {}): Promise<Page<Backup>> {
+  async listBackups(request: PageRequest & BackupFilter = {}): Promise<Page<Backup>> {
+    const { label, policy, rule } = request;
     const vm = request.vm === undefined ? undefined : this.#vm(request.vm);
-    const chosen = [...this.backups.values()].filter((backup) => vm === undefined || backup.vmId === vm.id);
+    const chosen = [...this.backups.values()].filter(
+      (backup) =>
+        (vm === undefined || backup.vmId === vm.id) &&
+        (label === undefined || backup.labels[label.name] === label.value) &&
+        (policy === undefined || backup.policy?.id === policy) &&
+        (rule === undefined || backup.policy?.rule === rule),
+    );
     return page(chosen, (backup) => backup.id, request, showBackup);
+  }
+
+  async changeBackup(
+    backup: string,
+    { name, ...change }: Parameters<Fleet['changeBackup']>[1],
+  ): Promise<Backup> {
+    this.#fail();
+    const state = this.#backup(backup);
+    if (name !== undefined) checkName(name);
+    const changed = { ...withAttributes(state, change), name: name ?? state.name };
+    this.backups.set(state.id, changed);
+    return showBackup(changed);
+  }
+
+  async expireBackup(backup: string): Promise<boolean> {
+    const state = this.backups.get(backup);
+    const isKept =
+      state === undefined ||
+      isLocked(state) ||
+      (state.expiresAt === undefined ? state.policy === undefined : !(Date.parse(state.expiresAt) <= NOW_MS));
+    if (!isKept) this.backups.delete(backup);
+    return !isKept;
+  }
+
+  trustedTime(): { now: number; isBehind: boolean } {
+    return { now: NOW_MS, isBehind: false };
+  }
+
+  async tend(): Promise<Tended> {
+    return { expired: 0, isMore: false };
   }
 
   async getBackup(backup: string): Promise<Backup> {
@@ -251,7 +296,9 @@ export class FakeFleet implements Fleet {
   }
 
   async deleteBackup(backup: string): Promise<void> {
-    this.backups.delete(this.#backup(backup).id);
+    const state = this.#backup(backup);
+    if (isLocked(state)) throw new PandoError('backup-locked', `it is locked until ${state.lockedUntil}`);
+    this.backups.delete(state.id);
   }
 
   async restoreBackup(
@@ -264,13 +311,16 @@ export class FakeFleet implements Fleet {
       this.#fail();
       work.onProgress?.({ phase: 'verifying', doneBytes: 1, allBytes: 2 });
     }
+    const { disk } = request;
+    const disks = disk === undefined ? state.disks : new Map([[disk, this.#disk(state.disks, disk)]]);
     if (request.as !== undefined) {
       this.#free(request.as);
-      return this.#addVm(request.as, copy(state.disks), request.tags, state.lineage);
+      return this.#addVm(request.as, copy(disks), request.tags, state.lineage);
     }
     const vm = this.#vm(state.vmId);
+    if (disk !== undefined) this.#disk(vm.disks, disk);
     this.#detach(vm, request.force);
-    vm.disks = copy(state.disks);
+    vm.disks = disk === undefined ? copy(disks) : new Map([...vm.disks, ...copy(disks)]);
     return showVm(vm);
   }
 
@@ -431,6 +481,41 @@ function rootOfBytes(bytes: Uint8Array): DiskRoot {
 }
 
 const NOW = '2026-11-20T10:00:00.000Z';
+const NOW_MS = Date.parse(NOW);
+
+const toInstant = (ms: number): string => new Date(ms).toISOString();
+
+function isLocked({ lockedUntil }: BackupState): boolean {
+  return lockedUntil !== undefined && Date.parse(lockedUntil) > NOW_MS;
+}
+
+function withAttributes(
+  state: BackupState,
+  { note, labels, lockedUntil, expiresAt }: Attributes,
+): BackupState {
+  if (
+    lockedUntil !== undefined &&
+    isLocked(state) &&
+    !((lockedUntil ?? 0) >= Date.parse(state.lockedUntil!))
+  ) {
+    throw new PandoError('backup-locked', `it is locked until ${state.lockedUntil}`);
+  }
+  for (const at of [lockedUntil, expiresAt]) {
+    if (typeof at === 'number' && at <= NOW_MS) throw new PandoError('request-invalid', 'it is in the past');
+  }
+  const change = {
+    ...(note === undefined ? {} : { note: note ?? undefined }),
+    ...(labels === undefined ? {} : { labels }),
+    ...(lockedUntil === undefined
+      ? {}
+      : { lockedUntil: lockedUntil === null ? undefined : toInstant(lockedUntil) }),
+    ...(expiresAt === undefined
+      ? {}
+      : { expiresAt: typeof expiresAt === 'number' ? toInstant(expiresAt) : (expiresAt ?? undefined) }),
+  };
+  const entries = Object.entries({ ...state, ...change }).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as unknown as BackupState;
+}
 
 function copy(disks: Map<string, Buffer>): Map<string, Buffer> {
   return new Map([...disks].map(([name, bytes]) => [name, Buffer.from(bytes)]));
