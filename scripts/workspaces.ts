@@ -9,12 +9,12 @@ export const ROOT: string = join(dirname(fileURLToPath(import.meta.url)), '..');
 const LAYERS = [
   'packages/common',
   'packages/proof',
-  'packages/events',
   'packages/tree',
   'packages/block-device',
   'packages/chunk-store',
   'packages/write-log',
   'packages/catalog',
+  'packages/events',
   'packages/catalog-mirror',
   'packages/guest-agent',
   'packages/volume',

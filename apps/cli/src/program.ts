@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { addBackupCommands } from './commands/backup.ts';
 import { addConfigCommands } from './commands/config.ts';
+import { addEventCommands } from './commands/events.ts';
 import { addJobCommands } from './commands/jobs.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
@@ -25,6 +26,7 @@ export function buildProgram(): Command {
   addStoreCommands(program);
   addVerifyCommand(program);
   addJobCommands(program);
+  addEventCommands(program);
   addServeCommand(program);
   addConfigCommands(program);
   program

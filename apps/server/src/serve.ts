@@ -2,6 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { buildApi, Jobs, type App } from '@pando/api';
 import { FileSystemSpaceGuard, PandoError, systemClock } from '@pando/common';
+import type { OnEvent } from '@pando/events';
 import { createNbdServer, type NbdServer, type TlsMode } from '@pando/nbd';
 import { pino, type Logger } from 'pino';
 import { formatAddress, isLoopback, listenError } from './addresses.ts';
@@ -22,6 +23,7 @@ import {
   tlsModeOf,
   warnOfExposure,
 } from './nbd-security.ts';
+import { eventOfJob, Operations } from './operations.ts';
 import type { ServeOptions } from './options.ts';
 import { readProcessIo } from './process-io.ts';
 import { repair } from './repair.ts';
@@ -74,6 +76,7 @@ export async function serve(
   if (options.importDirectory !== undefined) await checkImportDirectory(options.importDirectory);
   checkExposure(options);
   const security = await readNbdSecurity(options, clock, logger);
+  const operations = new Operations({ clock, logger, certificates: certificatesOf(options) });
 
   // Undone in reverse order, when starting fails as when the server stops.
   const closers: (() => Promise<void>)[] = [];
@@ -105,17 +108,23 @@ export async function serve(
     const open = await openStore(directory, clock, space, {
       acceptLogDamage: options.acceptDamage?.includes('log') === true,
       acceptCatalogDamage,
-      onIndexRebuild: (error) => logger.warn({ err: error }, 'the index is made anew from the segments'),
+      onIndexRebuild: (error) => {
+        logger.warn({ err: error }, 'the index is made anew from the segments');
+        operations.raise({ kind: 'index-rebuilt', text: `The index is made anew: ${error.message}.` });
+      },
       onMirrorTrouble: (error) => {
         if (error === undefined) logger.info('the catalog is mirrored again');
         else logger.warn({ err: error }, 'the catalog could not be mirrored; it is tried again');
+        operations.mirrorTrouble(error);
       },
     });
-    await tellLogLoss(open, logger);
+    await tellLogLoss(open, logger, operations.raise);
     space.setPromised(() => open.volumes.stats.overlayBytes);
     closers.push(() => open.store.close());
     closers.push(() => open.mirror.close());
     closers.push(() => open.volumes.close());
+    await operations.open(open.catalog, () => storeState(open));
+    closers.push(() => operations.close());
 
     const guestAgents = await openGuestAgents({
       directory: options.guestAgentDirectory,
@@ -130,6 +139,10 @@ export async function serve(
       clock,
       onInternalError: (job, error) =>
         logger.error({ err: error, job: job.id, kind: job.kind }, 'a job failed'),
+      onEnded: (job) => {
+        const event = eventOfJob(job);
+        if (event !== undefined) operations.raise(event);
+      },
     });
     // Fleet and jobs end together: an import is both, and each would wait for the other.
     closers.push(async () => {
@@ -175,6 +188,8 @@ export async function serve(
         openStoreSource,
         store: () => storeState(open),
       },
+      events: operations.events,
+      webhooks: operations.webhooks,
       clock,
       version: VERSION,
       metrics,
@@ -202,6 +217,12 @@ export async function serve(
       createdAt: Date.parse(directory.store.createdAt),
     });
     closers.push(() => housekeeping.close());
+
+    operations.raise({
+      kind: 'server-started',
+      text: `Pando ${VERSION} serves.`,
+      data: { version: VERSION },
+    });
 
     let closing: Promise<void> | undefined;
     let reloading = Promise.resolve();
@@ -252,12 +273,18 @@ async function closeHttp(app: App, { fleet }: OpenStore, jobs: Jobs): Promise<vo
 }
 
 /** What was lost with damage that was accepted goes into the log, disk by disk. */
-async function tellLogLoss({ catalog, volumes }: OpenStore, logger: Logger): Promise<void> {
+async function tellLogLoss({ catalog, volumes }: OpenStore, logger: Logger, onEvent: OnEvent): Promise<void> {
   if (volumes.logLoss === undefined) return;
   const { places } = volumes.logLoss;
   logger.error({ places }, 'the write log is damaged, and that was accepted');
-  for (const line of await lossLines(catalog, volumes.logLoss))
+  for (const line of await lossLines(catalog, volumes.logLoss)) {
     logger.error({ lost: line }, 'writes are lost');
+    onEvent({ kind: 'log-loss', text: line });
+  }
+}
+
+function certificatesOf({ nbdTlsFiles }: ServeOptions): readonly string[] {
+  return nbdTlsFiles?.certificate === undefined ? [] : [nbdTlsFiles.certificate];
 }
 
 function storeState({ volumes, catalog, store }: OpenStore): 'ready' | 'full' | 'failed' {

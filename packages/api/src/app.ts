@@ -7,6 +7,7 @@ import { backups } from './plugins/backups.ts';
 import { chunks } from './plugins/chunks.ts';
 import { content } from './plugins/content.ts';
 import { errors, onClientError, sendProblem, toPandoError } from './plugins/errors.ts';
+import { eventRoutes } from './plugins/events.ts';
 import { guard } from './plugins/guard.ts';
 import { health } from './plugins/health.ts';
 import { idempotency } from './plugins/idempotency.ts';
@@ -17,6 +18,7 @@ import { openapi } from './plugins/openapi.ts';
 import { repairs } from './plugins/repairs.ts';
 import { report } from './plugins/report.ts';
 import { vms } from './plugins/vms.ts';
+import { webhookRoutes } from './plugins/webhooks.ts';
 import { work } from './plugins/work.ts';
 import { namedSchemas, REFERENCE_CHARACTERS_MAX } from './schemas/index.ts';
 import { validatorCompiler } from './validator.ts';
@@ -72,7 +74,19 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   await app.register(
     async (api) => {
       const typed = api as unknown as App;
-      for (const routes of [vms, backups, imports, chunks, content, work, repairs, report, jobRoutes]) {
+      const operations = [eventRoutes, webhookRoutes];
+      for (const routes of [
+        vms,
+        backups,
+        imports,
+        chunks,
+        content,
+        work,
+        repairs,
+        report,
+        jobRoutes,
+        ...operations,
+      ]) {
         // Each in a scope of its own: what one adds (a body parser, a hook) is not seen by the others.
         await typed.register(async (scope) => routes(scope as unknown as App, context));
       }

@@ -1,6 +1,7 @@
 /** What the plugins work with: given to `buildApi` by whoever runs it. */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { Clock, DiskPart } from '@pando/common';
+import type { EventLog, Webhooks } from '@pando/events';
 import type { Fleet, Work } from '@pando/fleet';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -63,7 +64,7 @@ export interface ApiLimits {
   readonly lingerMs: number;
   /** Connections at the same time. */
   readonly connections: number;
-  /** Followers of jobs at the same time. */
+  /** Followers of jobs, and of events, at the same time. */
   readonly followers: number;
   /** A comment goes to followers when nothing else did for so long. */
   readonly heartbeatMs: number;
@@ -96,6 +97,8 @@ export interface ApiOptions {
   readonly fleet: Fleet;
   readonly jobs: Jobs;
   readonly engine: Engine;
+  readonly events: EventLog;
+  readonly webhooks: Webhooks;
   readonly clock: Clock;
   readonly version: string;
   readonly logger?: FastifyBaseLogger;

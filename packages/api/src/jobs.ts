@@ -35,14 +35,21 @@ export interface StartedJob<R> {
 export class Jobs {
   readonly #clock: Clock;
   readonly #onInternalError: (job: Job, error: unknown) => void;
+  readonly #onEnded: (job: Job) => void;
   /** In the order of their start. */
   readonly #entries = new Map<string, Entry>();
   readonly #active = new Set<Promise<unknown>>();
   readonly #lanes = new Map<string, Promise<unknown>>();
   #closing = false;
 
-  constructor(options: { clock: Clock; onInternalError?: (job: Job, error: unknown) => void }) {
+  constructor(options: {
+    clock: Clock;
+    onInternalError?: (job: Job, error: unknown) => void;
+    /** A job is done, failed or cancelled. */
+    onEnded?: (job: Job) => void;
+  }) {
     this.#clock = options.clock;
+    this.#onEnded = options.onEnded ?? (() => undefined);
     this.#onInternalError = options.onInternalError ?? (() => undefined);
   }
 
@@ -202,6 +209,7 @@ export class Jobs {
   #change(entry: Entry, change: Partial<Job>): void {
     entry.job = { ...entry.job, ...change };
     for (const notify of entry.watchers) notify();
+    if (isEnded(entry.job)) this.#onEnded(entry.job);
   }
 
   #entry(id: string): Entry {

@@ -16,6 +16,9 @@ export const STATE_KEY = 'state';
 export const PAGE_TABLE = '~mirror-page';
 export const CHANGE_TABLE = '~mirror-change';
 
+/** What can be done without when a catalog is made anew, and is written by a server that nobody asks for anything. */
+const NOT_MIRRORED: ReadonlySet<string> = new Set(['verification', 'event', 'webhook-place', 'space-sample']);
+
 /** Where derived tables begin: they sort behind all others. */
 export const END: RecordName = { table: '~', key: '' };
 
@@ -56,7 +59,7 @@ export interface PageRecord {
 export function isMirrored(table: string): boolean {
   // They would lie behind the derived ones, where no mirror looks.
   if (!(table < '\u007f')) throw new PandoError('internal', `names of tables begin with ASCII, not ${table}`);
-  return !table.startsWith('~') && table !== 'verification';
+  return !table.startsWith('~') && !NOT_MIRRORED.has(table);
 }
 
 export function positionOf({ table, key }: RecordName): string {

@@ -143,6 +143,12 @@ export const ERROR_CODES = {
     kind: 'missing',
     remedy: 'Jobs are kept for a while only; `GET /api/v1/jobs` lists them.',
   },
+  'webhook-missing': { kind: 'missing', remedy: '`pando webhook ls` lists webhooks with their ids.' },
+  'webhook-invalid': {
+    kind: 'invalid',
+    remedy:
+      'Give the URL of the receiver as https://…; http only with `--insecure` (`"insecure": true`), names and passwords not at all.',
+  },
   'route-missing': { kind: 'missing', remedy: 'See `/openapi.json` for the routes that exist.' },
   'guest-agent-refused': {
     kind: 'invalid',

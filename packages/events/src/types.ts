@@ -4,6 +4,9 @@
  */
 export type Severity = 'info' | 'warning' | 'error';
 
+/** From the least to the worst. */
+export const SEVERITIES: readonly Severity[] = ['info', 'warning', 'error'];
+
 /** Every kind, with how bad it is and what it means. */
 export const EVENT_KINDS = {
   'policy-run-failed': {
@@ -19,6 +22,49 @@ export const EVENT_KINDS = {
     meaning:
       'The clock of this machine is behind what it was before; locks and retention wait until it is not.',
   },
+  'server-started': { severity: 'info', meaning: 'The server has opened its store and serves.' },
+  'store-full': {
+    severity: 'error',
+    meaning: 'The disk under the store is full: guests that write get ENOSPC, reads go on.',
+  },
+  'store-ready': { severity: 'info', meaning: 'The store takes writes again.' },
+  'store-failed': {
+    severity: 'error',
+    meaning:
+      'A write or sync of the data directory failed: the store takes no more writes until the server is started again.',
+  },
+  'log-loss': {
+    severity: 'error',
+    meaning:
+      'The write log was damaged, the server was told to go on without what is lost, and this is lost.',
+  },
+  'index-rebuilt': {
+    severity: 'warning',
+    meaning: 'The index was damaged, and was made anew from the segments.',
+  },
+  'damage-found': {
+    severity: 'error',
+    meaning: 'A verification found stored bytes that are wrong or gone.',
+  },
+  'mirror-behind': {
+    severity: 'warning',
+    meaning: 'The catalog could not be mirrored into the segments; it is tried again.',
+  },
+  'mirror-restored': { severity: 'info', meaning: 'The catalog is mirrored again.' },
+  'gc-failed': { severity: 'error', meaning: 'A garbage collection failed: nothing is freed meanwhile.' },
+  'job-failed': {
+    severity: 'warning',
+    meaning: 'A job other than a collection failed, and not because of what was asked for.',
+  },
+  'certificate-expiring': {
+    severity: 'warning',
+    meaning: 'A certificate of the server ends within two weeks, or has ended.',
+  },
+  'webhook-failed': {
+    severity: 'warning',
+    meaning: 'A webhook did not take an event however often it was tried: the event is passed over there.',
+  },
+  'webhook-test': { severity: 'info', meaning: 'Somebody tries whether a webhook works.' },
 } as const satisfies Record<string, { severity: Severity; meaning: string }>;
 
 export type EventKind = keyof typeof EVENT_KINDS;
@@ -33,3 +79,12 @@ export interface ServiceEvent {
 }
 
 export type OnEvent = (event: ServiceEvent) => void;
+
+/** An event as it is kept. */
+export interface KeptEvent extends ServiceEvent {
+  /** Ascends, over restarts too; about the milliseconds since 1970. */
+  readonly id: number;
+  /** Milliseconds since 1970, by the clock of the machine at that time. */
+  readonly at: number;
+  readonly severity: Severity;
+}

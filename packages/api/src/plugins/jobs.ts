@@ -1,8 +1,8 @@
 /** Jobs: list, show, follow, cancel. */
 import { Type } from '@fastify/type-provider-typebox';
-import { PandoError } from '@pando/common';
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import type { ApiContext, App } from '../context.ts';
+import { Followers, STILL_HERE } from '../followers.ts';
 import type { Jobs } from '../jobs.ts';
 import { Job, JobPage, PAGE_ITEMS_DEFAULT, PageQuery, problems, ref, Reference } from '../schemas/index.ts';
 
@@ -10,7 +10,7 @@ const JobParams = Type.Object({ id: Reference });
 
 export function jobRoutes(app: App, { jobs, limits }: ApiContext): void {
   const tags = ['jobs'];
-  let followers = 0;
+  const followers = new Followers(app, limits.followers, 'jobs');
 
   app.get(
     '/jobs',
@@ -75,29 +75,14 @@ export function jobRoutes(app: App, { jobs, limits }: ApiContext): void {
         },
       },
     },
-    async ({ params }, reply) => {
-      if (followers >= limits.followers)
-        throw new PandoError('too-busy', `${limits.followers} clients follow jobs`);
-      const gone = new AbortController();
-      const states = jobs.watch(params.id, gone.signal, limits.heartbeatMs);
-      followers++;
-      const stream = Readable.from(events(states), { objectMode: false, highWaterMark: 1024 });
-      // A client that leaves ends the response; the stream waits for the next state and would notice late.
-      reply.raw.once('close', () => gone.abort());
-      stream.once('close', () => {
-        followers--;
-        gone.abort();
-      });
-      return reply.type('text/event-stream').header('cache-control', 'no-store').send(stream);
-    },
+    async ({ params }, reply) =>
+      followers.follow(reply, (signal) => events(jobs.watch(params.id, signal, limits.heartbeatMs))),
   );
 }
 
 async function* events(states: ReturnType<Jobs['watch']>): AsyncGenerator<string> {
   let event = 0;
   for await (const job of states) {
-    yield job === undefined
-      ? ': still here\n\n'
-      : `id: ${++event}\nevent: job\ndata: ${JSON.stringify(job)}\n\n`;
+    yield job === undefined ? STILL_HERE : `id: ${++event}\nevent: job\ndata: ${JSON.stringify(job)}\n\n`;
   }
 }

@@ -23,6 +23,7 @@ export async function openapi(app: App, { version }: ApiContext): Promise<void> 
         { name: 'backups', description: 'Immutable copies of VMs' },
         { name: 'store', description: 'The store underneath: garbage, verification, space' },
         { name: 'jobs', description: 'Long work' },
+        { name: 'events', description: 'What happened, and where it is sent on to' },
         { name: 'health', description: 'Whether the server does its work' },
       ],
     },

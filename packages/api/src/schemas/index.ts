@@ -1,5 +1,6 @@
 /** Every named schema, in an order in which each comes after what it refers to. */
 import { Problem } from './common.ts';
+import { Event, EventPage, NewWebhook, Webhook, WebhookList, WebhookTest } from './events.ts';
 import {
   Backup,
   BackupChange,
@@ -33,6 +34,7 @@ import {
 } from './work.ts';
 
 export * from './common.ts';
+export * from './events.ts';
 export * from './fleet.ts';
 export * from './report.ts';
 export * from './work.ts';
@@ -69,4 +71,10 @@ export const namedSchemas = [
   Job,
   JobPage,
   Health,
+  Event,
+  EventPage,
+  Webhook,
+  WebhookList,
+  NewWebhook,
+  WebhookTest,
 ];

@@ -1,5 +1,7 @@
 /** An api over a fake fleet, for tests. */
-import { PandoError, systemClock } from '@pando/common';
+import { MemoryCatalog } from '@pando/catalog';
+import { PandoError, systemClock, systemRandom } from '@pando/common';
+import { EventLog, Webhooks, type Send } from '@pando/events';
 import { buildApi, Jobs, type ApiOptions, type App, type Engine } from '../index.ts';
 import type { GcReport, RepairReport, VerifyReport } from '../schemas/index.ts';
 import { FakeFleet } from './fake-fleet.ts';
@@ -47,6 +49,9 @@ export interface Harness {
   readonly jobs: Jobs;
   readonly engine: { -readonly [K in keyof Engine]: Engine[K] };
   readonly internalErrors: unknown[];
+  readonly events: EventLog;
+  /** What webhooks were sent. */
+  readonly sent: Parameters<Send>[0][];
   close(): Promise<void>;
 }
 
@@ -62,9 +67,21 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     openStoreSource: () => Promise.reject(new PandoError('store-missing', 'there are no segments')),
     store: () => 'ready',
   };
+  const catalog = new MemoryCatalog();
+  const events = await EventLog.open({ catalog, clock: systemClock });
+  const sent: Harness['sent'] = [];
+  const webhooks = await Webhooks.open({
+    ...{ catalog, log: events, clock: systemClock, random: systemRandom, onEvent: events.raise },
+    send: (request) => {
+      sent.push(request);
+      return Promise.resolve({ status: 204 });
+    },
+  });
   const app = await buildApi({
     fleet,
     jobs,
+    events,
+    webhooks,
     engine: {
       gc: (work, given) => engine.gc(work, given),
       verify: (work, given) => engine.verify(work, given),
@@ -84,9 +101,13 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     jobs,
     engine,
     internalErrors,
+    events,
+    sent,
     close: async () => {
       await jobs.close();
       await app.close();
+      await webhooks.close();
+      await events.close();
     },
   };
 }

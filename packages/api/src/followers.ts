@@ -1,0 +1,48 @@
+/** Streams of server-sent events: a bounded number of followers, each of whom is sent the next event when it has taken the one before. */
+import { PandoError } from '@pando/common';
+import type { FastifyReply } from 'fastify';
+import { Readable } from 'node:stream';
+import type { App } from './context.ts';
+
+/** Bytes that wait for a follower: one event at the least. */
+const WAITING_BYTES = 1024;
+
+/** Says that nothing happened, so that the line is known to be up. */
+export const STILL_HERE = ': still here\n\n';
+
+export class Followers {
+  readonly #max: number;
+  readonly #what: string;
+  readonly #all = new Set<AbortController>();
+
+  /** When the app stops, its followers are let go of at once. */
+  constructor(app: App, max: number, what: string) {
+    this.#max = max;
+    this.#what = what;
+    app.addHook('preClose', (done) => {
+      for (const gone of this.#all) gone.abort();
+      done();
+    });
+  }
+
+  /** Answers with what `events` yields, until it ends or the follower leaves, which aborts its signal. @throws `too-busy` */
+  follow(reply: FastifyReply, events: (signal: AbortSignal) => AsyncIterable<string>): FastifyReply {
+    if (this.#all.size >= this.#max)
+      throw new PandoError('too-busy', `${this.#max} clients follow ${this.#what}`);
+    const gone = new AbortController();
+    const source = events(gone.signal);
+    this.#all.add(gone);
+    const stream = Readable.from(source, { objectMode: false, highWaterMark: WAITING_BYTES });
+    // A client that leaves ends the response; the stream waits for the next event and would notice late.
+    reply.raw.once('close', () => gone.abort());
+    stream.once('close', () => {
+      this.#all.delete(gone);
+      gone.abort();
+    });
+    // A connection that was kept for more would hold up a server that stops.
+    return reply
+      .type('text/event-stream')
+      .headers({ 'cache-control': 'no-store', 'connection': 'close' })
+      .send(stream);
+  }
+}
