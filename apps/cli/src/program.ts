@@ -5,6 +5,7 @@ import { addBackupCommands } from './commands/backup.ts';
 import { addConfigCommands } from './commands/config.ts';
 import { addEventCommands } from './commands/events.ts';
 import { addJobCommands } from './commands/jobs.ts';
+import { addReportCommands } from './commands/report.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
 import { addVerifyCommand } from './commands/verify.ts';
@@ -24,6 +25,7 @@ export function buildProgram(): Command {
   addVmCommands(program);
   addBackupCommands(program);
   addStoreCommands(program);
+  addReportCommands(program);
   addVerifyCommand(program);
   addJobCommands(program);
   addEventCommands(program);

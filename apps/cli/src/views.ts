@@ -185,4 +185,67 @@ export interface OwnerSpace {
   readonly logicalBytes: number;
   readonly allocatedBytes: number;
   readonly exclusiveBytes: number;
+  readonly fairBytes: number;
+}
+
+export interface OwnerName {
+  readonly kind: 'vm' | 'backup';
+  readonly id: string;
+  readonly name: string;
+}
+
+export interface AccountLine {
+  readonly name?: string;
+  readonly id?: string;
+  readonly isGone?: boolean;
+  readonly vms: number;
+  readonly backups: number;
+  readonly exclusiveBytes: number;
+  readonly sharedBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface AccountsPage extends Page<AccountLine> {
+  readonly by: 'vm' | 'tag' | 'policy';
+  readonly totals: {
+    readonly ownedBytes: number;
+    readonly untoldBytes: number;
+    readonly inFlightBytes: number;
+    readonly garbageBytes: number;
+    readonly indexBytes: number;
+    readonly logBytes: number;
+    readonly catalogBytes: number;
+    readonly storedBytes: number;
+  };
+}
+
+export interface HoldersPage extends Page<OwnerName & { readonly sharedBytes: number }> {
+  readonly owner: OwnerName;
+  readonly reachedBytes: number;
+  readonly exclusiveBytes: number;
+  readonly untoldBytes: number;
+  readonly holders: number;
+}
+
+export interface ReclaimReport extends Page<
+  OwnerName & { readonly sharedBytes: number; readonly aloneBytes: number }
+> {
+  readonly vms: number;
+  readonly backups: number;
+  readonly locked: number;
+  readonly freedBytes: number;
+  readonly aloneBytes: number;
+  readonly stayingBytes: number;
+  readonly inFlightBytes: number;
+  readonly untoldBytes: number;
+  readonly holders: number;
+}
+
+export interface ReclaimPlan extends Page<OwnerName & { readonly createdAt: string }> {
+  readonly wantedBytes: number;
+  readonly freedBytes: number;
+  readonly isEnough: boolean;
+  readonly vms: number;
+  readonly backups: number;
+  readonly locked: number;
 }

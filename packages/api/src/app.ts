@@ -17,6 +17,7 @@ import { metrics } from './plugins/metrics.ts';
 import { openapi } from './plugins/openapi.ts';
 import { repairs } from './plugins/repairs.ts';
 import { report } from './plugins/report.ts';
+import { sharing } from './plugins/sharing.ts';
 import { vms } from './plugins/vms.ts';
 import { webhookRoutes } from './plugins/webhooks.ts';
 import { work } from './plugins/work.ts';
@@ -74,6 +75,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   await app.register(
     async (api) => {
       const typed = api as unknown as App;
+      const answers = [sharing];
       const operations = [eventRoutes, webhookRoutes];
       for (const routes of [
         vms,
@@ -84,6 +86,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
         work,
         repairs,
         report,
+        ...answers,
         jobRoutes,
         ...operations,
       ]) {

@@ -3,7 +3,7 @@ import type { Catalog } from '@pando/catalog';
 import type { ChunkStore } from '@pando/chunk-store';
 import { ID_BYTES, PandoError, type Clock, type Random } from '@pando/common';
 import type { OnEvent } from '@pando/events';
-import { account } from '@pando/gc';
+import { account, reclaimable } from '@pando/gc';
 import type { Volumes } from '@pando/volume';
 import { attach, listExports } from './attach.ts';
 import { Attachments } from './attachments.ts';
@@ -15,6 +15,7 @@ import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 import { Locks, Reservations } from './locks.ts';
 import { finishRemovals, restoreBackup } from './restore.ts';
 import { diskRoot } from './roots.ts';
+import { Sharing } from './sharing.ts';
 import { Space } from './space.ts';
 import { Tending } from './tending.ts';
 import { TrustedTime } from './trusted-time.ts';
@@ -60,6 +61,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
   };
   const imports = new Imports();
   const space = new Space(ctx, account);
+  const sharing = new Sharing(ctx, space, reclaimable);
   const tending = new Tending(ctx);
   await finishRemovals(ctx);
 
@@ -112,6 +114,12 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     listExports: (limit) => run(() => listExports(ctx, limit)),
     space: (work) => run(() => space.report(withClosing(work))),
     ownerSpaces: (request = {}) => run(() => space.owners(request)),
+    answers: {
+      accounts: (request) => run(() => sharing.accounts(request)),
+      holders: (ref, request = {}) => run(() => sharing.holders(ref, request)),
+      reclaim: (request, work) => run(() => sharing.reclaim(request, withClosing(work))),
+      planReclaim: (request, work) => run(() => sharing.planReclaim(request, withClosing(work))),
+    },
     close: () =>
       (closed ??= (async () => {
         const reason = new PandoError('shutting-down', 'the server is stopping');

@@ -2,4 +2,5 @@ export { listOwnedDisks, type OwnedDisk } from './disk-roots.ts';
 export { openFleet, type FleetOptions, type OpenFleet } from './fleet.ts';
 export { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 export { checkName } from './names.ts';
+export type * from './answer-types.ts';
 export type * from './types.ts';

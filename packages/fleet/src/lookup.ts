@@ -73,6 +73,22 @@ async function lookUpBackupId(ctx: FleetContext, ref: string): Promise<string | 
   return labelled?.key.slice(prefix.length);
 }
 
+/** A VM, or a backup: by id, `vm` or `vm@backup`. @throws `vm-missing`, `backup-missing` */
+export async function findOwner(
+  ctx: FleetContext,
+  ref: string,
+): Promise<({ readonly kind: 'vm' } & StoredVm) | ({ readonly kind: 'backup' } & StoredBackup)> {
+  if (ref.includes('@')) return { kind: 'backup', ...(await findBackup(ctx, ref)) };
+  const vm = await lookUpVm(ctx, ref);
+  // Ids win over names, so a backup wins over a VM that is called like its id.
+  if (vm?.id !== ref) {
+    const backup = await lookUpBackup(ctx, ref);
+    if (backup !== undefined) return { kind: 'backup', ...backup };
+  }
+  if (vm === undefined) throw vmMissing(ref);
+  return { kind: 'vm', ...vm };
+}
+
 /** Runs the action on the VM as it is once its lock is held. @throws `vm-missing` */
 export async function holdVm<T>(
   ctx: FleetContext,

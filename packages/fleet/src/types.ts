@@ -7,6 +7,7 @@
 import type { BlockDevice, Extents, StatusExtents } from '@pando/block-device';
 import type { ChunkStore } from '@pando/chunk-store';
 import type { DiskPart } from '@pando/common';
+import type { Answers } from './answer-types.ts';
 
 export interface VmDisk {
   readonly name: string;
@@ -139,6 +140,8 @@ export interface OwnerSpace {
   readonly allocatedBytes: number;
   /** What deleting it alone would free (after the next gc). */
   readonly exclusiveBytes: number;
+  /** That, and an equal part of whatever it shares with each set of others: all owners' are what is stored of data and nodes. */
+  readonly fairBytes: number;
 }
 
 /** What an attachment can say about ranges of its disk besides what is allocated. */
@@ -345,6 +348,7 @@ export interface Fleet {
 
   space(work?: Work<{ phase: string; done: number; all: number }>): Promise<SpaceReport>;
   ownerSpaces(request?: PageRequest & { kind?: 'vm' | 'backup' }): Promise<Page<OwnerSpace>>;
+  readonly answers: Answers;
 }
 
 export type { BlockDevice, ChunkStore, Extents };

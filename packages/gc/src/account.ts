@@ -2,13 +2,12 @@
 import type { ChunkStore, Collection } from '@pando/chunk-store';
 import { allocationOf, chunkCount, type ChunkReader, type Root } from '@pando/tree';
 import { gateOf } from './gate.ts';
+import { HeldSetsBuilder, type HeldSets } from './held-sets.ts';
 import { Lineage } from './lineage.ts';
-import { Marker } from './mark.ts';
-import { Marks } from './marks.ts';
-import { FIRST_OWNER, IN_FLIGHT, Ownership } from './ownership.ts';
-import { NOBODY, SHARED } from './slot-labels.ts';
+import { IN_FLIGHT, MANY, MANY_IN_SUBSET, NOBODY } from './owner-sets.ts';
+import { Ownership } from './ownership.ts';
 import { cancelled } from './subtree-walk.ts';
-import type { AccountOwner, Accounts, AccountWork, OwnerAccount } from './types.ts';
+import type { AccountOwner, Accounts, AccountTotals, AccountWork, OwnerAccount } from './types.ts';
 
 type Owners = AsyncIterable<AccountOwner> | Iterable<AccountOwner>;
 
@@ -22,51 +21,67 @@ export function account(store: ChunkStore, owners: Owners, work: AccountWork = {
   return inCollection(store, work.signal, async (collection) => {
     const stats = store.stats(); // begun in the same turn: the bytes of the same instant
     stats.catch(() => undefined); // awaited below, unless something else fails first
-    let accounted = 0;
-    const ownership = new Ownership(store, collection, work.signal, () =>
-      work.onProgress?.({ phase: 'walk', done: accounted, all: 0 }),
-    );
-    const lineages = new Map<string, Lineage>();
-    const accounts: { key: string; logicalBytes: number; allocatedBytes: number; exclusiveBytes: number }[] =
+    const ownership = newOwnership(store, collection, work);
+    const listed: { readonly key: string; readonly isInSubset: boolean; readonly roots: readonly Root[] }[] =
       [];
-    for await (const owner of owners) {
-      const label = FIRST_OWNER + accounts.length;
-      let lineage = lineages.get(owner.lineage);
-      if (lineage === undefined) lineages.set(owner.lineage, (lineage = new Lineage()));
-      const sums = { key: owner.key, logicalBytes: 0, allocatedBytes: 0, exclusiveBytes: 0 };
-      for (const root of owner.roots) {
-        await ownership.addRoot(root, label);
-        lineage.add(root);
-        sums.logicalBytes += root.size;
-        sums.allocatedBytes += await allocatedBytes(store, ownership, root);
-      }
-      accounts.push(sums);
-      accounted = accounts.length;
+    const lineages = new Map<string, { readonly all: Lineage; subset: Lineage | undefined }>();
+    for await (const { key, lineage, roots, isInSubset = false } of owners) {
+      listed.push({ key, isInSubset, roots });
+      ownership.sets.addOwner(isInSubset);
+      let of = lineages.get(lineage);
+      if (of === undefined) lineages.set(lineage, (of = { all: new Lineage(), subset: undefined }));
+      for (const root of roots) of.all.add(root);
+      if (isInSubset) for (const root of roots) (of.subset ??= new Lineage()).add(root);
     }
-    const { pins } = collection;
-    await ownership.addSubtrees(pins.ids, pins.levels, pins.count, IN_FLIGHT);
+    for (const [at, { roots }] of listed.entries()) {
+      for (const root of roots) ownership.addRoot(root, ownership.sets.single(at + 1));
+    }
+    await ownership.walk();
 
-    let lineageBytes = 0;
-    let walked = 0;
-    for (const lineage of lineages.values()) {
-      work.onProgress?.({ phase: 'lineages', done: walked++, all: lineages.size });
-      lineageBytes += await lineage.bytes(
-        store,
-        (ids, offset, level) => ownership.allocatedChunks(ids, offset, level),
-        work.signal,
-      );
+    const all = newSums();
+    const subset = newSums();
+    const accounts: { key: string; logicalBytes: number; allocatedBytes: number }[] = [];
+    for (const { key, isInSubset, roots } of listed) {
+      let logicalBytes = 0;
+      let allocatedBytes = 0;
+      for (const root of roots) {
+        logicalBytes += root.size;
+        allocatedBytes += await allocatedBytesOf(store, ownership, root);
+      }
+      accounts.push({ key, logicalBytes, allocatedBytes });
+      for (const sums of isInSubset ? [all, subset] : [all]) {
+        sums.logicalBytes += logicalBytes;
+        sums.allocatedBytes += allocatedBytes;
+      }
     }
-    const stored = await addUp(collection, ownership, accounts, store.chunkBytes, work);
+    let walked = 0;
+    for (const of of lineages.values()) {
+      work.onProgress?.({ phase: 'lineages', done: walked++, all: lineages.size });
+      const bytesOf = (lineage: Lineage): Promise<number> =>
+        lineage.bytes(
+          store,
+          (ids, offset, level) => ownership.allocatedChunks(ids, offset, level),
+          work.signal,
+        );
+      const bytes = await bytesOf(of.all);
+      all.lineageBytes += bytes;
+      if (of.subset !== undefined)
+        subset.lineageBytes += of.subset.isAs(of.all) ? bytes : await bytesOf(of.subset);
+    }
+    const stored = await addUp(collection, ownership, { all, subset }, store.chunkBytes, work);
     const { segmentBytes } = await stats;
+    const exclusive = stored.held.exclusive();
     return {
-      owners: accounts satisfies OwnerAccount[],
-      logicalBytes: accounts.reduce((sum, one) => sum + one.logicalBytes, 0),
-      allocatedBytes: accounts.reduce((sum, one) => sum + one.allocatedBytes, 0),
-      lineageBytes,
-      uniqueBytes: stored.uniqueBytes,
-      dataStoredBytes: stored.dataBytes,
+      ...all,
+      owners: accounts.map((one, i): OwnerAccount => ({
+        ...one,
+        exclusiveBytes: exclusive[i]!,
+      })) satisfies readonly OwnerAccount[],
+      subset,
+      held: stored.held,
       nodeStoredBytes: stored.nodeBytes,
-      garbageBytes: Math.max(0, segmentBytes - stored.dataBytes - stored.nodeBytes - stored.inFlightBytes),
+      inFlightBytes: stored.inFlightBytes,
+      garbageBytes: Math.max(0, segmentBytes - all.dataStoredBytes - stored.nodeBytes - stored.inFlightBytes),
       liveChunks: stored.chunks,
     };
   });
@@ -74,7 +89,8 @@ export function account(store: ChunkStore, owners: Owners, work: AccountWork = {
 
 /**
  * Stored bytes that deleting all owners with these keys together would free: what they reach and neither the
- * other owners nor sessions in flight do. Keys that no owner has count nothing. Owners and errors as for account.
+ * other owners nor sessions in flight do. Keys that no owner has count nothing. Owners and errors as for account. For who
+ * has no accounts at hand, or such with sets that are not told apart: here there are two sides and no more.
  */
 export function reclaimable(
   store: ChunkStore,
@@ -83,26 +99,23 @@ export function reclaimable(
   work: AccountWork = {},
 ): Promise<number> {
   return inCollection(store, work.signal, async (collection) => {
-    const kept = new Marks(collection.candidates);
-    const keeper = new Marker(store, collection, kept, { signal: work.signal });
-    const deleted: Root[] = [];
-    for await (const owner of owners) {
-      if (deletedKeys.has(owner.key)) deleted.push(...owner.roots);
-      else for (const root of owner.roots) await keeper.add(root.id, 0, root.height);
+    const ownership = newOwnership(store, collection, work);
+    const [kept, deleted] = [ownership.sets.addOwner(false), ownership.sets.addOwner(false)];
+    for await (const { key, roots } of owners) {
+      for (const root of roots) ownership.addRoot(root, deletedKeys.has(key) ? deleted : kept);
     }
-    await keeper.drainWithPins(collection.pins);
-    const freed = new Marks(collection.candidates);
-    const freer = new Marker(store, collection, freed, { except: kept, signal: work.signal });
-    for (const root of deleted) await freer.add(root.id, 0, root.height);
-    await freer.drain();
-    let bytes = 0;
-    for (const segment of freed.segments()) {
-      const { storedBytes } = await collection.contents(segment);
-      for (let slot = 0; slot < storedBytes.length; slot++) {
-        if (freed.isLive(segment, slot) && !kept.isLive(segment, slot)) bytes += storedBytes[slot]!;
-      }
-    }
-    return bytes;
+    await ownership.walk();
+    const ignored = { all: newSums(), subset: newSums() };
+    const { held } = await addUp(collection, ownership, ignored, store.chunkBytes, work);
+    return held.freedBy(Uint8Array.of(0, 1));
+  });
+}
+
+function newOwnership(store: ChunkStore, collection: Collection, work: AccountWork): Ownership {
+  return new Ownership(store, collection, {
+    signal: work.signal,
+    setBytesMax: work.setBytesMax,
+    onBatch: (nodes) => work.onProgress?.({ phase: 'walk', done: nodes, all: 0 }),
   });
 }
 
@@ -123,8 +136,14 @@ function inCollection<T>(
   });
 }
 
+type Sums = { -readonly [K in keyof AccountTotals]: AccountTotals[K] };
+
+function newSums(): Sums {
+  return { logicalBytes: 0, allocatedBytes: 0, lineageBytes: 0, uniqueBytes: 0, dataStoredBytes: 0 };
+}
+
 /** Bytes of a disk that are not holes; the last chunk counts as far as the disk goes. */
-async function allocatedBytes(reader: ChunkReader, ownership: Ownership, root: Root): Promise<number> {
+async function allocatedBytesOf(reader: ChunkReader, ownership: Ownership, root: Root): Promise<number> {
   const chunkBytes = reader.chunkBytes;
   const bytes = ownership.allocatedChunks(root.id, 0, root.height) * chunkBytes;
   const part = root.size % chunkBytes;
@@ -133,41 +152,58 @@ async function allocatedBytes(reader: ChunkReader, ownership: Ownership, root: R
   return last.holes[0] ? bytes : bytes - chunkBytes + part;
 }
 
-/** Adds the stored share of each labelled slot to whom it belongs. */
+/** Adds the stored share of each labelled slot to the set of owners that it belongs to. */
 async function addUp(
   collection: Collection,
-  ownership: Ownership,
-  accounts: { exclusiveBytes: number }[],
+  { labels, sets }: Ownership,
+  totals: { readonly all: Sums; readonly subset: Sums },
   chunkBytes: number,
   work: AccountWork,
-): Promise<{
-  uniqueBytes: number;
-  dataBytes: number;
-  nodeBytes: number;
-  inFlightBytes: number;
-  chunks: number;
-}> {
-  const sums = { uniqueBytes: 0, dataBytes: 0, nodeBytes: 0, inFlightBytes: 0, chunks: 0 };
-  const segments = [...ownership.labels.segments()];
+): Promise<{ held: HeldSets; nodeBytes: number; inFlightBytes: number; chunks: number }> {
+  const bySet = new Float64Array(sets.count);
+  let nodeBytes = 0;
+  let chunks = 0;
+  const segments = [...labels.segments()];
   for (const [done, segment] of segments.entries()) {
     if (work.signal?.aborted) throw cancelled('accounting', work.signal);
     work.onProgress?.({ phase: 'segments', done, all: segments.length });
     const { storedBytes, isNode } = await collection.contents(segment);
     for (let slot = 0; slot < storedBytes.length; slot++) {
-      const label = ownership.labels.get(segment, slot);
-      if (label === NOBODY) continue;
+      const set = labels.get(segment, slot);
+      if (set === NOBODY) continue;
       const bytes = storedBytes[slot]!;
-      if (label === IN_FLIGHT) {
-        sums.inFlightBytes += bytes;
+      bySet[set]! += bytes;
+      if (set === IN_FLIGHT) continue;
+      chunks++;
+      if (isNode[slot] !== 0) {
+        nodeBytes += bytes;
         continue;
       }
-      sums.chunks++;
-      if (label !== SHARED) accounts[label - FIRST_OWNER]!.exclusiveBytes += bytes;
-      if (isNode[slot] === 0) {
-        sums.dataBytes += bytes;
-        sums.uniqueBytes += chunkBytes;
-      } else sums.nodeBytes += bytes;
+      totals.all.dataStoredBytes += bytes;
+      totals.all.uniqueBytes += chunkBytes;
+      if (!sets.isInSubset(set)) continue;
+      totals.subset.dataStoredBytes += bytes;
+      totals.subset.uniqueBytes += chunkBytes;
     }
   }
-  return sums;
+  const held = new HeldSetsBuilder(sets.owners);
+  for (let set = IN_FLIGHT + 1; set < sets.count; set++) {
+    const ranges = sets.ranges(set);
+    if (ranges[0] !== 0) held.add(ranges, false, bySet[set]!);
+    else held.add(withoutInFlight(ranges), true, bySet[set]!);
+  }
+  return {
+    held: held.finish(bySet[MANY]! + bySet[MANY_IN_SUBSET]!),
+    nodeBytes,
+    inFlightBytes: bySet[IN_FLIGHT]!,
+    chunks,
+  };
+}
+
+/** Ranges of a set without owner 0, which is its first. */
+function withoutInFlight(ranges: Uint32Array): Uint32Array {
+  if (ranges[1] === 1) return ranges.subarray(2);
+  const rest = ranges.slice();
+  rest[0] = 1;
+  return rest;
 }

@@ -7,10 +7,10 @@ import {
   type ChunkStore,
   type SegmentWriter,
 } from '@pando/chunk-store';
-import { ID_BYTES, KiB, PandoError, idToHex } from '@pando/common';
-import { FANOUT, NODE_BYTES, TreeBuilder, type Root } from '@pando/tree';
+import { ID_BYTES, KiB, LOST_ID, PandoError, idToHex } from '@pando/common';
+import { FANOUT, NODE_BYTES, TreeBuilder, walkTree, type Root } from '@pando/tree';
 import { afterEach, describe, expect, test } from 'vitest';
-import { account, collect, reclaimable, type GcReport } from './index.ts';
+import { account, collect, reclaimable, type Accounts, type GcReport } from './index.ts';
 import { World } from './world.ts';
 
 const stores: ChunkStore[] = [];
@@ -486,8 +486,26 @@ describe('a collection', () => {
   });
 });
 
-/** The accounts, counted the plain way. */
-async function bruteForce(world: World): Promise<Awaited<ReturnType<typeof account>>> {
+type Numbers = Omit<Accounts, 'held' | 'subset'>;
+
+/** What each set of owners holds, its keys in order and joined. */
+type Held = Record<string, number>;
+
+function heldOf({ owners, held }: Accounts): Held {
+  const found: Held = {};
+  for (let set = 0; set < held.count; set++) {
+    const keys = owners.filter((_, i) => held.has(set, i)).map(({ key }) => key);
+    expect(keys.length).toBe(held.sizeOf(set));
+    expect(held.bytes[set]).toBeGreaterThan(0);
+    found[keys.join(' ')] = (found[keys.join(' ')] ?? 0) + held.bytes[set]!;
+  }
+  return found;
+}
+
+const numbersOf = ({ held: _held, subset: _subset, ...numbers }: Accounts): Numbers => numbers;
+
+/** The accounts, counted the plain way, nothing being in flight. */
+async function bruteForce(world: World): Promise<Numbers & { readonly held: Held }> {
   const stored = new Map((await inventory(world.store)).map((chunk) => [chunk.id, chunk]));
   const holders = new Map<string, Set<string>>();
   const owners = [...world.owners.values()];
@@ -524,7 +542,17 @@ async function bruteForce(world: World): Promise<Awaited<ReturnType<typeof accou
       data++;
     }
   }
+  const held: Held = {};
+  for (const [id, keys] of holders) {
+    const name = owners
+      .map(({ key }) => key)
+      .filter((key) => keys.has(key))
+      .join(' ');
+    held[name] = (held[name] ?? 0) + stored.get(id)!.bytes;
+  }
   return {
+    held,
+    inFlightBytes: 0,
     owners: accounts,
     logicalBytes: accounts.reduce((sum, one) => sum + one.logicalBytes, 0),
     allocatedBytes: accounts.reduce((sum, one) => sum + one.allocatedBytes, 0),
@@ -551,9 +579,13 @@ describe('accounts', () => {
           else if (r < 8) world.fork();
           else world.delete();
         }
-        const expected = await bruteForce(world);
+        const { held, ...expected } = await bruteForce(world);
         const found = await account(world.store, world.accountOwners());
-        expect(found, `seed ${seed}`).toEqual(expected);
+        expect(numbersOf(found), `seed ${seed}`).toEqual(expected);
+        expect(heldOf(found), `seed ${seed}`).toEqual(held);
+        expect(found.held.untoldBytes).toBe(0);
+        const shares = found.held.fairShares().reduce((sum, share) => sum + share, 0);
+        expect(shares, `seed ${seed}`).toBe(found.dataStoredBytes + found.nodeStoredBytes);
         for (const one of found.owners) {
           expect(await reclaimable(world.store, world.accountOwners(), new Set([one.key]))).toBe(
             one.exclusiveBytes,
@@ -561,6 +593,8 @@ describe('accounts', () => {
         }
         const keys = new Set(found.owners.filter(() => world.random.below(2) === 0).map(({ key }) => key));
         const freed = await reclaimable(world.store, world.accountOwners(), keys);
+        const deleted = Uint8Array.from(found.owners, ({ key }) => (keys.has(key) ? 1 : 0));
+        expect(found.held.freedBy(deleted), `seed ${seed}`).toBe(freed);
         for (const key of keys) world.owners.delete(key);
         const after = await bruteForce(world);
         expect(freed, `seed ${seed}`).toBe(after.garbageBytes - expected.garbageBytes);
@@ -575,8 +609,10 @@ describe('accounts', () => {
       world.fork();
       await world.update();
       await world.update();
-      const expected = await bruteForce(world); // seals: with a footer the shares are a little larger
-      expect(await account(world.store, world.accountOwners())).toEqual(expected);
+      const { held, ...expected } = await bruteForce(world); // seals: with a footer the shares are a little larger
+      const found = await account(world.store, world.accountOwners());
+      expect(numbersOf(found)).toEqual(expected);
+      expect(heldOf(found)).toEqual(held);
       world.delete();
       await checkQuiet(world, 15);
       await world.check();
@@ -605,7 +641,7 @@ describe('accounts', () => {
   test('can be asked for while chunks are on their way into a segment that does not exist yet', async () => {
     const world = await slowWorld(14);
     await world.import();
-    const expected = await bruteForce(world); // seals: there is no open segment now
+    const { held, ...expected } = await bruteForce(world); // seals: there is no open segment now
     const session = world.store.openSession();
     session.setPinSource({ forEachPin: () => undefined });
     const ids = await world.write(
@@ -613,9 +649,110 @@ describe('accounts', () => {
       Array.from({ length: FANOUT }, (_, i) => 5000 + i),
     );
     await session.writeNodes(ids, 1, 1);
-    expect(await account(world.store, world.accountOwners())).toEqual(expected);
+    const found = await account(world.store, world.accountOwners());
+    expect(found.inFlightBytes).toBeGreaterThan(FANOUT * 4096);
+    expect(numbersOf(found)).toEqual({ ...expected, inFlightBytes: found.inFlightBytes });
+    expect(heldOf(found)).toEqual(held);
     await session.flush();
     session.release();
+  });
+
+  test('read each leaf once, however many owners share it', async () => {
+    const world = await newWorld(17);
+    await world.import();
+    for (let i = 0; i < 30; i++) {
+      world.fork();
+      if (i % 3 === 0) await world.update();
+    }
+    const { held } = await bruteForce(world); // seals: with a footer the shares are a little larger
+    const leaves = new Map<string, number>();
+    const count = (ids: Uint8Array, offset: number): void => {
+      const id = idToHex(ids, offset);
+      leaves.set(id, (leaves.get(id) ?? 0) + 1);
+    };
+    const store = new Proxy(world.store, {
+      get: (target, name: keyof ChunkStore) => {
+        if (name === 'peekNode') return () => undefined;
+        if (name === 'readNode') {
+          return (ids: Uint8Array, offset: number) => {
+            count(ids, offset);
+            return target.readNode(ids, offset);
+          };
+        }
+        return typeof target[name] === 'function' ? target[name].bind(target) : target[name];
+      },
+    });
+    // Each a lineage of its own: what lineages have in common is walked beside this.
+    const owners = world.accountOwners().map((owner) => ({ ...owner, lineage: owner.key }));
+    const found = await account(store, owners);
+    const all = new Set<string>();
+    for (const owner of world.owners.values())
+      for (const { root } of owner.disks)
+        await walkTree(world.store, root, {
+          visit: (ids, offset, level) => {
+            if (level === 1) all.add(idToHex(ids, offset));
+            return true;
+          },
+        });
+    expect(all.size).toBeGreaterThan(4);
+    // A disk that ends inside a chunk has its last leaf looked at once more.
+    const again = new Set(owners.flatMap(({ roots }) => roots.filter(({ size }) => size % 4096 !== 0)));
+    const reads = [...all].reduce((sum, id) => sum + leaves.get(id)!, 0);
+    expect(reads).toBeLessThanOrEqual(all.size + again.size);
+    expect(heldOf(found)).toEqual(held);
+  });
+
+  test('of a part of the owners are as if there were no others, also where sets are not told apart', async () => {
+    const world = await newWorld(16);
+    for (let step = 0; step < 6; step++) {
+      await world.import(world.any()?.lineage);
+      world.fork();
+      await world.update();
+    }
+    const owners = world.accountOwners().map((owner, i) => ({ ...owner, isInSubset: i % 3 !== 0 }));
+    const alone = await account(
+      world.store,
+      owners.filter(({ isInSubset }) => isInSubset),
+    );
+    for (const setBytesMax of [undefined, 100]) {
+      const found = await account(world.store, owners, setBytesMax === undefined ? {} : { setBytesMax });
+      for (const [name, value] of Object.entries(found.subset)) {
+        expect(value, name).toBe(alone[name as keyof typeof found.subset]);
+      }
+      expect(found.held.untoldBytes > 0).toBe(setBytesMax !== undefined);
+    }
+  });
+
+  test('with no memory for sets say what each holds alone, and of the rest that several hold it', async () => {
+    const world = await newWorld(18);
+    for (let step = 0; step < 5; step++) {
+      await world.import();
+      world.fork();
+      await world.update();
+    }
+    const owners = world.accountOwners();
+    const { held: all, ...numbers } = await account(world.store, owners);
+    const { held: few, ...same } = await account(world.store, owners, { setBytesMax: 0 });
+    expect(same).toEqual(numbers);
+    expect(few.exclusive()).toEqual(all.exclusive());
+    expect(few.totalBytes).toBe(all.totalBytes);
+    const exclusive = all.exclusive().reduce((sum, bytes) => sum + bytes, 0);
+    expect(few.untoldBytes).toBe(all.totalBytes - exclusive);
+    expect(few.untoldBytes).toBeGreaterThan(0);
+  });
+
+  test('pass by what is lost for good', async () => {
+    const world = await newWorld(19);
+    const session = world.store.openSession();
+    const leaf = new Uint8Array(NODE_BYTES);
+    leaf.set(await world.write(session, [1, 2]));
+    leaf.set(LOST_ID, 2 * ID_BYTES);
+    const id = await session.writeNodes(leaf, 1, 1);
+    await session.flush();
+    session.release();
+    const roots = [{ id, height: 1, size: 3 * 4096 }];
+    const found = await account(world.store, [{ key: 'a', lineage: 'a', roots }]);
+    expect(found).toMatchObject({ liveChunks: 3, garbageBytes: 0, allocatedBytes: 3 * 4096 });
   });
 
   test('collections and accounts wait for each other', async () => {

@@ -34,6 +34,15 @@ export class Lineage {
     if (!isHole(root.id)) this.#roots[root.height]!.add(root.id, 0, root.size);
   }
 
+  /** Whether it is the same as another one, of whose roots its own are some. */
+  isAs(other: Lineage): boolean {
+    return this.#roots.every(({ ids, sizes }, level) => {
+      const others = other.#roots[level]!;
+      if (ids.size !== others.ids.size) return false;
+      return sizes.every((size, i) => others.sizes[others.ids.indexOf(ids.ids, i * ID_BYTES)] === size);
+    });
+  }
+
   /**
    * @param countOf chunks below a node that are not holes
    * @throws `cancelled`, and the errors of the reader

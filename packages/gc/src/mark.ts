@@ -13,23 +13,21 @@ export class Marker {
 
   /**
    * @param marks where to mark
-   * @param except subtrees and chunks that are marked there are passed by
    * @param onBatch called after each batch
    */
   constructor(
     reader: ChunkReader,
     collection: Collection,
     marks: Marks,
-    options: { except?: Marks; signal?: AbortSignal | undefined; onBatch?: () => void } = {},
+    options: { signal?: AbortSignal | undefined; onBatch?: () => void } = {},
   ) {
     const segments = new Float64Array(LIST_IDS);
     const slots = new Uint32Array(LIST_IDS);
-    const { except, onBatch } = options;
+    const { onBatch } = options;
     const meet = (ids: Uint8Array, at: number, level: number): boolean => {
       const segment = segments[at]!;
       const slot = slots[at]!;
       if (segment === 0) return false; // held, and nowhere
-      if (except?.hasMet(segment, slot, level, ids, at * ID_BYTES)) return false;
       if (!marks.meet(segment, slot, level, ids, at * ID_BYTES)) return false;
       this.marked++;
       return true;

@@ -48,12 +48,6 @@ export class Marks {
     return walked.size > before;
   }
 
-  /** Whether a walk has come to a chunk at `level`. */
-  hasMet(segment: number, slot: number, level: number, ids: Uint8Array, offset: number): boolean {
-    if (level === 0 || this.#candidates.has(segment)) return this.isMarked(segment, slot, level);
-    return this.#walkedElsewhere[level]!.indexOf(ids, offset) >= 0;
-  }
-
   /** Sets the bit of a slot for `level`; true when it was not set before. */
   mark(segment: number, slot: number, level: number): boolean {
     return this.#levels[level]!.set(segment, slot);

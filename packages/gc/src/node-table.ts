@@ -1,24 +1,25 @@
-/** What the accounts know of each node of one level: whose it is, and how many chunks are allocated below it. */
+/** What the accounts know of each node of one level: the set of its owners, and how many chunks are allocated below it. */
 import { IdSet } from '@pando/common';
 
 export class NodeTable {
   readonly ids = new IdSet();
-  #owners = new Uint32Array(64);
+  #sets = new Uint32Array(64);
   #counts = new Float64Array(64);
 
   /** The entry of a node, added with no owner when it is new. */
   add(ids: Uint8Array, offset: number): number {
     const entry = this.ids.add(ids, offset);
-    if (entry === this.#owners.length) this.#grow();
+    if (entry === this.#sets.length) this.#grow();
     return entry;
   }
 
-  ownerOf(entry: number): number {
-    return this.#owners[entry]!;
+  /** Number of the set of its owners. */
+  setOf(entry: number): number {
+    return this.#sets[entry]!;
   }
 
-  setOwner(entry: number, owner: number): void {
-    this.#owners[entry] = owner;
+  putSet(entry: number, set: number): void {
+    this.#sets[entry] = set;
   }
 
   /** Chunks below the node that are not holes, counted at each place where they occur. */
@@ -26,14 +27,23 @@ export class NodeTable {
     return this.#counts[entry]!;
   }
 
-  setCount(entry: number, count: number): void {
+  putCount(entry: number, count: number): void {
     this.#counts[entry] = count;
   }
 
+  /** Marks the numbers of all sets that nodes have. */
+  markUsed(used: Uint8Array): void {
+    for (let entry = 0; entry < this.ids.size; entry++) used[this.#sets[entry]!] = 1;
+  }
+
+  renumber(numbers: Uint32Array): void {
+    for (let entry = 0; entry < this.ids.size; entry++) this.#sets[entry] = numbers[this.#sets[entry]!]!;
+  }
+
   #grow(): void {
-    const owners = new Uint32Array(this.#owners.length * 2);
-    owners.set(this.#owners);
-    this.#owners = owners;
+    const sets = new Uint32Array(this.#sets.length * 2);
+    sets.set(this.#sets);
+    this.#sets = sets;
     const counts = new Float64Array(this.#counts.length * 2);
     counts.set(this.#counts);
     this.#counts = counts;

@@ -1,162 +1,218 @@
 /**
- * The walk of the accounts: labels every slot with whose it is, and counts what is allocated.
+ * The walk of the accounts: labels every slot with the set of those who hold it, and counts what is allocated.
  *
- * Owners come one after another, each walked to its end. A node met for the first time gets its owner's
- * label and is walked; met by a second owner it becomes shared and is walked once more, so that all
- * below it becomes shared; after that it is never walked again. Levels are kept apart, for
- * the reason given in marks.ts.
+ * From the top down, a level at a time, over the distinct nodes of the level. When a level's turn comes, all that lies above
+ * has been walked, so the set of owners of each of its nodes is final; it goes on to the node's children, whose sets
+ * are united with it. So a node is read once, however many owners share it, and owners are told apart at no more than the cost of a
+ * number: nodes of one set pass it on without looking at it.
  *
- * Memory: two bytes a slot (see slot-labels.ts), and about 60 bytes a reachable node, of which there is one
- * for each 128 chunks.
+ * Levels are kept apart, for the reason given in marks.ts. What sessions in flight have pinned is held by an owner of its own; nodes
+ * that only they hold may be missing.
+ *
+ * Memory: two to four bytes a slot (see slot-labels.ts), about 60 bytes a reachable node, of which there is one
+ * for each 128 chunks, and the sets (see owner-sets.ts).
  */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Collection } from '@pando/chunk-store';
 import { ID_BYTES, isHole } from '@pando/common';
 import { FANOUT, readNodes, type ChunkReader, type Root, type TreeNode } from '@pando/tree';
 import { LEVELS_MAX } from './marks.ts';
 import { NodeTable } from './node-table.ts';
-import { NOBODY, SHARED, SlotLabels } from './slot-labels.ts';
-import { BATCH_NODES, LIST_IDS, resolveHeld, SubtreeWalk, type SubtreeVisitor } from './subtree-walk.ts';
+import { IN_FLIGHT, OwnerSets } from './owner-sets.ts';
+import { SlotLabels } from './slot-labels.ts';
+import { BATCH_NODES, LIST_IDS, cancelled, readHeld, resolveHeld } from './subtree-walk.ts';
 
-/** Who holds what sessions in flight have pinned: an owner that appears in no account. */
-export const IN_FLIGHT = 1;
-/** Numbers of real owners go up from here. */
-export const FIRST_OWNER = 2;
+export interface WalkOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Called after each batch with the nodes walked so far. */
+  readonly onBatch?: (nodes: number) => void;
+  /** Most bytes of sets of several owners. */
+  readonly setBytesMax?: number | undefined;
+}
 
-export class Ownership implements SubtreeVisitor {
+export class Ownership {
+  readonly sets: OwnerSets;
   readonly labels: SlotLabels;
   readonly #reader: ChunkReader;
   readonly #collection: Collection;
-  readonly #walk: SubtreeWalk;
-  /** For what sessions in flight hold. */
-  readonly #held: SubtreeWalk;
   readonly #candidates: ReadonlyMap<number, number>;
+  readonly #options: WalkOptions;
   readonly #tables = Array.from({ length: LEVELS_MAX }, () => new NodeTable());
-  /** Nodes above leaves that were met for the first time by the owner that is being walked, by level. */
-  readonly #uncounted: number[][] = Array.from({ length: LEVELS_MAX }, () => []);
+  /** Data chunks that wait to be labelled, and the set of each. */
+  readonly #ids = new Uint8Array(LIST_IDS * ID_BYTES);
+  readonly #idSets = new Uint32Array(LIST_IDS);
   readonly #segments = new Float64Array(LIST_IDS);
   readonly #slots = new Uint32Array(LIST_IDS);
-  readonly #onBatch: (() => void) | undefined;
-  #owner = NOBODY;
-  /** Nodes met for the first time, so far. */
-  nodes = 0;
+  #nodes = 0;
 
-  constructor(
-    reader: ChunkReader,
-    collection: Collection,
-    signal: AbortSignal | undefined,
-    onBatch: (() => void) | undefined,
-  ) {
+  constructor(reader: ChunkReader, collection: Collection, options: WalkOptions) {
     const slots = new Map(collection.candidates.map((info) => [info.segment, info.slots]));
     this.#candidates = slots;
-    this.labels = new SlotLabels((segment) => slots.get(segment) ?? 0);
+    this.sets = new OwnerSets(options.setBytesMax);
+    this.labels = new SlotLabels(this.sets, (segment) => slots.get(segment) ?? 0);
     this.#reader = reader;
     this.#collection = collection;
-    this.#onBatch = onBatch;
-    this.#walk = new SubtreeWalk(reader, this, signal);
-    this.#held = new SubtreeWalk(reader, this, signal, true);
+    this.#options = options;
   }
 
-  /** Labels everything below a root as `owner`'s. All roots of one owner come one after another. */
-  async addRoot(root: Root, owner: number): Promise<void> {
-    if (isHole(root.id)) return;
-    const table = this.#tables[root.height]!;
-    const known = table.ids.indexOf(root.id, 0);
-    if (known >= 0 && (table.ownerOf(known) === SHARED || table.ownerOf(known) === owner)) return;
-    await this.addSubtrees(root.id, Uint8Array.of(root.height), 1, owner);
+  /** Notes that the owners of a set have a root, before the walk. */
+  addRoot(root: Root, set: number): void {
+    if (!isHole(root.id)) this.#meet(root.id, 0, root.height, set);
   }
 
-  /** The same for subtrees of any level: `count × 32` bytes of ids, and the level of each. */
-  async addSubtrees(ids: Uint8Array, levels: Uint8Array, count: number, owner: number): Promise<void> {
-    this.#owner = owner;
-    const walk = owner === IN_FLIGHT ? this.#held : this.#walk;
-    for (let i = 0; i < count; i++) {
-      if (walk.add(ids, i * ID_BYTES, levels[i]!)) continue;
-      await walk.drain();
-      walk.add(ids, i * ID_BYTES, levels[i]!);
+  /** Labels all that the roots reach, and what sessions in flight hold. @throws `chunk-missing`, `cancelled`, … */
+  async walk(): Promise<void> {
+    const { pins } = this.#collection;
+    let data = 0;
+    for (let i = 0; i < pins.count; i++) {
+      if (isHole(pins.ids, i * ID_BYTES)) continue;
+      const level = pins.levels[i]!;
+      if (level > 0) {
+        this.#meet(pins.ids, i * ID_BYTES, level, IN_FLIGHT);
+        continue;
+      }
+      this.#ids.set(pins.ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES), data * ID_BYTES);
+      this.#idSets[data++] = IN_FLIGHT;
+      if (data < LIST_IDS) continue;
+      await this.#label(data, true);
+      data = 0;
     }
-    await walk.drain();
-    if (owner !== IN_FLIGHT) await this.#countInner();
-    // Nobody asks what is allocated in flight, and what is not there cannot be counted.
-    else for (const entries of this.#uncounted) entries.length = 0;
+    await this.#label(data, true);
+    for (let level = LEVELS_MAX - 1; level > 0; level--) {
+      for (const isHeld of [false, true]) await this.#walkLevel(level, isHeld);
+    }
+    await this.#countInner();
   }
 
-  /** Chunks below a node that are not holes; 0 for a hole. The node must have been labelled. */
+  /** Chunks below a node that are not holes; 0 for a hole. After the walk, and not for what only sessions in flight hold. */
   allocatedChunks(ids: Uint8Array, offset: number, level: number): number {
     const table = this.#tables[level]!;
     const entry = table.ids.indexOf(ids, offset);
     return entry < 0 ? 0 : table.countOf(entry);
   }
 
-  async enter(ids: Uint8Array, count: number, level: number, walk: Uint32Array): Promise<number> {
+  #meet(ids: Uint8Array, offset: number, level: number, set: number): void {
     const table = this.#tables[level]!;
-    const changed = new Uint8Array(count * ID_BYTES);
-    let chosen = 0;
-    for (let i = 0; i < count; i++) {
-      const entry = table.add(ids, i * ID_BYTES);
-      const owner = table.ownerOf(entry);
-      if (owner === SHARED || owner === this.#owner) continue;
-      if (owner === NOBODY) {
-        this.nodes++;
-        if (level > 1) this.#uncounted[level]!.push(entry);
+    const entry = table.add(ids, offset);
+    const before = table.setOf(entry);
+    if (before !== set) table.putSet(entry, this.sets.union(before, set));
+  }
+
+  /** Walks those nodes of a level that only sessions in flight hold, or the others. Nothing is added to the level meanwhile. */
+  async #walkLevel(level: number, isHeld: boolean): Promise<void> {
+    const table = this.#tables[level]!;
+    const batch = new Uint32Array(BATCH_NODES);
+    for (let entry = 0; entry < table.ids.size;) {
+      let count = 0;
+      for (; entry < table.ids.size && count < BATCH_NODES; entry++) {
+        if ((table.setOf(entry) === IN_FLIGHT) === isHeld) batch[count++] = entry;
       }
-      table.setOwner(entry, owner === NOBODY ? this.#owner : SHARED);
-      changed.set(ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES), chosen * ID_BYTES);
-      walk[chosen++] = i;
+      if (count === 0) continue;
+      if (this.#options.signal?.aborted) throw cancelled('accounting', this.#options.signal);
+      await this.#walkBatch(level, batch, count, isHeld);
+      if (this.sets.isCrowded) this.#compactSets();
+      this.#options.onBatch?.((this.#nodes += count));
+      await nextTurn();
     }
-    await this.#label(changed, chosen);
-    return chosen;
   }
 
-  node(ids: Uint8Array, offset: number, level: number, node: TreeNode): void {
-    if (level > 1) return;
-    let allocated = 0;
-    for (let child = 0; child < FANOUT; child++) if (!isHole(node.bytes, child * ID_BYTES)) allocated++;
-    const table = this.#tables[1]!;
-    table.setCount(table.ids.indexOf(ids, offset), allocated);
+  async #walkBatch(level: number, batch: Uint32Array, count: number, isHeld: boolean): Promise<void> {
+    const table = this.#tables[level]!;
+    const ids = new Uint8Array(count * ID_BYTES);
+    for (let i = 0; i < count; i++) {
+      const at = batch[i]! * ID_BYTES;
+      ids.set(table.ids.ids.subarray(at, at + ID_BYTES), i * ID_BYTES);
+      this.#idSets[i] = table.setOf(batch[i]!);
+    }
+    this.#ids.set(ids);
+    await this.#label(count, isHeld);
+    const nodes: readonly (TreeNode | undefined)[] = isHeld
+      ? await readHeld(this.#reader, ids, count)
+      : await readNodes(this.#reader, ids, 0, count);
+    let data = 0;
+    for (let i = 0; i < count; i++) {
+      const node = nodes[i];
+      if (node === undefined) continue;
+      const set = table.setOf(batch[i]!);
+      if (level === 1) {
+        const allocated = this.#gather(node.bytes, data, set);
+        table.putCount(batch[i]!, allocated);
+        data += allocated;
+        continue;
+      }
+      for (let child = 0; child < FANOUT; child++) {
+        if (!isHole(node.bytes, child * ID_BYTES)) this.#meet(node.bytes, child * ID_BYTES, level - 1, set);
+      }
+    }
+    await this.#label(data, isHeld);
   }
 
-  data(ids: Uint8Array, count: number): Promise<void> {
-    return this.#label(ids, count);
+  /** Puts the children of a leaf to those that wait; those that lie side by side, which are nearly all, together. Returns how many. */
+  #gather(children: Uint8Array, first: number, set: number): number {
+    let count = 0;
+    for (let child = 0; child < FANOUT;) {
+      const from = child;
+      while (child < FANOUT && !isHole(children, child * ID_BYTES)) child++;
+      if (child > from) {
+        this.#ids.set(children.subarray(from * ID_BYTES, child * ID_BYTES), (first + count) * ID_BYTES);
+        count += child - from;
+      }
+      child++; // a hole, or the end
+    }
+    this.#idSets.fill(set, first, first + count);
+    return count;
   }
 
-  async #label(ids: Uint8Array, count: number): Promise<void> {
+  /** Labels the first `count` of the ids that wait. */
+  async #label(count: number, isHeld: boolean): Promise<void> {
     if (count === 0) return;
-    if (this.#owner === IN_FLIGHT) {
-      await resolveHeld(this.#collection, ids, count, this.#segments, this.#slots);
-    } else await this.#collection.resolve(ids, count, this.#segments, this.#slots);
+    if (isHeld) await resolveHeld(this.#collection, this.#ids, count, this.#segments, this.#slots);
+    else await this.#collection.resolve(this.#ids, count, this.#segments, this.#slots);
     for (let i = 0; i < count; i++) {
       const segment = this.#segments[i]!;
       const slot = this.#slots[i]!;
-      // A chunk that is on its way has no slot yet: it is said to be in slot 0 of a segment to come. Roots of
-      // owners have none of them, only what sessions in flight have pinned.
-      if (slot === 0 && this.#owner === IN_FLIGHT && !this.#candidates.has(segment)) continue;
-      this.labels.add(segment, slot, this.#owner);
+      // Segment 0: what is lost for good. A chunk that is on its way has no slot yet: it is said to be in slot 0 of a segment
+      // to come. Roots of owners have none of them, only what sessions in flight have pinned.
+      if (segment === 0 || (slot === 0 && isHeld && !this.#candidates.has(segment))) continue;
+      this.labels.add(segment, slot, this.#idSets[i]!);
     }
-    this.#onBatch?.();
   }
 
-  /** Adds up the counts of new nodes above leaves, from the lowest level up, once everything below them is known. */
+  #compactSets(): void {
+    const used = new Uint8Array(this.sets.count);
+    for (const table of this.#tables) table.markUsed(used);
+    this.labels.markUsed(used);
+    const numbers = this.sets.compact(used);
+    for (const table of this.#tables) table.renumber(numbers);
+    this.labels.renumber(numbers);
+  }
+
+  /** Adds up the counts of nodes above leaves, from the lowest level up. They are read again: there are 128 times fewer than leaves. */
   async #countInner(): Promise<void> {
-    const ids = new Uint8Array(BATCH_NODES * ID_BYTES);
     for (let level = 2; level < LEVELS_MAX; level++) {
-      const entries = this.#uncounted[level]!;
       const table = this.#tables[level]!;
-      for (let first = 0; first < entries.length; first += BATCH_NODES) {
-        const batch = entries.slice(first, first + BATCH_NODES);
-        batch.forEach((entry, i) => {
+      for (let first = 0; first < table.ids.size; first += BATCH_NODES) {
+        const entries: number[] = [];
+        for (let entry = first; entry < Math.min(table.ids.size, first + BATCH_NODES); entry++) {
+          // Nobody asks what is allocated in flight, and what is not there cannot be counted.
+          if (table.setOf(entry) !== IN_FLIGHT) entries.push(entry);
+        }
+        const ids = new Uint8Array(entries.length * ID_BYTES);
+        entries.forEach((entry, i) => {
           ids.set(table.ids.ids.subarray(entry * ID_BYTES, (entry + 1) * ID_BYTES), i * ID_BYTES);
         });
-        const nodes = await readNodes(this.#reader, ids, 0, batch.length);
+        const nodes = await readNodes(this.#reader, ids, 0, entries.length);
         for (const [i, node] of nodes.entries()) {
           let count = 0;
           for (let child = 0; child < FANOUT; child++) {
             if (!isHole(node.bytes, child * ID_BYTES))
               count += this.allocatedChunks(node.bytes, child * ID_BYTES, level - 1);
           }
-          table.setCount(batch[i]!, count);
+          table.putCount(entries[i]!, count);
         }
+        if (this.#options.signal?.aborted) throw cancelled('accounting', this.#options.signal);
+        await nextTurn();
       }
-      entries.length = 0;
     }
   }
 }

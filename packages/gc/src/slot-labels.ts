@@ -1,46 +1,59 @@
 /**
- * Whose each slot is: nobody's, one owner's, or several owners'. The memory of the accounts.
+ * Whose each slot is: for each the number of a set of owners. The memory of the accounts.
  *
- * Two bytes a slot, four from the 65,534th owner on; a segment's labels are made when its first slot
+ * Two bytes a slot, four once a set's number is past 65,535; a segment's labels are made when its first slot
  * is labelled.
  */
+import { NOBODY, type OwnerSets } from './owner-sets.ts';
 
-/** No owner. */
-export const NOBODY = 0;
-/** Several owners. */
-export const SHARED = 0xffffffff;
-
-const SHARED_NARROW = 0xffff;
+const NARROW_MAX = 0xffff;
 const LABELS_MIN = 64;
 
 export class SlotLabels {
   readonly #segments = new Map<number, Uint16Array | Uint32Array>();
   readonly #slotsOf: (segment: number) => number;
+  readonly #sets: OwnerSets;
   #wide = false;
   #lastSegment = 0;
   #lastLabels: Uint16Array | Uint32Array = new Uint16Array(0);
 
   /** @param slotsOf slots of a segment, 0 when not known */
-  constructor(slotsOf: (segment: number) => number) {
+  constructor(sets: OwnerSets, slotsOf: (segment: number) => number) {
+    this.#sets = sets;
     this.#slotsOf = slotsOf;
   }
 
-  /** Notes that `owner` (1 or more) has the slot. */
-  add(segment: number, slot: number, owner: number): void {
-    if (owner >= SHARED_NARROW && !this.#wide) this.#widen();
+  /** Notes that the owners of the set, who are somebody, have the slot, too. */
+  add(segment: number, slot: number, set: number): void {
     if (segment !== this.#lastSegment || slot >= this.#lastLabels.length) this.#open(segment, slot);
     const old = this.#lastLabels[slot]!;
-    if (old === NOBODY) this.#lastLabels[slot] = owner;
-    else if (old !== owner) this.#lastLabels[slot] = this.#wide ? SHARED : SHARED_NARROW;
+    if (old === set) return;
+    const union = this.#sets.union(old, set);
+    if (union > NARROW_MAX && !this.#wide) {
+      this.#widen();
+      this.#open(segment, slot);
+    }
+    this.#lastLabels[slot] = union;
   }
 
   get(segment: number, slot: number): number {
-    const label = this.#segments.get(segment)?.[slot] ?? NOBODY;
-    return label === SHARED_NARROW && !this.#wide ? SHARED : label;
+    return this.#segments.get(segment)?.[slot] ?? NOBODY;
   }
 
   segments(): Iterable<number> {
     return this.#segments.keys();
+  }
+
+  /** Marks the numbers of all sets that are labels. */
+  markUsed(used: Uint8Array): void {
+    for (const labels of this.#segments.values())
+      for (let slot = 0; slot < labels.length; slot++) used[labels[slot]!] = 1;
+  }
+
+  /** Gives every label its new number, which is none greater. */
+  renumber(numbers: Uint32Array): void {
+    for (const labels of this.#segments.values())
+      for (let slot = 0; slot < labels.length; slot++) labels[slot] = numbers[labels[slot]!]!;
   }
 
   #make(length: number): Uint16Array | Uint32Array {
@@ -63,12 +76,6 @@ export class SlotLabels {
 
   #widen(): void {
     this.#wide = true;
-    this.#lastSegment = 0;
-    for (const [segment, labels] of this.#segments) {
-      this.#segments.set(
-        segment,
-        Uint32Array.from(labels, (label) => (label === SHARED_NARROW ? SHARED : label)),
-      );
-    }
+    for (const [segment, labels] of this.#segments) this.#segments.set(segment, Uint32Array.from(labels));
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Walking subtrees in batches: what mark, accounts and `reclaimable` have in common.
+ * Walking subtrees in batches, as the mark does; and how what sessions in flight hold is read, which may not be there.
  *
  * A worklist a level; the lowest level that has work goes first (depth first by batches), so that a level's list
  * is refilled only when it is empty: memory is at most one list of LIST_IDS ids a level, whatever
@@ -24,8 +24,6 @@ export interface SubtreeVisitor {
    * subtrees are to be walked into `walk`, and resolves to how many they are.
    */
   enter(ids: Uint8Array, count: number, level: number, walk: Uint32Array): Promise<number>;
-  /** Gets each node that enter chose, after it was read. */
-  node?(ids: Uint8Array, offset: number, level: number, node: TreeNode): void;
   /** Meets `count` data chunks (ids; never holes; possibly repeated), at most LIST_IDS at a time. */
   data(ids: Uint8Array, count: number): Promise<void>;
 }
@@ -56,6 +54,21 @@ export async function resolveHeld(
     segments[i] = found === true ? segment[0]! : 0;
     slots[i] = found === true ? slot[0]! : 0;
   }
+}
+
+/** As `readNodes`, for what sessions in flight hold: undefined for a node that is nowhere. */
+export async function readHeld(
+  reader: ChunkReader,
+  ids: Uint8Array,
+  count: number,
+): Promise<readonly (TreeNode | undefined)[]> {
+  const read = await unlessMissing(readNodes(reader, ids, 0, count));
+  if (read !== undefined) return read;
+  const nodes: (TreeNode | undefined)[] = [];
+  for (let i = 0; i < count; i++) {
+    nodes.push((await unlessMissing(readNodes(reader, ids, i * ID_BYTES, 1)))?.[0]);
+  }
+  return nodes;
 }
 
 async function unlessMissing<T>(result: Promise<T>): Promise<T | undefined> {
@@ -137,11 +150,12 @@ export class SubtreeWalk {
     if (chosen === 0) return;
     for (let i = 0; i < chosen; i++)
       batch.copyWithin(i * ID_BYTES, this.#walk[i]! * ID_BYTES, (this.#walk[i]! + 1) * ID_BYTES);
-    const nodes = await this.#read(batch, chosen);
+    const nodes: readonly (TreeNode | undefined)[] = this.#held
+      ? await readHeld(this.#reader, batch, chosen)
+      : await readNodes(this.#reader, batch, 0, chosen);
     for (let i = 0; i < chosen; i++) {
       const node = nodes[i];
       if (node === undefined) continue;
-      this.#visitor.node?.(batch, i * ID_BYTES, level, node);
       this.#addChildren(node.bytes, level - 1);
     }
   }
@@ -159,17 +173,5 @@ export class SubtreeWalk {
       list.count += count;
       child++; // a hole, or the end
     }
-  }
-
-  async #read(ids: Uint8Array, count: number): Promise<(TreeNode | undefined)[]> {
-    const all = readNodes(this.#reader, ids, 0, count);
-    if (!this.#held) return all;
-    const read = await unlessMissing(all);
-    if (read !== undefined) return read;
-    const nodes: (TreeNode | undefined)[] = [];
-    for (let i = 0; i < count; i++) {
-      nodes.push((await unlessMissing(readNodes(this.#reader, ids, i * ID_BYTES, 1)))?.[0]);
-    }
-    return nodes;
   }
 }

@@ -5,6 +5,7 @@
  * pinned, each node once; liveness is one bit for each (segment, slot). Sweep by segment: all dead →
  * drop; mostly dead → compact; else leave. Runs while everything else goes on.
  */
+import type { HeldSets } from './held-sets.ts';
 
 export interface GcOptions {
   /**
@@ -36,6 +37,8 @@ export interface GcReport {
 
 /** What accounts take besides the owners; `all` is 0 where the end is not known. */
 export interface AccountWork {
+  /** Most bytes that sets of several owners may take; default SET_BYTES_MAX. */
+  readonly setBytesMax?: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: {
     phase: 'walk' | 'lineages' | 'segments';
@@ -44,11 +47,16 @@ export interface AccountWork {
   }) => void;
 }
 
-/** One owner (a VM or a backup) for the accounts: a key, its lineage, and its disks' roots. */
+/**
+ * One owner (a VM or a backup) for the accounts: a key, its lineage, and its disks' roots. Owners that share much are best listed
+ * side by side: see owner-sets.ts.
+ */
 export interface AccountOwner {
   readonly key: string;
   readonly lineage: string;
   readonly roots: readonly { readonly id: Uint8Array; readonly height: number; readonly size: number }[];
+  /** Whether it counts in `Accounts.subset`. */
+  readonly isInSubset?: boolean;
 }
 
 /** Stored bytes are bytes in segment files, run and segment overheads shared out, so that sums are exact. */
@@ -62,20 +70,30 @@ export interface OwnerAccount {
   readonly exclusiveBytes: number;
 }
 
-export interface Accounts {
-  readonly owners: readonly OwnerAccount[];
+/** From bytes of disks to stored bytes, of all owners or of some. */
+export interface AccountTotals {
   readonly logicalBytes: number;
   readonly allocatedBytes: number;
   /** Allocated bytes with a chunk at the same place in disks of one lineage counted once. */
   readonly lineageBytes: number;
   /** Bytes of distinct data chunks that are reachable, before compression. */
   readonly uniqueBytes: number;
-  /** Stored bytes of reachable data chunks, and of reachable nodes. */
+  /** Stored bytes of reachable data chunks. */
   readonly dataStoredBytes: number;
+}
+
+export interface Accounts extends AccountTotals {
+  readonly owners: readonly OwnerAccount[];
+  /** Of the owners in the subset, as if there were no others. */
+  readonly subset: AccountTotals;
+  /** Who holds what with whom; all of it is data and nodes together. */
+  readonly held: HeldSets;
+  /** Stored bytes of reachable nodes. */
   readonly nodeStoredBytes: number;
+  /** Stored bytes that only sessions in flight hold. */
+  readonly inFlightBytes: number;
   /** Stored bytes that nothing reaches: what gc can free. */
   readonly garbageBytes: number;
-  /** Stored bytes that freeing this set of owners would free is asked separately: see `reclaimable`. */
   readonly liveChunks: number;
 }
 

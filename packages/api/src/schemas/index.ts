@@ -1,4 +1,5 @@
 /** Every named schema, in an order in which each comes after what it refers to. */
+import { answerSchemas } from './answers.ts';
 import { Problem } from './common.ts';
 import { Event, EventPage, NewWebhook, Webhook, WebhookList, WebhookTest } from './events.ts';
 import {
@@ -33,6 +34,7 @@ import {
   VerifyRequest,
 } from './work.ts';
 
+export * from './answers.ts';
 export * from './common.ts';
 export * from './events.ts';
 export * from './fleet.ts';
@@ -57,6 +59,7 @@ export const namedSchemas = [
   SpaceReport,
   OwnerSpace,
   OwnerSpacePage,
+  ...answerSchemas,
   GcReport,
   GcRequest,
   VerifyRequest,

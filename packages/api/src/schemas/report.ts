@@ -42,6 +42,11 @@ export const OwnerSpace = Type.Object(
       minimum: 0,
       description: 'what deleting it alone would free, after the next gc',
     }),
+    fairBytes: Type.Integer({
+      minimum: 0,
+      description:
+        'that, and an equal part of what it shares: those of all owners are what is stored of data and nodes',
+    }),
   },
   { $id: 'OwnerSpace', additionalProperties: false },
 );

@@ -30,6 +30,7 @@ import type {
   Vm,
   Work,
 } from '@pando/fleet';
+import { FakeAnswers } from './fake-answers.ts';
 
 const BLOCK = 4096;
 
@@ -46,6 +47,7 @@ export class FakeFleet implements Fleet {
   readonly vms = new Map<string, VmState>();
   readonly backups = new Map<string, BackupState>();
   readonly chunkBytes = BLOCK;
+  readonly answers = new FakeAnswers(this);
   /** By their ids in hex; what imports bring by ids is looked for here, and nothing puts it there but tests. */
   readonly chunks = new Map<string, Buffer>();
   /** Set by a test: what the next call throws. */
@@ -409,6 +411,7 @@ export class FakeFleet implements Fleet {
           logicalBytes: bytes,
           allocatedBytes: bytes,
           exclusiveBytes: bytes,
+          fairBytes: bytes,
         };
       };
     const owners = [
