@@ -6,6 +6,7 @@ import { addConfigCommands } from './commands/config.ts';
 import { addEventCommands } from './commands/events.ts';
 import { addJobCommands } from './commands/jobs.ts';
 import { addReportCommands } from './commands/report.ts';
+import { addPolicyCommands } from './commands/policy.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
 import { addVerifyCommand } from './commands/verify.ts';
@@ -24,6 +25,7 @@ export function buildProgram(): Command {
     .showHelpAfterError('(see --help)');
   addVmCommands(program);
   addBackupCommands(program);
+  addPolicyCommands(program);
   addStoreCommands(program);
   addReportCommands(program);
   addVerifyCommand(program);

@@ -43,6 +43,75 @@ export interface Backup {
   readonly unchanged?: boolean;
 }
 
+export interface Schedule {
+  readonly timeZone: string;
+  readonly everyDays?: number;
+  readonly weekdays?: readonly string[];
+  readonly monthDays?: readonly (number | 'last')[];
+  readonly at?: readonly string[];
+  readonly everyMinutes?: number;
+  readonly from?: string;
+  readonly to?: string;
+}
+
+export interface Retention {
+  readonly keepForMinutes?: number;
+  readonly keepLast?: number;
+  readonly keepHourly?: number;
+  readonly keepDaily?: number;
+  readonly keepWeekly?: number;
+  readonly keepMonthly?: number;
+  readonly keepYearly?: number;
+  readonly keepAtLeast?: number;
+}
+
+export interface PolicyRun {
+  readonly dueAt: string;
+  readonly startedAt: string;
+  readonly endedAt?: string;
+  readonly backups: number;
+  readonly failed: number;
+  readonly passes: number;
+}
+
+export interface Policy {
+  readonly id: string;
+  readonly name: string;
+  readonly note?: string;
+  readonly rules: readonly {
+    readonly name: string;
+    readonly schedule: Schedule;
+    readonly retention: Retention;
+    readonly nextRunAt?: string;
+    readonly running?: PolicyRun;
+    readonly lastRun?: PolicyRun;
+  }[];
+  readonly tags: readonly string[];
+  readonly isSuspended: boolean;
+}
+
+export interface AssignedVm {
+  readonly id: string;
+  readonly name: string;
+  readonly tag?: string;
+  readonly isSuspended: boolean;
+}
+
+export interface PolicyFailure {
+  readonly vmName: string;
+  readonly rule: string;
+  readonly at: string;
+  readonly code: string;
+  readonly detail: string;
+}
+
+export interface DueRun {
+  readonly at: string;
+  readonly policy: string;
+  readonly rule: string;
+  readonly isRunning: boolean;
+}
+
 export interface ImportFigures {
   /** Id of the top node, 64 hex digits. */
   readonly root: string;

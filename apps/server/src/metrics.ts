@@ -5,6 +5,7 @@
 import type { Durations } from '@pando/common';
 import type { NbdServerStats } from '@pando/nbd';
 import type { StoreCounters, StoreStats } from '@pando/chunk-store';
+import type { PolicyCounters } from '@pando/policies';
 import type { VolumeStats } from '@pando/volume';
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
 import type { ProcessIo } from './process-io.ts';
@@ -19,6 +20,7 @@ export interface Counts {
   readonly catalogBytes: number;
   readonly catalogCommitTimes: Durations | undefined;
   readonly processIo: ProcessIo | undefined;
+  readonly policies: PolicyCounters & { readonly dueLagMs: number };
 }
 
 type Sample = readonly [labels: Record<string, string>, value: number];
@@ -75,6 +77,11 @@ const GAUGES: readonly (readonly [name: string, help: string, read: Read])[] = [
     ({ store }) => store.staleIndexEntries,
   ],
   ['pando_catalog_bytes', 'Bytes of the catalog on disk, approximately.', ({ catalogBytes }) => catalogBytes],
+  [
+    'pando_policy_due_lag_seconds',
+    'For how long the policy run that is due longest has waited to begin, or to end.',
+    ({ policies }) => policies.dueLagMs / 1000,
+  ],
   ['pando_run_cache_bytes', 'Decompressed runs in memory.', ({ store }) => store.runCacheBytes],
   ['pando_node_cache_bytes', 'Nodes in memory.', ({ store }) => store.nodeCacheBytes],
   [
@@ -193,6 +200,18 @@ const COUNTERS: readonly (readonly [name: string, help: string, read: Read])[] =
     'Time that this took, in whole seconds for each of its levels.',
     ({ store: { indexCompactions } }) =>
       indexCompactions === undefined ? [] : [[{}, indexCompactions.seconds]],
+  ],
+  ['pando_policy_runs_total', 'Runs of policies that have ended.', ({ policies }) => policies.runs],
+  ['pando_policy_backups_total', 'Backups that policies took.', ({ policies }) => policies.backups],
+  [
+    'pando_policy_failures_total',
+    'Backups that policies could not take; each pass of a run counts.',
+    ({ policies }) => policies.failures,
+  ],
+  [
+    'pando_policy_expired_backups_total',
+    'Backups that policies let go of.',
+    ({ policies }) => policies.expired,
   ],
   [
     'pando_process_disk_bytes_total',

@@ -1,9 +1,11 @@
 /** Starts everything over one data directory, and stops it in the order that loses nothing. */
 import { stat } from 'node:fs/promises';
 import { buildApi, Jobs, type App } from '@pando/api';
-import { FileSystemSpaceGuard, PandoError, systemClock } from '@pando/common';
+import { FileSystemSpaceGuard, PandoError, systemClock, systemRandom } from '@pando/common';
 import type { OnEvent } from '@pando/events';
+import { idSource } from '@pando/fleet';
 import { createNbdServer, type NbdServer, type TlsMode } from '@pando/nbd';
+import { openPolicies } from '@pando/policies';
 import { pino, type Logger } from 'pino';
 import { formatAddress, isLoopback, listenError } from './addresses.ts';
 import { openDataDirectory } from './data-directory.ts';
@@ -106,6 +108,7 @@ export async function serve(
     await space.start();
     closers.push(() => space.close());
     const open = await openStore(directory, clock, space, {
+      onEvent: operations.raise,
       acceptLogDamage: options.acceptDamage?.includes('log') === true,
       acceptCatalogDamage,
       onIndexRebuild: (error) => {
@@ -135,6 +138,11 @@ export async function serve(
     closers.push(() => guestAgents.close());
     const housekeeping = new Housekeeping();
     const fleet = housekeeping.watch(open.fleet);
+    const policies = openPolicies({
+      ...{ catalog: open.catalog, fleet, clock, onEvent: operations.raise },
+      newId: idSource(clock, systemRandom),
+      onError: (error) => logger.warn({ err: error }, 'policies could not do what is due; it is tried again'),
+    });
     const jobs = new Jobs({
       clock,
       onInternalError: (job, error) =>
@@ -176,9 +184,11 @@ export async function serve(
       catalogBytes: await open.catalog.bytes(),
       catalogCommitTimes: directory.catalog.commitTimes,
       processIo: await readProcessIo(),
+      policies: { ...policies.counters, dueLagMs: await policies.dueLagMs() },
     }));
     const app = await buildApi({
       fleet,
+      policies,
       jobs,
       engine: {
         gc: (work, options) => collectGarbage(open, work, options),
@@ -217,6 +227,8 @@ export async function serve(
       createdAt: Date.parse(directory.store.createdAt),
     });
     closers.push(() => housekeeping.close());
+    policies.start();
+    closers.push(() => policies.close());
 
     operations.raise({
       kind: 'server-started',

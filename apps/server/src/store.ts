@@ -19,6 +19,7 @@ import {
   type Clock,
   type SpaceGuard,
 } from '@pando/common';
+import type { OnEvent } from '@pando/events';
 import { openFleet, type OpenFleet } from '@pando/fleet';
 import { collect, type GcReport } from '@pando/gc';
 import { openVolumes, rootsNow, type Volumes } from '@pando/volume';
@@ -100,6 +101,7 @@ export interface StoreEvents {
   readonly onIndexRebuild?: (error: PandoError) => void;
   /** The catalog could not be mirrored; or could again. */
   readonly onMirrorTrouble?: (error: PandoError | undefined) => void;
+  readonly onEvent?: OnEvent;
 }
 
 /** Opens everything; what was opened before something failed is closed again, the directory's catalog excepted. */
@@ -107,7 +109,13 @@ export async function openStore(
   directory: DataDirectory,
   clock: Clock,
   space: SpaceGuard,
-  { acceptLogDamage = false, acceptCatalogDamage = false, onIndexRebuild, onMirrorTrouble }: StoreEvents = {},
+  {
+    acceptLogDamage = false,
+    acceptCatalogDamage = false,
+    onIndexRebuild,
+    onMirrorTrouble,
+    onEvent,
+  }: StoreEvents = {},
 ): Promise<OpenStore> {
   const { storeId } = directory;
   const closers: (() => Promise<void>)[] = [];
@@ -130,7 +138,10 @@ export async function openStore(
       throw await withNames(catalog, error);
     });
     closers.push(() => volumes.close());
-    const fleet = await openFleet({ catalog, store, volumes, clock, random: systemRandom });
+    const fleet = await openFleet({
+      ...{ catalog, store, volumes, clock, random: systemRandom },
+      ...(onEvent === undefined ? {} : { onEvent }),
+    });
     return { catalog, store, mirror, volumes, fleet };
   } catch (error) {
     for (const close of closers.reverse()) await close().catch(() => undefined);

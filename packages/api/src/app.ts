@@ -15,6 +15,7 @@ import { imports } from './plugins/imports.ts';
 import { jobRoutes } from './plugins/jobs.ts';
 import { metrics } from './plugins/metrics.ts';
 import { openapi } from './plugins/openapi.ts';
+import { policyRoutes } from './plugins/policies.ts';
 import { repairs } from './plugins/repairs.ts';
 import { report } from './plugins/report.ts';
 import { sharing } from './plugins/sharing.ts';
@@ -80,6 +81,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
       for (const routes of [
         vms,
         backups,
+        policyRoutes,
         imports,
         chunks,
         content,

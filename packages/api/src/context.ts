@@ -3,6 +3,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { Clock, DiskPart } from '@pando/common';
 import type { EventLog, Webhooks } from '@pando/events';
 import type { Fleet, Work } from '@pando/fleet';
+import type { Policies } from '@pando/policies';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Jobs } from './jobs.ts';
@@ -95,6 +96,7 @@ export interface MetricsSource {
 
 export interface ApiOptions {
   readonly fleet: Fleet;
+  readonly policies: Policies;
   readonly jobs: Jobs;
   readonly engine: Engine;
   readonly events: EventLog;

@@ -86,6 +86,10 @@ export const ERROR_CODES = {
   },
   'cursor-invalid': { kind: 'invalid', remedy: 'Start the list again without a cursor.' },
   'name-taken': { kind: 'conflict', remedy: 'Choose another name, or delete or rename what holds it.' },
+  'policy-busy': {
+    kind: 'conflict',
+    remedy: 'The policy is suspended, resume it; or such a run is under way, wait until it has ended.',
+  },
   'backup-locked': {
     kind: 'conflict',
     remedy: 'Wait until the date that the backup is locked until; a lock can be extended, and not lifted.',
@@ -132,6 +136,10 @@ export const ERROR_CODES = {
   'disk-missing': {
     kind: 'missing',
     remedy: 'Check the disk name; `pando vm show` lists the disks of a VM.',
+  },
+  'policy-missing': {
+    kind: 'missing',
+    remedy: 'Check the name or id; `pando policy ls` lists policies.',
   },
   'backup-missing': { kind: 'missing', remedy: 'Check the name or id; `pando backup ls` lists backups.' },
   'export-missing': {

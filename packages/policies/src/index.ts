@@ -1,2 +1,4 @@
-export { retain, type Retention } from './retention.ts';
-export { nextRun, previousRun, runsBetween, WEEKDAYS, type Schedule, type Weekday } from './schedule.ts';
+export { openPolicies, type OpenPolicies, type PoliciesOptions } from './policies.ts';
+export type { Retention } from './retention.ts';
+export { WEEKDAYS, type Schedule, type Weekday } from './schedule.ts';
+export type * from './types.ts';

@@ -48,7 +48,7 @@ export interface Retained {
   readonly nextExpiry: number | undefined;
 }
 
-/** `times` in milliseconds since 1970, newest first; what lies in the future counts as any other. */
+/** `times` in milliseconds since 1970, in the order of their making, newest first; the clock may have jumped in between. */
 export function retain(
   times: readonly number[],
   retention: Retention,
@@ -56,7 +56,7 @@ export function retain(
   now: number,
 ): Retained {
   if (keepsAll(retention)) return { kept: times.map(() => true), nextExpiry: undefined };
-  const keepFor = (retention.keepForMinutes ?? 0) * MINUTE_MS;
+  const keepFor = (retention.keepForMinutes ?? -Infinity) * MINUTE_MS;
   const first = Math.max(retention.keepAtLeast ?? 1, retention.keepLast ?? 0);
   const left = PERIODS.map((period) => ({ period, count: retention[period] ?? 0, last: '' }));
   let nextExpiry: number | undefined;

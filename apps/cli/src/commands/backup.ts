@@ -45,6 +45,7 @@ interface SetOptions extends JsonOption {
 }
 
 interface ListOptions extends JsonOption {
+  readonly policy?: string;
   readonly label?: string;
 }
 
@@ -90,6 +91,7 @@ export function addBackupCommands(program: Command): void {
     .description('list backups')
     .argument('[vm]', 'only of this VM')
     .option('--label <name=value>', 'only those with this label')
+    .option('--policy <policy>', 'only those that this policy took, VM by VM')
     .option('--json', 'print JSON')
     .action(async (vm: string | undefined, { json, ...only }: ListOptions) => {
       const query = Object.entries({ vm, ...only }).flatMap(([name, value]) =>
@@ -138,12 +140,7 @@ export function addBackupCommands(program: Command): void {
     .option('--label <name=value>', 'labels instead of those it has; repeat for more', labelArgument)
     .addOption(new Option('--no-labels', 'take all labels away').conflicts('label'))
     .option('--expires <when>', 'when it goes by itself: 2026-12-24, 30d from now, never', expiryArgument)
-    .addOption(
-      new Option(
-        '--no-expires',
-        'no date of its own: its policy decides, and without one it stays',
-      ).conflicts('expires'),
-    )
+    .option('--no-expires', 'no date of its own: its policy decides, and without one it stays')
     .option('--json', 'print JSON')
     .action(async (reference: string, options: SetOptions, command: Command) => {
       const { note, label, labels, expires, json } = options;

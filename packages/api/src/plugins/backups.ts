@@ -1,6 +1,6 @@
 /** Backups: take, list, show, change, restore, delete. A backup is named by its id or as `vm@name`. */
 import { Type } from '@fastify/type-provider-typebox';
-import { PandoError } from '@pando/common';
+import { isPandoError, PandoError } from '@pando/common';
 import type { BackupAttributes as Attributes } from '@pando/fleet';
 import type { ApiContext, App } from '../context.ts';
 import {
@@ -90,12 +90,19 @@ export function backups(app: App, context: ApiContext): void {
       schema: {
         operationId: 'listBackups',
         summary: 'List backups, newest first',
-        description: 'Either `label`, or `vm`.',
+        description: 'Either `label`, or `vm` and `policy`. Those of a policy come VM by VM.',
         tags,
         querystring: Type.Object(
           {
             ...PageQuery,
             vm: Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'only of this VM' })),
+            policy: Type.Optional(
+              Type.String({
+                minLength: 1,
+                maxLength: 255,
+                description: 'only those that this policy took: its name or id; of one that is gone, its id',
+              }),
+            ),
             label: Type.Optional(
               Type.String({ maxLength: 400, description: 'only those with this label, as `name=value`' }),
             ),
@@ -105,8 +112,12 @@ export function backups(app: App, context: ApiContext): void {
         response: { 200: ref(BackupPage), ...problems },
       },
     },
-    async ({ query: { label, ...query } }) =>
-      fleet.listBackups({ ...query, ...(label === undefined ? {} : { label: toLabel(label) }) }),
+    async ({ query: { label, policy, ...query } }) =>
+      fleet.listBackups({
+        ...query,
+        ...(label === undefined ? {} : { label: toLabel(label) }),
+        ...(policy === undefined ? {} : { policy: await policyId(context, policy) }),
+      }),
   );
 
   app.get(
@@ -234,6 +245,16 @@ async function quiescedBackup(
   );
   // Not before: one that is locked could not be deleted when the guest was not at rest after all.
   return Object.keys(attributes).length === 0 ? taken : fleet.changeBackup(taken.id, attributes);
+}
+
+async function policyId({ policies }: ApiContext, reference: string): Promise<string> {
+  try {
+    return (await policies.get(reference)).id;
+  } catch (error) {
+    // The backups of one that is gone are found by its id.
+    if (isPandoError(error, 'policy-missing') && /^[0-9a-f-]{36}$/.test(reference)) return reference;
+    throw error;
+  }
 }
 
 interface Said {

@@ -16,6 +16,7 @@ import {
   VmPage,
   Vms,
 } from './fleet.ts';
+import { policySchemas } from './policies.ts';
 import { OwnerSpace, OwnerSpacePage, SpaceRatios, SpaceReport } from './report.ts';
 import {
   DamagedDisk,
@@ -38,6 +39,7 @@ export * from './answers.ts';
 export * from './common.ts';
 export * from './events.ts';
 export * from './fleet.ts';
+export * from './policies.ts';
 export * from './report.ts';
 export * from './work.ts';
 
@@ -55,6 +57,7 @@ export const namedSchemas = [
   BackupImportResult,
   Extent,
   DiskMap,
+  ...policySchemas,
   SpaceRatios,
   SpaceReport,
   OwnerSpace,

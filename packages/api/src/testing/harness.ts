@@ -2,6 +2,7 @@
 import { MemoryCatalog } from '@pando/catalog';
 import { PandoError, systemClock, systemRandom } from '@pando/common';
 import { EventLog, Webhooks, type Send } from '@pando/events';
+import { openPolicies, type OpenPolicies } from '@pando/policies';
 import { buildApi, Jobs, type ApiOptions, type App, type Engine } from '../index.ts';
 import type { GcReport, RepairReport, VerifyReport } from '../schemas/index.ts';
 import { FakeFleet } from './fake-fleet.ts';
@@ -46,6 +47,8 @@ export const REPAIR_REPORT: RepairReport = {
 export interface Harness {
   readonly app: App;
   readonly fleet: FakeFleet;
+  /** Over the fake fleet; nothing runs but when a test says `tick`. */
+  readonly policies: OpenPolicies;
   readonly jobs: Jobs;
   readonly engine: { -readonly [K in keyof Engine]: Engine[K] };
   readonly internalErrors: unknown[];
@@ -57,6 +60,13 @@ export interface Harness {
 
 export async function harness(options: Partial<ApiOptions> = {}): Promise<Harness> {
   const fleet = new FakeFleet();
+  let policyIds = 0;
+  const policies = openPolicies({
+    catalog: new MemoryCatalog(),
+    fleet,
+    clock: systemClock,
+    newId: () => `policy-${++policyIds}`,
+  });
   const internalErrors: unknown[] = [];
   const jobs = new Jobs({ clock: systemClock, onInternalError: (_job, error) => internalErrors.push(error) });
   const engine: Harness['engine'] = {
@@ -79,6 +89,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
   });
   const app = await buildApi({
     fleet,
+    policies,
     jobs,
     events,
     webhooks,
@@ -98,6 +109,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
   return {
     app,
     fleet,
+    policies,
     jobs,
     engine,
     internalErrors,
