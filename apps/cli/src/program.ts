@@ -9,6 +9,7 @@ import { addReportCommands } from './commands/report.ts';
 import { addPolicyCommands } from './commands/policy.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
+import { addTreeCommands } from './commands/trees.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addVmCommands } from './commands/vm.ts';
 
@@ -28,6 +29,7 @@ export function buildProgram(): Command {
   addPolicyCommands(program);
   addStoreCommands(program);
   addReportCommands(program);
+  addTreeCommands(program);
   addVerifyCommand(program);
   addJobCommands(program);
   addEventCommands(program);

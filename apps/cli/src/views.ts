@@ -310,6 +310,28 @@ export interface ReclaimReport extends Page<
   readonly holders: number;
 }
 
+export interface DiffPage extends Page<{
+  readonly offset: number;
+  readonly bytes: number;
+  readonly changedBytes: number;
+}> {
+  readonly a: { readonly name: string; readonly disk: string; readonly sizeBytes: number };
+  readonly b: { readonly name: string; readonly disk: string; readonly sizeBytes: number };
+  readonly grainBytes: number;
+  readonly comparedBytes: number;
+  readonly changedBytes: number;
+}
+
+export interface DiskRoots extends OwnerName {
+  readonly items: readonly {
+    readonly disk: string;
+    readonly root: string;
+    readonly sizeBytes: number;
+    readonly chunkBytes: number;
+    readonly height: number;
+  }[];
+}
+
 export interface ReclaimPlan extends Page<OwnerName & { readonly createdAt: string }> {
   readonly wantedBytes: number;
   readonly freedBytes: number;

@@ -19,6 +19,7 @@ import { policyRoutes } from './plugins/policies.ts';
 import { repairs } from './plugins/repairs.ts';
 import { report } from './plugins/report.ts';
 import { sharing } from './plugins/sharing.ts';
+import { trees } from './plugins/trees.ts';
 import { vms } from './plugins/vms.ts';
 import { webhookRoutes } from './plugins/webhooks.ts';
 import { work } from './plugins/work.ts';
@@ -76,7 +77,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   await app.register(
     async (api) => {
       const typed = api as unknown as App;
-      const answers = [sharing];
+      const answers = [sharing, trees];
       const operations = [eventRoutes, webhookRoutes];
       for (const routes of [
         vms,

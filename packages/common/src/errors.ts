@@ -54,6 +54,11 @@ export const ERROR_CODES = {
       'Write an NBD URI as nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH; see docs/cli.md.',
   },
   'range-invalid': { kind: 'invalid', remedy: 'Keep offset and length inside the disk.' },
+  'proof-invalid': {
+    kind: 'invalid',
+    remedy:
+      'The file proves nothing, or nothing about that root; get the proof and the root anew (docs/proofs.md).',
+  },
   'shrink-refused': {
     kind: 'invalid',
     remedy: 'Shrinking throws data away; allow it explicitly (`--shrink`, `"shrink": true`).',

@@ -1,5 +1,5 @@
 /** What the fleet answers about who shares what with whom. Bytes are stored bytes, of data and nodes, with all that files add to them. */
-import type { Page, PageRequest } from './types.ts';
+import type { DiskRoot, Page, PageRequest } from './types.ts';
 
 export interface OwnerName {
   readonly kind: 'vm' | 'backup';
@@ -124,6 +124,47 @@ export interface ReclaimPlanPage extends Page<Reclaimable> {
   readonly locked: number;
 }
 
+/** Two disks, each as an export name says it: `vm/disk`, `vm@backup/disk`; without a disk, that of the other one, or the only one. */
+export interface DiffRequest extends PageRequest {
+  readonly a: string;
+  readonly b: string;
+  /** Ranges that are closer together are one: a multiple of the chunk, which it is when absent. */
+  readonly grainBytes?: number;
+}
+
+export interface DiffItem {
+  readonly offset: number;
+  readonly bytes: number;
+  /** Of these, the bytes of chunks that differ. */
+  readonly changedBytes: number;
+}
+
+/** The side of a comparison. */
+export interface DiffSide {
+  readonly name: string;
+  readonly disk: string;
+  readonly sizeBytes: number;
+}
+
+export interface DiffPage extends Page<DiffItem> {
+  readonly a: DiffSide;
+  readonly b: DiffSide;
+  readonly grainBytes: number;
+  /** How far this page goes from where it began; it may have no items and still not be the last. */
+  readonly comparedBytes: number;
+  readonly changedBytes: number;
+}
+
+export interface NamedRoot extends DiskRoot {
+  readonly disk: string;
+  /** Levels of nodes above the chunks: as few as cover the disk. */
+  readonly height: number;
+}
+
+export interface DiskRoots extends OwnerName {
+  readonly items: readonly NamedRoot[];
+}
+
 /** Questions that the trees answer, about all owners or some. */
 export interface Answers {
   /** What VMs with their backups, all that carry a tag, or the backups of a policy cost: lines that add up to all that is stored. */
@@ -137,4 +178,20 @@ export interface Answers {
     request: ReclaimPlanRequest,
     work?: { readonly signal?: AbortSignal },
   ): Promise<ReclaimPlanPage>;
+  /** What differs between two disks. @throws `vm-missing`, `backup-missing`, `disk-missing`, `request-invalid` */
+  diff(request: DiffRequest): Promise<DiffPage>;
+  /**
+   * The roots of all disks of a backup, or of a VM: then each of an instant of its own, after the call and before the answer.
+   * @throws `vm-missing`, `backup-missing`
+   */
+  roots(owner: string): Promise<DiskRoots>;
+  /**
+   * A proof (packages/proof) of what a range of a disk of a backup holds; without a name, of its only disk.
+   * @throws `backup-missing`, `disk-missing`, `range-invalid`
+   */
+  prove(
+    backup: string,
+    disk: string | undefined,
+    range: { readonly offset: number; readonly length: number },
+  ): Promise<Uint8Array>;
 }

@@ -8,13 +8,14 @@ import type { Volumes } from '@pando/volume';
 import { attach, listExports } from './attach.ts';
 import { Attachments } from './attachments.ts';
 import { changeBackup, createBackup, deleteBackup, expireBackup, getBackup, listBackups } from './backups.ts';
+import { diff } from './compare.ts';
 import type { FleetContext } from './context.ts';
 import { idSource, newestIdMs } from './ids.ts';
 import { Imports } from './imports.ts';
 import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 import { Locks, Reservations } from './locks.ts';
 import { finishRemovals, restoreBackup } from './restore.ts';
-import { diskRoot } from './roots.ts';
+import { diskRoot, diskRoots, prove } from './roots.ts';
 import { Sharing } from './sharing.ts';
 import { Space } from './space.ts';
 import { Tending } from './tending.ts';
@@ -119,6 +120,9 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
       holders: (ref, request = {}) => run(() => sharing.holders(ref, request)),
       reclaim: (request, work) => run(() => sharing.reclaim(request, withClosing(work))),
       planReclaim: (request, work) => run(() => sharing.planReclaim(request, withClosing(work))),
+      diff: (request) => run(() => diff(ctx, request)),
+      roots: (owner) => run(() => diskRoots(ctx, owner)),
+      prove: (backup, disk, range) => run(() => prove(ctx, backup, disk, range)),
     },
     close: () =>
       (closed ??= (async () => {

@@ -1,9 +1,12 @@
-/** Roots of disks as users see them. */
-import { idToHex } from '@pando/common';
-import type { Root } from '@pando/tree';
+/** Roots of disks as users see them, and proofs under them. */
+import { idToHex, PandoError } from '@pando/common';
+import { makeProof, PROOF_RANGE_BYTES_MAX } from '@pando/proof';
+import type { Root, TreeNode } from '@pando/tree';
+import type { DiskRoots, NamedRoot } from './answer-types.ts';
 import { chooseDisk } from './attach.ts';
 import type { FleetContext } from './context.ts';
-import { holdBackup } from './lookup.ts';
+import { findOwner, holdBackup, holdVm } from './lookup.ts';
+import type { StoredDisk } from './records.ts';
 import type { DiskRoot } from './types.ts';
 
 export function toDiskRoot(ctx: FleetContext, { id, size }: Root): DiskRoot {
@@ -16,4 +19,81 @@ export function diskRoot(ctx: FleetContext, ref: string, diskName: string): Prom
     const { disk } = chooseDisk(`${record.vmName}@${record.name}`, record.disks, diskName);
     return toDiskRoot(ctx, await ctx.volumes.settle(disk));
   });
+}
+
+/** The roots of all disks of a backup, or of a VM: then each of an instant of its own, after the call and before the answer. */
+export async function diskRoots(ctx: FleetContext, ref: string): Promise<DiskRoots> {
+  const settle = async (disks: readonly StoredDisk[]): Promise<NamedRoot[]> => {
+    const roots: NamedRoot[] = [];
+    for (const { name, disk } of disks) {
+      const root = await ctx.volumes.settle(disk);
+      roots.push({ disk: name, ...toDiskRoot(ctx, root), height: root.height });
+    }
+    return roots;
+  };
+  const { kind, id } = await findOwner(ctx, ref);
+  if (kind === 'vm') {
+    return holdVm(ctx, id, 'shared', async ({ record }) => ({
+      kind,
+      id,
+      name: record.name,
+      items: await settle(record.disks),
+    }));
+  }
+  return holdBackup(ctx, id, 'shared', async ({ record }) => ({
+    kind,
+    id,
+    name: `${record.vmName}@${record.name}`,
+    items: await settle(record.disks),
+  }));
+}
+
+/**
+ * A proof that a range of a disk of a backup holds what it holds, under the disk's root (packages/proof).
+ * @throws `backup-missing`, `disk-missing`, `range-invalid`, errors of kind `data`
+ */
+export function prove(
+  ctx: FleetContext,
+  ref: string,
+  diskName: string | undefined,
+  range: { readonly offset: number; readonly length: number },
+): Promise<Uint8Array> {
+  return holdBackup(ctx, ref, 'shared', async ({ record }) => {
+    const { disk } = chooseDisk(`${record.vmName}@${record.name}`, record.disks, diskName);
+    const root = await ctx.volumes.settle(disk);
+    checkRange(root, range);
+    const { chunkBytes } = ctx.store;
+    const claim = { rootId: root.id, height: root.height, sizeBytes: root.size, chunkBytes, ...range };
+    let leaf: TreeNode | undefined;
+    const pieces: Uint8Array[] = [];
+    const proof = makeProof(claim, {
+      node: async (ids, at) => {
+        leaf = ctx.store.peekNode(ids, at) ?? (await ctx.store.readNode(ids, at));
+        return leaf.bytes;
+      },
+      chunks: async (_bytes, first, count) => {
+        const target = new Uint8Array(count * chunkBytes);
+        await ctx.store.readChunks(leaf!, first, count, target, 0);
+        return target;
+      },
+    });
+    for await (const piece of proof) pieces.push(piece);
+    return Buffer.concat(pieces);
+  });
+}
+
+function checkRange({ size }: Root, { offset, length }: { offset: number; length: number }): void {
+  const isRange = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 1;
+  if (!isRange || offset + length > size) {
+    throw new PandoError(
+      'range-invalid',
+      `${length} bytes at ${offset} are not inside a disk of ${size} bytes`,
+    );
+  }
+  if (length > PROOF_RANGE_BYTES_MAX) {
+    throw new PandoError(
+      'range-invalid',
+      `a proof is of at most ${PROOF_RANGE_BYTES_MAX} bytes, not ${length}: ask for several`,
+    );
+  }
 }

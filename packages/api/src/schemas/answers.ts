@@ -1,4 +1,4 @@
-/** Who shares what with whom, and what deleting frees. */
+/** Who shares what with whom, what deleting frees, and what the trees say about disks. */
 import { Type } from '@fastify/type-provider-typebox';
 import { Bytes, list, ref, Reference } from './common.ts';
 
@@ -162,6 +162,48 @@ export const ReclaimPlan = Type.Object(
   { $id: 'ReclaimPlan', additionalProperties: false },
 );
 
+const DiffSide = Type.Object(
+  { name: Type.String(), disk: Type.String(), sizeBytes: Bytes },
+  { $id: 'DiffSide', additionalProperties: false },
+);
+
+export const DiffItem = Type.Object(
+  { offset: Bytes, bytes: Bytes, changedBytes: bytes('of these, the bytes of chunks that differ') },
+  { $id: 'DiffItem', additionalProperties: false },
+);
+
+export const DiffPage = Type.Object(
+  {
+    a: ref(DiffSide),
+    b: ref(DiffSide),
+    grainBytes: Bytes,
+    comparedBytes: bytes('how far this page goes from where it began'),
+    changedBytes: bytes('of the items of this page'),
+    items: list(ref(DiffItem)),
+    ...NextCursor,
+  },
+  { $id: 'DiffPage', additionalProperties: false },
+);
+
+export const NamedRoot = Type.Object(
+  {
+    disk: Type.String(),
+    root: Type.String({
+      pattern: '^[0-9a-f]{64}$',
+      description: 'id of the top node; zeros for a disk that is all hole',
+    }),
+    sizeBytes: Bytes,
+    chunkBytes: Type.Integer({ description: 'bytes of a chunk, which the root depends on' }),
+    height: Type.Integer({ minimum: 1, description: 'levels of nodes above the chunks' }),
+  },
+  { $id: 'NamedRoot', additionalProperties: false },
+);
+
+export const DiskRoots = Type.Object(
+  { ...OwnerNameParts, items: list(ref(NamedRoot)) },
+  { $id: 'DiskRoots', additionalProperties: false },
+);
+
 export const answerSchemas = [
   OwnerName,
   AccountLine,
@@ -175,4 +217,9 @@ export const answerSchemas = [
   ReclaimPlanRequest,
   Reclaimable,
   ReclaimPlan,
+  DiffSide,
+  DiffItem,
+  DiffPage,
+  NamedRoot,
+  DiskRoots,
 ];

@@ -5,6 +5,9 @@ import type {
   AccountsPage,
   Answers,
   Backup,
+  DiffPage,
+  DiffRequest,
+  DiskRoots,
   HoldersPage,
   OwnerChoice,
   PageRequest,
@@ -81,6 +84,50 @@ export class FakeAnswers implements Answers {
       ...countsOf(chosen),
       items,
     };
+  }
+
+  /** All that two disks have is compared in one page, and differs from its first byte on or not at all. */
+  async diff({ a, b }: DiffRequest): Promise<DiffPage> {
+    const [one, other] = await Promise.all([a, b].map((ref) => this.#disk(ref)));
+    const differs = one!.root !== other!.root;
+    const { sizeBytes } = one!;
+    return {
+      a: { name: a, disk: one!.disk, sizeBytes },
+      b: { name: b, disk: other!.disk, sizeBytes: other!.sizeBytes },
+      grainBytes: one!.chunkBytes,
+      comparedBytes: sizeBytes,
+      changedBytes: differs ? sizeBytes : 0,
+      items: differs ? [{ offset: 0, bytes: sizeBytes, changedBytes: sizeBytes }] : [],
+    };
+  }
+
+  async roots(owner: string): Promise<DiskRoots> {
+    const found = (await this.#owners()).find(({ id, name }) => id === owner || name === owner);
+    if (found === undefined) throw new PandoError('vm-missing', `there is no ${owner}`);
+    const { kind, id, name, disks } = found;
+    const items = disks.map((disk) => ({
+      disk: disk.name,
+      root: kind === 'vm' ? 'a'.repeat(64) : 'b'.repeat(64),
+      sizeBytes: disk.sizeBytes,
+      chunkBytes: 4096,
+      height: 1,
+    }));
+    return { kind, id, name, items };
+  }
+
+  /** Nothing that proves anything: what was asked for, as text. */
+  async prove(
+    backup: string,
+    disk: string | undefined,
+    { offset, length }: { offset: number; length: number },
+  ): Promise<Uint8Array> {
+    const { items } = await this.roots(backup);
+    if (length < 1 || offset + length > items[0]!.sizeBytes) throw new PandoError('range-invalid', 'outside');
+    return Buffer.from(`${backup}/${disk ?? ''} ${offset}+${length}`);
+  }
+
+  async #disk(ref: string): Promise<DiskRoots['items'][number]> {
+    return (await this.roots(ref)).items[0]!;
   }
 
   async #owners() {

@@ -1,0 +1,99 @@
+/** `pando prove` and `pando check-proof`: proofs as files. */
+import { formatSize, fromIoError, PandoError } from '@pando/common';
+import { checkProof, PROOF_RANGE_BYTES_MAX, ProofError, type ProvenRange } from '@pando/proof';
+import { open, stat, writeFile } from 'node:fs/promises';
+import { part } from './commands/arguments.ts';
+import { parseRoot, type CheckProofOptions, type ProveOptions } from './commands/trees.ts';
+import { print } from './output.ts';
+import { Rest } from './rest.ts';
+
+/** More than any proof has: its range, and a node of 4,112 bytes for each 512 KiB and level. */
+const PROOF_BYTES_MAX = PROOF_RANGE_BYTES_MAX + 1024 * 1024;
+
+export async function prove(reference: string, file: string, options: ProveOptions): Promise<void> {
+  const { offset, length } = options.range;
+  const path = `/backups/${part(reference)}/disks/${part(options.disk)}/proof?offset=${offset}&length=${length}`;
+  const answer = await new Rest().stream(path, 'application/vnd.pando.proof');
+  const pieces: Buffer[] = [];
+  for await (const piece of answer) pieces.push(piece as Buffer);
+  const proof = Buffer.concat(pieces);
+  const proven = check(proof);
+  await write(file, proof, options.force === true);
+  print(options.json, { file, bytes: proof.byteLength, ...claimOf(proven) }, () =>
+    [
+      `${file}: ${formatSize(proof.byteLength)}, proves ${rangeText(proven)} under the root`,
+      rootText(proven),
+    ].join('\n'),
+  );
+}
+
+export async function checkProofFile(file: string, options: CheckProofOptions): Promise<void> {
+  const expected = options.root === undefined ? undefined : parseRoot(options.root);
+  const proven = check(await read(file));
+  if (expected !== undefined && expected.id !== idOf(proven)) {
+    throw new PandoError('proof-invalid', `${file} is a proof under another root: ${rootText(proven)}`);
+  }
+  if (expected?.sizeBytes !== undefined && expected.sizeBytes !== proven.sizeBytes) {
+    throw new PandoError(
+      'proof-invalid',
+      `${file} is about a disk of another size: ${proven.sizeBytes} bytes`,
+    );
+  }
+  if (options.out !== undefined) await write(options.out, proven.data, options.force === true);
+  const isRootGiven = expected?.sizeBytes !== undefined;
+  print(options.json, { file, ...claimOf(proven), rootGiven: isRootGiven }, () => {
+    const lines = [`${file} proves ${rangeText(proven)} under the root`, rootText(proven)];
+    if (expected === undefined)
+      lines.push('Whether that is the right root, only who knows it can tell: --root.');
+    else if (!isRootGiven) lines.push('The size is what the proof says: give it with the root, as ID:SIZE.');
+    return lines.join('\n');
+  });
+}
+
+function check(proof: Uint8Array): ProvenRange {
+  try {
+    return checkProof(proof);
+  } catch (error) {
+    if (error instanceof ProofError) throw new PandoError('proof-invalid', error.message, { cause: error });
+    throw error;
+  }
+}
+
+async function read(file: string): Promise<Uint8Array> {
+  try {
+    const handle = await open(file);
+    try {
+      const { size } = await handle.stat();
+      if (size > PROOF_BYTES_MAX) throw new PandoError('proof-invalid', `${file} is too large for a proof`);
+      const bytes = new Uint8Array(size);
+      let end = 0;
+      for (let got = -1; got !== 0 && end < size; end += got) {
+        got = (await handle.read(bytes, end, size - end, end)).bytesRead;
+      }
+      return bytes.subarray(0, end);
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw fromIoError(error, file, 'file-failed');
+  }
+}
+
+async function write(file: string, bytes: Uint8Array, force: boolean): Promise<void> {
+  try {
+    await writeFile(file, bytes, { flag: force ? 'w' : 'wx' });
+  } catch (error) {
+    const isThere = (error as NodeJS.ErrnoException).code === 'EEXIST' && (await stat(file)).isFile();
+    if (isThere) throw new PandoError('file-exists', `${file} exists`, { cause: error });
+    throw fromIoError(error, file, 'file-failed');
+  }
+}
+
+const idOf = ({ rootId }: ProvenRange): string => Buffer.from(rootId).toString('hex');
+const rootText = (proven: ProvenRange): string => `${idOf(proven)}:${proven.sizeBytes}`;
+const rangeText = ({ offset, length }: ProvenRange): string => `${length} bytes at ${offset}`;
+
+function claimOf(proven: ProvenRange) {
+  const { sizeBytes, chunkBytes, height, offset, length } = proven;
+  return { root: idOf(proven), sizeBytes, chunkBytes, height, offset, length };
+}
