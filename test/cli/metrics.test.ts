@@ -1,5 +1,7 @@
 /** What a real server counts, held against what was done to it. */
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { dashboard } from '../../scripts/dashboard.ts';
 import { connect, createVm, MiB } from '../support/disks.ts';
 import { TestServer } from '../support/server.ts';
 
@@ -128,3 +130,32 @@ it('the buckets of a time never go down, and all scrapes at once get the same', 
     bound = Number(le);
   }
 });
+
+it('counts collections, jobs, requests and checks, and has every metric that dashboard and alerts name', async () => {
+  await server.rest.job('/gc');
+  await fetch(`${server.url}/ready`);
+  const found = await scrape();
+  expect(found.get('pando_jobs_total{kind="gc",state="done"}')).toBeGreaterThanOrEqual(1);
+  expect(found.get('pando_gc_ended_timestamp_seconds')).toBeGreaterThan(1e9);
+  expect(found.get('pando_check{check="store"}')).toBe(0);
+  expect(found.get('pando_disk_free_bytes')).toBeGreaterThan(0);
+  const posts = [...found.keys()].filter((key) => /^pando_http_requests_total\{.*"\/api\/v1\/gc"/.test(key));
+  expect(posts).toHaveLength(1);
+
+  const names = new Set([...found.keys()].map((key) => key.replace(/\{.*/, '')));
+  const texts = ['grafana/pando.json', 'prometheus/pando.rules.yml'].map((file) =>
+    readFileSync(new URL(`../../packaging/${file}`, import.meta.url), 'utf8'),
+  );
+  expect(texts[0]).toBe(dashboard());
+  for (const text of texts) {
+    const used = new Set(text.match(/\b(pando|process|nodejs)_[a-z0-9_]+/g));
+    expect(used.size).toBeGreaterThanOrEqual(10);
+    // What has not happened yet has no sample, but its name is printed.
+    for (const name of used) expect(names.has(name) || (await named(name)), name).toBe(true);
+  }
+});
+
+async function named(name: string): Promise<boolean> {
+  const text = await (await fetch(`${server.url}/metrics`)).text();
+  return text.includes(`# TYPE ${name.replace(/_bucket$/, '')} `);
+}

@@ -7,6 +7,7 @@ import { addEventCommands } from './commands/events.ts';
 import { addJobCommands } from './commands/jobs.ts';
 import { addReportCommands } from './commands/report.ts';
 import { addPolicyCommands } from './commands/policy.ts';
+import { addReadyCommand } from './commands/ready.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
 import { addTreeCommands } from './commands/trees.ts';
@@ -33,6 +34,7 @@ export function buildProgram(): Command {
   addVerifyCommand(program);
   addJobCommands(program);
   addEventCommands(program);
+  addReadyCommand(program);
   addServeCommand(program);
   addConfigCommands(program);
   program

@@ -2,12 +2,14 @@
  * What the server counts, in the form that Prometheus reads. The rooms of the engine count for themselves, with plain numbers, always;
  * here they are given names, and are read when somebody asks.
  */
+import type { HttpCount, ReadyCheck } from '@pando/api';
 import type { Durations } from '@pando/common';
 import type { NbdServerStats } from '@pando/nbd';
 import type { StoreCounters, StoreStats } from '@pando/chunk-store';
 import type { PolicyCounters } from '@pando/policies';
 import type { VolumeStats } from '@pando/volume';
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client';
+import type { GcCounts, JobCount } from './job-counts.ts';
 import type { ProcessIo } from './process-io.ts';
 
 /** Everything that is counted, at one instant. */
@@ -21,6 +23,14 @@ export interface Counts {
   readonly catalogCommitTimes: Durations | undefined;
   readonly processIo: ProcessIo | undefined;
   readonly policies: PolicyCounters & { readonly dueLagMs: number };
+  readonly http: readonly HttpCount[];
+  readonly jobs: readonly JobCount[];
+  readonly gc: GcCounts;
+  /** Jobs that wait or run now. */
+  readonly activeJobs: { readonly queued: number; readonly running: number };
+  readonly checks: readonly ReadyCheck[];
+  readonly freeBytes: number | undefined;
+  readonly lostEvents: number;
 }
 
 type Sample = readonly [labels: Record<string, string>, value: number];
@@ -33,6 +43,35 @@ const GAUGES: readonly (readonly [name: string, help: string, read: Read])[] = [
     '1 for the state that the store is in, 0 for the others.',
     ({ state }) =>
       (['ready', 'full', 'failed'] as const).map((one) => [{ state: one }, one === state ? 1 : 0] as const),
+  ],
+  [
+    'pando_check',
+    'What GET /ready says of each check: 0 ok, 1 a warning, 2 failed.',
+    ({ checks }) =>
+      checks.map(({ name, status }) => [{ check: name }, { ok: 0, warning: 1, failed: 2 }[status]]),
+  ],
+  [
+    'pando_disk_free_bytes',
+    'Room on the file system that holds the data directory.',
+    ({ freeBytes }) => (freeBytes === undefined ? [] : [[{}, freeBytes]]),
+  ],
+  [
+    'pando_jobs',
+    'Jobs that wait for others, and that run.',
+    ({ activeJobs }) => [
+      [{ state: 'queued' }, activeJobs.queued],
+      [{ state: 'running' }, activeJobs.running],
+    ],
+  ],
+  [
+    'pando_gc_live_bytes',
+    'Bytes of chunks that the newest collection found alive, before compression; 0 before there was one.',
+    ({ gc }) => gc.liveBytes,
+  ],
+  [
+    'pando_gc_ended_timestamp_seconds',
+    'When the newest collection ended that ended well, since 1970; 0 before there was one.',
+    ({ gc }) => gc.endedAtMs / 1000,
   ],
   ['pando_nbd_connections', 'NBD connections.', ({ nbd }) => nbd.connections],
   [
@@ -92,6 +131,40 @@ const GAUGES: readonly (readonly [name: string, help: string, read: Read])[] = [
 ];
 
 const COUNTERS: readonly (readonly [name: string, help: string, read: Read])[] = [
+  [
+    'pando_http_requests_total',
+    'HTTP requests that were answered, by route and class of status.',
+    ({ http }) =>
+      http.map(({ method, route, status, times }) => [
+        { method, route, status },
+        times.counts.counts.reduce((sum, count) => sum + count, 0),
+      ]),
+  ],
+  [
+    'pando_jobs_total',
+    'Jobs that have ended, and how.',
+    ({ jobs }) => jobs.map(({ kind, state, count }) => [{ kind, state }, count]),
+  ],
+  [
+    'pando_job_seconds_total',
+    'Time that they took, waiting for others aside.',
+    ({ jobs }) => jobs.map(({ kind, state, seconds }) => [{ kind, state }, seconds]),
+  ],
+  ['pando_gc_freed_bytes_total', 'Bytes of segments that collections have freed.', ({ gc }) => gc.freedBytes],
+  ['pando_gc_dead_chunks_total', 'Chunks that they found dead.', ({ gc }) => gc.deadChunks],
+  [
+    'pando_gc_segments_total',
+    'Segments that they removed as a whole, and that they compacted.',
+    ({ gc }) => [
+      [{ result: 'dropped' }, gc.droppedSegments],
+      [{ result: 'compacted' }, gc.compactedSegments],
+    ],
+  ],
+  [
+    'pando_events_lost_total',
+    'Events that came while too many waited to be kept.',
+    ({ lostEvents }) => lostEvents,
+  ],
   [
     'pando_nbd_requests_total',
     'NBD requests that were carried out or failed.',
@@ -244,6 +317,11 @@ const TIMES: readonly (readonly [name: string, help: string, read: (counts: Coun
     ({ nbd }) => nbd.commands.map(({ command, waited }) => [{ command }, waited]),
   ],
   [
+    'pando_http_request_seconds',
+    'From the arrival of an HTTP request to the end of its answer; streams of events count as 0.',
+    ({ http }) => http.map(({ method, route, status, times }) => [{ method, route, status }, times]),
+  ],
+  [
     'pando_log_group_seconds',
     'Writing one group of records to the log.',
     ({ volumes }) => [[{}, volumes.log.groupTimes]],
@@ -355,7 +433,10 @@ export class Metrics {
   }
 }
 
-const LABELS = ['version', 'state', 'command', 'result', 'by', 'direction'] as const;
+const LABELS = [
+  ...['version', 'state', 'command', 'result', 'by', 'direction'],
+  ...['method', 'route', 'status', 'kind', 'check'],
+] as const;
 
 function samplesOf(value: number | readonly Sample[]): readonly Sample[] {
   return typeof value === 'number' ? [[{}, value]] : value;

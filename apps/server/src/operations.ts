@@ -35,6 +35,8 @@ export class Operations {
   #events: EventLog | undefined;
   #webhooks: Webhooks | undefined;
   #isMirrorBehind = false;
+  /** What was told of certificates when they were looked at last. */
+  #expiring: readonly string[] = [];
 
   constructor(options: OperationsOptions) {
     this.#options = options;
@@ -48,6 +50,10 @@ export class Operations {
   /** Whether the catalog has a mirror that may be older than it ought to be. */
   get isMirrorBehind(): boolean {
     return this.#isMirrorBehind;
+  }
+
+  get expiringCertificates(): readonly string[] {
+    return this.#expiring;
   }
 
   get events(): EventLog {
@@ -77,10 +83,10 @@ export class Operations {
       before = now;
     });
     this.#every(CERTIFICATES_LOOK_MS, async () => {
-      for (const path of certificates) {
-        const event = await eventOfCertificate(path, clock.now());
-        if (event !== undefined) this.raise(event);
-      }
+      const events = await Promise.all(certificates.map((path) => eventOfCertificate(path, clock.now())));
+      const found = events.filter((event) => event !== undefined);
+      this.#expiring = found.map(({ text }) => text);
+      for (const event of found) this.raise(event);
     });
   }
 

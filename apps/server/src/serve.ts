@@ -1,7 +1,7 @@
 /** Starts everything over one data directory, and stops it in the order that loses nothing. */
 import { stat } from 'node:fs/promises';
-import { buildApi, Jobs, type App } from '@pando/api';
 import { FileSystemSpaceGuard, PandoError, systemClock, systemRandom } from '@pando/common';
+import { buildApi, HttpCounts, Jobs, type App, type ReadyCheck } from '@pando/api';
 import type { OnEvent } from '@pando/events';
 import { idSource } from '@pando/fleet';
 import { createNbdServer, type NbdServer, type TlsMode } from '@pando/nbd';
@@ -16,6 +16,7 @@ import {
   VERIFY_EVERY_MS_DEFAULT,
 } from './housekeeping.ts';
 import { openGuestAgents } from './guest-agents.ts';
+import { JobCounts } from './job-counts.ts';
 import { lossLines } from './log-loss.ts';
 import { Metrics } from './metrics.ts';
 import {
@@ -28,10 +29,12 @@ import {
 import { eventOfJob, Operations } from './operations.ts';
 import type { ServeOptions } from './options.ts';
 import { readProcessIo } from './process-io.ts';
+import { freeBytesOf, readyChecks, readyParts } from './ready.ts';
 import { repair } from './repair.ts';
 import { isRotational } from './rotational.ts';
+import { SpaceHistory, spaceCounts } from './space-history.ts';
 import { openStoreSource } from './store-source.ts';
-import { collectGarbage, openStore, type OpenStore } from './store.ts';
+import { collectGarbage, openStore, storeState, type OpenStore } from './store.ts';
 import { lastVerifications, verifyAndKeep, type VerificationParts } from './verification.ts';
 import { verifyLogOf } from './verify.ts';
 import { VERSION } from './version.ts';
@@ -137,7 +140,14 @@ export async function serve(
     });
     closers.push(() => guestAgents.close());
     const housekeeping = new Housekeeping();
-    const fleet = housekeeping.watch(open.fleet);
+    const jobCounts = new JobCounts();
+    const history = await SpaceHistory.open({
+      ...{ catalog: open.catalog, clock },
+      count: () => spaceCounts(open),
+      report: (signal) => open.fleet.space({ signal }),
+      onTrouble: (error) => logger.warn({ err: error }, 'no sample of the space report could be kept'),
+    });
+    const fleet = history.watch(housekeeping.watch(open.fleet));
     const policies = openPolicies({
       ...{ catalog: open.catalog, fleet, clock, onEvent: operations.raise },
       newId: idSource(clock, systemRandom),
@@ -148,6 +158,7 @@ export async function serve(
       onInternalError: (job, error) =>
         logger.error({ err: error, job: job.id, kind: job.kind }, 'a job failed'),
       onEnded: (job) => {
+        jobCounts.count(job);
         const event = eventOfJob(job);
         if (event !== undefined) operations.raise(event);
       },
@@ -156,6 +167,7 @@ export async function serve(
     closers.push(async () => {
       await Promise.all([open.fleet.close(), jobs.close()]);
     });
+    closers.push(() => history.close());
 
     const nbd = createNbdServer({
       exports: { list: (limit) => fleet.listExports(limit), open: (name) => fleet.attach(name) },
@@ -175,6 +187,9 @@ export async function serve(
       onDamage: () => open.mirror.renew(),
       onNotKept: (error) => logger.warn({ err: error }, 'the result of a verification could not be kept'),
     };
+    const httpCounts = new HttpCounts();
+    const ready = async (): Promise<readonly ReadyCheck[]> =>
+      readyChecks(await readyParts(open, operations, space, directory.path));
     const metrics = new Metrics(async () => ({
       version: VERSION,
       state: storeState(open),
@@ -185,6 +200,13 @@ export async function serve(
       catalogCommitTimes: directory.catalog.commitTimes,
       processIo: await readProcessIo(),
       policies: { ...policies.counters, dueLagMs: await policies.dueLagMs() },
+      http: httpCounts.all(),
+      jobs: jobCounts.all(),
+      gc: jobCounts.gc,
+      activeJobs: jobs.active(),
+      checks: await ready(),
+      freeBytes: await freeBytesOf(directory.path),
+      lostEvents: operations.events.lost,
     }));
     const app = await buildApi({
       fleet,
@@ -200,6 +222,9 @@ export async function serve(
       },
       events: operations.events,
       webhooks: operations.webhooks,
+      ready,
+      history,
+      httpCounts,
       clock,
       version: VERSION,
       metrics,
@@ -229,6 +254,7 @@ export async function serve(
     closers.push(() => housekeeping.close());
     policies.start();
     closers.push(() => policies.close());
+    history.start();
 
     operations.raise({
       kind: 'server-started',
@@ -297,11 +323,6 @@ async function tellLogLoss({ catalog, volumes }: OpenStore, logger: Logger, onEv
 
 function certificatesOf({ nbdTlsFiles }: ServeOptions): readonly string[] {
   return nbdTlsFiles?.certificate === undefined ? [] : [nbdTlsFiles.certificate];
-}
-
-function storeState({ volumes, catalog, store }: OpenStore): 'ready' | 'full' | 'failed' {
-  const { failure = catalog.failure ?? store.failure, full } = volumes.stats;
-  return failure !== undefined ? 'failed' : full ? 'full' : 'ready';
 }
 
 async function checkImportDirectory(path: string): Promise<void> {

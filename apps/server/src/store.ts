@@ -190,3 +190,8 @@ export async function collectGarbage(
     throw error;
   }
 }
+
+export function storeState({ volumes, catalog, store }: OpenStore): 'ready' | 'full' | 'failed' {
+  const { failure = catalog.failure ?? store.failure, full } = volumes.stats;
+  return failure !== undefined ? 'failed' : full ? 'full' : 'ready';
+}

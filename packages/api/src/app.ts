@@ -17,6 +17,7 @@ import { metrics } from './plugins/metrics.ts';
 import { openapi } from './plugins/openapi.ts';
 import { policyRoutes } from './plugins/policies.ts';
 import { repairs } from './plugins/repairs.ts';
+import { ready } from './plugins/ready.ts';
 import { report } from './plugins/report.ts';
 import { sharing } from './plugins/sharing.ts';
 import { trees } from './plugins/trees.ts';
@@ -65,6 +66,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   guard(app, context);
   idempotency(app, context);
   app.addHook('onResponse', (request, reply, done) => {
+    context.httpCounts?.count(request, reply);
     request.log.debug(
       { method: request.method, url: request.url, status: reply.statusCode, ms: reply.elapsedTime },
       'request',
@@ -73,6 +75,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   });
   await openapi(app, context);
   health(app, context);
+  ready(app, context);
   metrics(app, context);
   await app.register(
     async (api) => {

@@ -6,8 +6,17 @@ import type { Fleet, Work } from '@pando/fleet';
 import type { Policies } from '@pando/policies';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { HttpCounts } from './http-counts.ts';
 import type { Jobs } from './jobs.ts';
-import type { GcReport, LastVerifications, Progress, RepairReport, VerifyReport } from './schemas/index.ts';
+import type {
+  GcReport,
+  LastVerifications,
+  Progress,
+  ReadyCheck,
+  RepairReport,
+  SpaceSample,
+  VerifyReport,
+} from './schemas/index.ts';
 
 export type App = FastifyInstance<
   RawServerDefault,
@@ -88,6 +97,20 @@ export const DEFAULT_LIMITS: ApiLimits = {
   idempotencyMs: 24 * 60 * 60 * 1000,
 };
 
+/** Samples of the space report, oldest first. */
+export interface SpaceHistorySource {
+  /** `since`: milliseconds since 1970. `after`: the `next` of the page before. */
+  list(request: {
+    readonly grain: '5m' | '1h' | '1d';
+    readonly since: number;
+    readonly after?: number;
+    readonly limit: number;
+  }): Promise<{
+    readonly items: readonly (Omit<SpaceSample, 'at'> & { at: number })[];
+    readonly next?: number;
+  }>;
+}
+
 /** What is counted, in a text format of its own. */
 export interface MetricsSource {
   readonly contentType: string;
@@ -101,6 +124,11 @@ export interface ApiOptions {
   readonly engine: Engine;
   readonly events: EventLog;
   readonly webhooks: Webhooks;
+  /** What may be wrong with the server, check by check. */
+  readonly ready: () => Promise<readonly ReadyCheck[]>;
+  readonly history: SpaceHistorySource;
+  /** Counts requests, where somebody reads that. */
+  readonly httpCounts?: HttpCounts;
   readonly clock: Clock;
   readonly version: string;
   readonly logger?: FastifyBaseLogger;

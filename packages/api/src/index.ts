@@ -7,7 +7,9 @@ export {
   type Engine,
   type Quiesce,
   type RepairSource,
+  type SpaceHistorySource,
 } from './context.ts';
+export { HttpCounts, type HttpCount } from './http-counts.ts';
 export { Jobs, type JobWork, type StartedJob } from './jobs.ts';
 export { problemOf, statusOf } from './plugins/errors.ts';
 export { STORE_LANE } from './plugins/work.ts';
@@ -20,6 +22,7 @@ export type {
   JobState,
   LastVerifications,
   Progress,
+  ReadyCheck,
   RepairReport,
   VerifyReport,
 } from './schemas/work.ts';

@@ -95,6 +95,17 @@ export class Jobs {
     return false;
   }
 
+  /** Jobs that have not ended. */
+  active(): { readonly queued: number; readonly running: number } {
+    let queued = 0;
+    let running = 0;
+    for (const { job } of this.#entries.values()) {
+      if (job.state === 'queued') queued++;
+      else if (job.state === 'running') running++;
+    }
+    return { queued, running };
+  }
+
   /** @throws `job-missing` */
   get(id: string): Job {
     return this.#entry(id).job;

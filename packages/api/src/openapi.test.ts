@@ -64,7 +64,9 @@ const ROUTES = [
   'get /api/v1/report/holders',
   'post /api/v1/report/reclaim',
   'post /api/v1/report/reclaim/plan',
+  'get /api/v1/ready',
   'get /api/v1/report/space',
+  'get /api/v1/report/space/history',
   'get /api/v1/report/space/owners',
   'post /api/v1/verify',
   'get /api/v1/verify/last',
@@ -85,6 +87,7 @@ const ROUTES = [
   'post /api/v1/webhooks/{id}/test',
   'get /health',
   'get /metrics',
+  'get /ready',
 ];
 
 test('every route is in the document, and the document has no other', async () => {

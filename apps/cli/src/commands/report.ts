@@ -13,6 +13,7 @@ import type {
   SpaceReport,
 } from '../views.ts';
 import { part, sizeArgument, type JsonOption } from './arguments.ts';
+import { addHistoryCommand } from './history.ts';
 
 /** Lines of a list that people are shown; `--json` has all of them. */
 const SHOWN_MAX = 20;
@@ -30,6 +31,7 @@ interface ReclaimOptions extends JsonOption {
 
 export function addReportCommands(program: Command): void {
   const report = program.command('report').description('reports');
+  addHistoryCommand(report);
 
   report
     .command('space')

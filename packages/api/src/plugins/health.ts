@@ -3,14 +3,16 @@ import type { FastifyReply } from 'fastify';
 import type { ApiContext, App } from '../context.ts';
 import { Health, problems, ref } from '../schemas/index.ts';
 
-export function health(app: App, { engine, clock, version }: ApiContext): void {
+export function health(app: App, { engine, ready, clock, version }: ApiContext): void {
   const started = clock.monotonic();
-  const answer = (reply: FastifyReply) => {
+  const answer = async (reply: FastifyReply) => {
     const store = engine.store();
+    const problems = (await ready()).filter(({ status }) => status !== 'ok').map(({ name }) => name);
     if (store === 'failed') void reply.code(503);
     const status =
       store === 'ready' ? ('ok' as const) : store === 'full' ? ('degraded' as const) : ('failed' as const);
-    return { status, store, version, uptimeSeconds: Math.round((clock.monotonic() - started) / 1000) };
+    const uptimeSeconds = Math.round((clock.monotonic() - started) / 1000);
+    return { status, store, version, uptimeSeconds, problems };
   };
   const schema = {
     tags: ['health'],

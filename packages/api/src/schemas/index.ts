@@ -17,7 +17,7 @@ import {
   Vms,
 } from './fleet.ts';
 import { policySchemas } from './policies.ts';
-import { OwnerSpace, OwnerSpacePage, SpaceRatios, SpaceReport } from './report.ts';
+import { OwnerSpace, OwnerSpacePage, SpaceHistory, SpaceRatios, SpaceReport, SpaceSample } from './report.ts';
 import {
   DamagedDisk,
   GcReport,
@@ -29,6 +29,8 @@ import {
   LastVerification,
   LastVerifications,
   Progress,
+  Ready,
+  ReadyCheck,
   RepairReport,
   UnfinishedVerification,
   VerifyReport,
@@ -63,6 +65,8 @@ export const namedSchemas = [
   OwnerSpace,
   OwnerSpacePage,
   ...answerSchemas,
+  SpaceSample,
+  SpaceHistory,
   GcReport,
   GcRequest,
   VerifyRequest,
@@ -77,6 +81,8 @@ export const namedSchemas = [
   Job,
   JobPage,
   Health,
+  ReadyCheck,
+  Ready,
   Event,
   EventPage,
   Webhook,

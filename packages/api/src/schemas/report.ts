@@ -55,3 +55,38 @@ export const OwnerSpacePage = Type.Object(
   { items: list(ref(OwnerSpace)), nextCursor: Type.Optional(Type.String()) },
   { $id: 'OwnerSpacePage' },
 );
+
+export const SpaceSample = Type.Object(
+  {
+    at: Type.String({ description: 'RFC 3339' }),
+    storedBytes: Bytes,
+    segmentBytes: Bytes,
+    indexBytes: Bytes,
+    logBytes: Bytes,
+    catalogBytes: Bytes,
+    exact: Type.Optional(
+      Type.Object(
+        {
+          logicalBytes: Bytes,
+          allocatedBytes: Bytes,
+          uniqueBytes: Bytes,
+          dataStoredBytes: Bytes,
+          metadataBytes: Bytes,
+          garbageBytes: Bytes,
+          vms: Bytes,
+          backups: Bytes,
+        },
+        { additionalProperties: false, description: 'of the space report, where one was made at that time' },
+      ),
+    ),
+  },
+  { $id: 'SpaceSample', additionalProperties: false },
+);
+export type SpaceSample = Static<typeof SpaceSample>;
+
+export const SpaceGrain = Type.Union([Type.Literal('5m'), Type.Literal('1h'), Type.Literal('1d')]);
+
+export const SpaceHistory = Type.Object(
+  { grain: SpaceGrain, items: list(ref(SpaceSample)), nextCursor: Type.Optional(Type.String()) },
+  { $id: 'SpaceHistory' },
+);

@@ -255,6 +255,27 @@ export const Health = Type.Object(
     }),
     version: Type.String(),
     uptimeSeconds: Type.Number(),
+    problems: Type.Array(Type.String(), {
+      description: 'names of the checks of `GET /ready` that are not ok',
+    }),
   },
   { $id: 'Health', additionalProperties: false },
+);
+
+export const ReadyCheck = Type.Object(
+  {
+    name: Type.String(),
+    status: Type.Union([Type.Literal('ok'), Type.Literal('warning'), Type.Literal('failed')]),
+    detail: Type.Optional(Type.String({ description: 'for people' })),
+  },
+  { $id: 'ReadyCheck', additionalProperties: false },
+);
+export type ReadyCheck = Static<typeof ReadyCheck>;
+
+export const Ready = Type.Object(
+  {
+    ready: Type.Boolean({ description: 'no check has failed; there may be warnings' }),
+    checks: list(ref(ReadyCheck)),
+  },
+  { $id: 'Ready', additionalProperties: false },
 );

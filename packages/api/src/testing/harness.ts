@@ -93,6 +93,8 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     jobs,
     events,
     webhooks,
+    ready: () => Promise.resolve([{ name: 'store', status: 'ok' }]),
+    history: { list: () => Promise.resolve({ items: [] }) },
     engine: {
       gc: (work, given) => engine.gc(work, given),
       verify: (work, given) => engine.verify(work, given),

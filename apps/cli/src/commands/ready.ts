@@ -1,0 +1,28 @@
+/** `pando ready`: whether the server can do its work, check by check. */
+import type { Command } from 'commander';
+import { print, table } from '../output.ts';
+import { Rest } from '../rest.ts';
+import type { JsonOption } from './arguments.ts';
+
+interface Ready {
+  readonly ready: boolean;
+  readonly checks: readonly { readonly name: string; readonly status: string; readonly detail?: string }[];
+}
+
+export function addReadyCommand(program: Command): void {
+  program
+    .command('ready')
+    .description('whether the server takes reads and writes, check by check; exit status 1 if not')
+    .option('--json', 'print JSON')
+    .action(async ({ json }: JsonOption) => {
+      const found = await new Rest().get<Ready>('/ready');
+      print(json, found, () =>
+        table(found.checks, [
+          { title: 'CHECK', text: ({ name }) => name },
+          { title: 'STATUS', text: ({ status }) => status },
+          { title: '', text: ({ detail }) => detail ?? '' },
+        ]),
+      );
+      if (!found.ready) process.exitCode = 1;
+    });
+}
