@@ -20,6 +20,7 @@ const LAYERS = [
   'packages/volume',
   'packages/gc',
   'packages/fleet',
+  'packages/activity',
   'packages/policies',
   'packages/access',
   'packages/nbd',

@@ -49,6 +49,10 @@ export class Rest {
     return this.#call('POST', path, body);
   }
 
+  put<T>(path: string, body: object): Promise<T> {
+    return this.#call('PUT', path, body);
+  }
+
   patch<T>(path: string, body: object): Promise<T> {
     return this.#call('PATCH', path, body);
   }

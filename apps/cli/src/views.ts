@@ -340,3 +340,35 @@ export interface ReclaimPlan extends Page<OwnerName & { readonly createdAt: stri
   readonly backups: number;
   readonly locked: number;
 }
+
+export interface ActivityBucket {
+  readonly start: string;
+  readonly seconds: number;
+  readonly writtenBytes: number;
+  readonly zeroBytes: number;
+  readonly knownBytes: number;
+  readonly newBytes: number;
+  readonly storedBytes: number;
+  readonly rawBytes: number;
+}
+
+export interface Tripwire {
+  readonly sensitivity: 'off' | 'low' | 'normal' | 'high';
+  readonly state: 'off' | 'learning' | 'blind' | 'quiet' | 'jump';
+  readonly readyAt?: string;
+  readonly usualShare: number;
+  readonly hourLimitBytes: number;
+  readonly dayLimitBytes: number;
+  readonly trip?: {
+    readonly at: string;
+    readonly since: string;
+    readonly lastSeenAt: string;
+    readonly window: 'hour' | 'day';
+    readonly newBytes: number;
+    readonly rawBytes: number;
+    readonly limitBytes: number;
+    readonly backup?: { readonly id: string; readonly name: string };
+    readonly lockedUntil?: string;
+    readonly notLocked?: string;
+  };
+}

@@ -3,6 +3,7 @@
  * here they are given names, and are read when somebody asks.
  */
 import type { HttpCount, ReadyCheck } from '@pando/api';
+import type { ActivityStats } from '@pando/activity';
 import type { Durations } from '@pando/common';
 import type { NbdServerStats } from '@pando/nbd';
 import type { StoreCounters, StoreStats } from '@pando/chunk-store';
@@ -21,6 +22,7 @@ export interface Counts {
   readonly store: StoreStats;
   readonly catalogBytes: number;
   readonly catalogCommitTimes: Durations | undefined;
+  readonly activity: ActivityStats;
   readonly processIo: ProcessIo | undefined;
   readonly policies: PolicyCounters & { readonly dueLagMs: number };
   readonly http: readonly HttpCount[];
@@ -285,6 +287,16 @@ const COUNTERS: readonly (readonly [name: string, help: string, read: Read])[] =
     'pando_policy_expired_backups_total',
     'Backups that policies let go of.',
     ({ policies }) => policies.expired,
+  ],
+  [
+    'pando_tripwire_trips_total',
+    'Times that a VM was found to write as if its disk were being encrypted.',
+    ({ activity }) => activity.trips,
+  ],
+  [
+    'pando_activity_uncounted_bytes_total',
+    'Bytes that were destaged and are in the activity of no VM.',
+    ({ activity }) => activity.uncountedBytes,
   ],
   [
     'pando_process_disk_bytes_total',

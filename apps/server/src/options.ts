@@ -2,7 +2,7 @@
  * What a server can be told: the options, and the one table of their names. Flags, keys of the configuration file, names in the
  * environment (config.ts), help and docs/configuration.md all follow from it.
  */
-import { parseSize, PandoError } from '@pando/common';
+import { LOCK_DAYS_MAX, parseSize, PandoError, TRIPWIRE_LOCK_DAYS } from '@pando/common';
 import type { TlsFiles, TlsMode } from '@pando/nbd';
 import { parseAddress, type Address } from './addresses.ts';
 
@@ -36,6 +36,8 @@ export interface ServeOptions {
   readonly verifyEveryMs?: number;
   /** How fast that one reads. */
   readonly verifyBytesPerSecond?: number;
+  /** How many days the tripwire locks a backup for; 0: it locks none. Default: 30. */
+  readonly tripwireLockDays?: number;
   /** Start in spite of damage to these, without what it has taken. */
   readonly acceptDamage?: readonly DamagedPart[];
 }
@@ -138,6 +140,12 @@ export const SERVE_FLAGS: readonly Flag[] = [
     help: 'MiB a second that this verification reads at most',
   },
   {
+    name: 'tripwire-lock',
+    value: 'DAYS',
+    fallback: String(TRIPWIRE_LOCK_DAYS),
+    help: 'lock the last good backup so long when a VM seems to be encrypted; 0: tell, and lock nothing',
+  },
+  {
     name: 'accept-damage',
     value: 'PART',
     multiple: true,
@@ -171,6 +179,10 @@ export function runOptions(values: FlagValues): RunOptions {
   const rate = Number(text('verify-rate'));
   if (!(rate >= 1 && rate <= 1_000_000)) {
     throw new PandoError('request-invalid', '--verify-rate is a number of MiB a second from 1 to 1000000');
+  }
+  const lockDays = Number(text('tripwire-lock'));
+  if (!(lockDays >= 0 && lockDays <= LOCK_DAYS_MAX)) {
+    throw new PandoError('request-invalid', `--tripwire-lock is a number of days, up to ${LOCK_DAYS_MAX}`);
   }
   const accepted = values['accept-damage'];
   const acceptDamage = (Array.isArray(accepted) ? accepted : []).map((value: unknown) => {
@@ -216,6 +228,7 @@ export function runOptions(values: FlagValues): RunOptions {
     gcEveryMs: minutes * 60_000,
     verifyEveryMs: hours * 3_600_000,
     verifyBytesPerSecond: rate * 2 ** 20,
+    tripwireLockDays: lockDays,
     ...(acceptDamage.length === 0 ? {} : { acceptDamage }),
     logLevel,
     json: values['json'] === true,

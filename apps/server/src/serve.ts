@@ -1,7 +1,14 @@
 /** Starts everything over one data directory, and stops it in the order that loses nothing. */
 import { stat } from 'node:fs/promises';
-import { FileSystemSpaceGuard, PandoError, systemClock, systemRandom } from '@pando/common';
+import { Activity } from '@pando/activity';
 import { buildApi, HttpCounts, Jobs, type App, type ReadyCheck } from '@pando/api';
+import {
+  FileSystemSpaceGuard,
+  PandoError,
+  systemClock,
+  systemRandom,
+  TRIPWIRE_LOCK_DAYS,
+} from '@pando/common';
 import type { OnEvent } from '@pando/events';
 import { idSource } from '@pando/fleet';
 import { createNbdServer, type NbdServer, type TlsMode } from '@pando/nbd';
@@ -110,6 +117,7 @@ export async function serve(
     const space = new FileSystemSpaceGuard(directory.path, clock);
     await space.start();
     closers.push(() => space.close());
+    let activity: Activity | undefined;
     const open = await openStore(directory, clock, space, {
       onEvent: operations.raise,
       acceptLogDamage: options.acceptDamage?.includes('log') === true,
@@ -118,6 +126,7 @@ export async function serve(
         logger.warn({ err: error }, 'the index is made anew from the segments');
         operations.raise({ kind: 'index-rebuilt', text: `The index is made anew: ${error.message}.` });
       },
+      onDestaged: (disk, counts) => activity?.destaged(disk, counts),
       onMirrorTrouble: (error) => {
         if (error === undefined) logger.info('the catalog is mirrored again');
         else logger.warn({ err: error }, 'the catalog could not be mirrored; it is tried again');
@@ -128,6 +137,13 @@ export async function serve(
     space.setPromised(() => open.volumes.stats.overlayBytes);
     closers.push(() => open.store.close());
     closers.push(() => open.mirror.close());
+    const watched = (activity = new Activity({
+      ...{ catalog: open.catalog, clock, chunkBytes: open.store.chunkBytes, fleet: open.fleet },
+      onEvent: operations.raise,
+      lockMs: (options.tripwireLockDays ?? TRIPWIRE_LOCK_DAYS) * 24 * 60 * 60_000,
+      onTrouble: (error) => logger.warn({ err: error }, 'what VMs write could not be kept or judged'),
+    }));
+    closers.push(() => watched.close());
     closers.push(() => open.volumes.close());
     await operations.open(open.catalog, () => storeState(open));
     closers.push(() => operations.close());
@@ -163,11 +179,13 @@ export async function serve(
         if (event !== undefined) operations.raise(event);
       },
     });
+    watched.start();
     // Fleet and jobs end together: an import is both, and each would wait for the other.
     closers.push(async () => {
       await Promise.all([open.fleet.close(), jobs.close()]);
     });
     closers.push(() => history.close());
+    closers.push(() => watched.stop());
 
     const nbd = createNbdServer({
       exports: { list: (limit) => fleet.listExports(limit), open: (name) => fleet.attach(name) },
@@ -198,6 +216,7 @@ export async function serve(
       store: await open.store.stats(),
       catalogBytes: await open.catalog.bytes(),
       catalogCommitTimes: directory.catalog.commitTimes,
+      activity: watched.stats,
       processIo: await readProcessIo(),
       policies: { ...policies.counters, dueLagMs: await policies.dueLagMs() },
       http: httpCounts.all(),
@@ -225,6 +244,7 @@ export async function serve(
       ready,
       history,
       httpCounts,
+      activity: watched,
       clock,
       version: VERSION,
       metrics,

@@ -22,7 +22,7 @@ import {
 import type { OnEvent } from '@pando/events';
 import { openFleet, type OpenFleet } from '@pando/fleet';
 import { collect, type GcReport } from '@pando/gc';
-import { openVolumes, rootsNow, type Volumes } from '@pando/volume';
+import { openVolumes, rootsNow, type OnDestaged, type Volumes } from '@pando/volume';
 import type { DataDirectory } from './data-directory.ts';
 import { withNames } from './log-loss.ts';
 import { FORMAT, writeStoreFile } from './store-file.ts';
@@ -102,6 +102,7 @@ export interface StoreEvents {
   /** The catalog could not be mirrored; or could again. */
   readonly onMirrorTrouble?: (error: PandoError | undefined) => void;
   readonly onEvent?: OnEvent;
+  readonly onDestaged?: OnDestaged;
 }
 
 /** Opens everything; what was opened before something failed is closed again, the directory's catalog excepted. */
@@ -115,6 +116,7 @@ export async function openStore(
     onIndexRebuild,
     onMirrorTrouble,
     onEvent,
+    onDestaged,
   }: StoreEvents = {},
 ): Promise<OpenStore> {
   const { storeId } = directory;
@@ -134,6 +136,7 @@ export async function openStore(
       ...{ store, catalog, fs: nodeFileSystem, logDirectory: directory.log, storeId, clock, space },
       pages,
       ...{ acceptLogDamage, logGate: mirror },
+      ...(onDestaged === undefined ? {} : { onDestaged }),
     }).catch(async (error: unknown) => {
       throw await withNames(catalog, error);
     });

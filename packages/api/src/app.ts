@@ -3,6 +3,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import Fastify, { LogController, type FastifyServerOptions } from 'fastify';
 import { randomUUID } from 'node:crypto';
 import { DEFAULT_LIMITS, type ApiContext, type ApiOptions, type App } from './context.ts';
+import { activityRoutes } from './plugins/activity.ts';
 import { backups } from './plugins/backups.ts';
 import { chunks } from './plugins/chunks.ts';
 import { content } from './plugins/content.ts';
@@ -84,6 +85,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
       const operations = [eventRoutes, webhookRoutes];
       for (const routes of [
         vms,
+        activityRoutes,
         backups,
         policyRoutes,
         imports,

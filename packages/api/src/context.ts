@@ -1,5 +1,6 @@
 /** What the plugins work with: given to `buildApi` by whoever runs it. */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { Activity } from '@pando/activity';
 import type { Clock, DiskPart } from '@pando/common';
 import type { EventLog, Webhooks } from '@pando/events';
 import type { Fleet, Work } from '@pando/fleet';
@@ -117,6 +118,9 @@ export interface MetricsSource {
   print(): Promise<string>;
 }
 
+/** What VMs write over time, by their ids. */
+export type ActivitySource = Pick<Activity, 'buckets' | 'tripwire' | 'setSensitivity'>;
+
 export interface ApiOptions {
   readonly fleet: Fleet;
   readonly policies: Policies;
@@ -133,6 +137,7 @@ export interface ApiOptions {
   readonly version: string;
   readonly logger?: FastifyBaseLogger;
   readonly metrics: MetricsSource;
+  readonly activity: ActivitySource;
   /** Absent: nobody can have a guest frozen. */
   readonly quiesce?: Quiesce;
   /** Where `POST /imports` may read files. Absent: nowhere. */

@@ -14,7 +14,7 @@ import { CLAIMS_A_TURN } from './limits.ts';
 import type { NodeCache } from './node-cache.ts';
 import { KIND_ANCHOR, KIND_DATA, KIND_NODE } from './segment-format.ts';
 import type { SegmentLog } from './segment-log.ts';
-import { batchChunks, type Slab } from './slab.ts';
+import { batchChunks, rawBytesOf, type Slab } from './slab.ts';
 import type { StoreCounters } from './store-counters.ts';
 import type { WorkerPool } from './worker-pool.ts';
 
@@ -36,8 +36,9 @@ export interface BatchOwner {
   /** Called in the turn of the look-up, before anything else can happen: from now on these ids are pinned. */
   lookedUp(ids: Uint8Array, count: number, nodes: Uint8Array | undefined, level: number): void;
   /** Outcome of the look-up of a batch. */
-  count(zeros: number, known: number, fresh: number, freshBytes: number): void;
-  stored(bytes: number): void;
+  count(zeros: number, known: number, fresh: number, freshBytes: number, isData: boolean): void;
+  /** The new chunks of a batch came to so many bytes; `rawBytes` of them are in runs that zstd could not make shorter. */
+  stored(bytes: number, rawBytes: number, isData: boolean): void;
 }
 
 export interface ChunkWriterParts {
@@ -107,7 +108,7 @@ export class BatchWriter {
       }
       const part = ids.subarray(first * ID_BYTES, (first + inTurn) * ID_BYTES);
       owner.lookedUp(part, inTurn, undefined, 0);
-      owner.count(zeros, inTurn - zeros, 0, 0);
+      owner.count(zeros, inTurn - zeros, 0, 0, true);
       this.#parts.counters.zeroChunks += zeros;
       this.#parts.counters.knownChunks += inTurn - zeros;
     }
@@ -205,7 +206,7 @@ export class BatchWriter {
       for (let k = 0; k < added; k++) fresh.removeInFlight(slab.ids, slab.order[k]! * ID_BYTES);
       throw error;
     }
-    owner.count(zeros, known, added, added * chunkBytes);
+    owner.count(zeros, known, added, added * chunkBytes, level === 0);
     const { counters } = this.#parts;
     counters.zeroChunks += zeros;
     counters.knownChunks += known;
@@ -262,7 +263,7 @@ export class BatchWriter {
     this.store(slab, count, chunkBytes, kindOf(level))
       .then(
         (bytes) => {
-          owner.stored(bytes);
+          owner.stored(bytes, level === 0 ? rawBytesOf(slab, count, chunkBytes) : 0, level === 0);
           this.#parts.counters.storedBytes += bytes;
         },
         (error: unknown) => this.#failed(slab, count, error),

@@ -119,3 +119,14 @@ export function packSlab(slab: Slab, count: number, chunkBytes: number, kind: nu
   }
   return runs;
 }
+
+/** Of `count` chunks that were packed: bytes of those in runs that are stored as they are. */
+export function rawBytesOf({ runs }: Slab, count: number, chunkBytes: number): number {
+  const perRun = runChunks(chunkBytes);
+  let bytes = 0;
+  for (let run = 0, first = 0; first < count; run++, first += perRun) {
+    const inRun = Math.min(perRun, count - first);
+    if (runs[run] === RUN_HEADER_BYTES + inRun * (ID_BYTES + chunkBytes)) bytes += inRun * chunkBytes;
+  }
+  return bytes;
+}

@@ -184,6 +184,18 @@ export interface SessionCounts {
   /** Bytes of new chunks before and after compression (run headers included in the latter). */
   readonly newBytes: number;
   readonly storedBytes: number;
+  readonly data: DataCounts;
+}
+
+/** What a session did with data alone: nodes are hashes, which nothing compresses. */
+export interface DataCounts {
+  readonly chunks: number;
+  readonly zeroChunks: number;
+  readonly knownChunks: number;
+  readonly newBytes: number;
+  /** Those of them, counted when their runs are appended, of which `rawBytes` came to runs that zstd could not make shorter. */
+  readonly storedBytes: number;
+  readonly rawBytes: number;
 }
 
 /** A sealed segment as gc sees it. */

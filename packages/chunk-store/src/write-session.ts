@@ -15,6 +15,7 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
   readonly #onRelease: (session: StoreWriteSession) => void;
   readonly #calls = new Set<Promise<unknown>>();
   readonly #counts = { chunks: 0, zeroChunks: 0, knownChunks: 0, newChunks: 0, newBytes: 0, storedBytes: 0 };
+  readonly #data = { chunks: 0, zeroChunks: 0, knownChunks: 0, newBytes: 0, storedBytes: 0, rawBytes: 0 };
   /** Chunks handed in, and how many of them a flush has covered. */
   #flushedChunks = 0;
   #failure: PandoError | undefined;
@@ -35,7 +36,7 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
   }
 
   get counts(): SessionCounts {
-    return { ...this.#counts };
+    return { ...this.#counts, data: { ...this.#data } };
   }
 
   setPinSource(source: PinSource): void {
@@ -98,15 +99,23 @@ export class StoreWriteSession implements WriteSession, BatchOwner {
     else this.pins.addNodes(ids, count, level, nodes);
   }
 
-  count(zeros: number, known: number, fresh: number, freshBytes: number): void {
+  count(zeros: number, known: number, fresh: number, freshBytes: number, isData: boolean): void {
     this.#counts.zeroChunks += zeros;
     this.#counts.knownChunks += known;
     this.#counts.newChunks += fresh;
     this.#counts.newBytes += freshBytes;
+    if (!isData) return;
+    this.#data.chunks += zeros + known + fresh;
+    this.#data.zeroChunks += zeros;
+    this.#data.knownChunks += known;
+    this.#data.newBytes += freshBytes;
   }
 
-  stored(bytes: number): void {
+  stored(bytes: number, rawBytes: number, isData: boolean): void {
     this.#counts.storedBytes += bytes;
+    if (!isData) return;
+    this.#data.storedBytes += bytes;
+    this.#data.rawBytes += rawBytes;
   }
 
   #call(chunks: Uint8Array, count: number, level: number): Promise<Uint8Array> {

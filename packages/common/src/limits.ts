@@ -31,6 +31,8 @@ export const LABEL_VALUE_BYTES_MAX = 255;
 
 /** The longest time that a backup is locked for at once: a slip of the keyboard is not to last for ever. */
 export const LOCK_DAYS_MAX = 3660;
+/** And for which the tripwire locks one, unless told otherwise. */
+export const TRIPWIRE_LOCK_DAYS = 30;
 
 /** Most clones that one call makes. */
 export const CLONES_MAX = 10_000;

@@ -17,6 +17,11 @@ export const EVENT_KINDS = {
     severity: 'warning',
     meaning: 'A policy was due while the server was down; one backup was taken for all that were missed.',
   },
+  'encryption-suspected': {
+    severity: 'error',
+    meaning:
+      'A VM writes as if its disk were being encrypted; the last backup from before is locked (docs/tripwire.md).',
+  },
   'clock-set-back': {
     severity: 'error',
     meaning:

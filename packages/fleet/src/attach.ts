@@ -1,5 +1,6 @@
 /** From export names to attachments, and the list of export names. */
 import { PandoError } from '@pando/common';
+import type { OpenVolume } from '@pando/volume';
 import { contextsOf } from './contexts.ts';
 import type { FleetContext } from './context.ts';
 import { holdBackup, holdVm, lookUpBackup, lookUpVm } from './lookup.ts';
@@ -26,7 +27,13 @@ export async function attach(ctx: FleetContext, exportName: string): Promise<Att
     if (ctx.closing.aborted) throw ctx.closing.reason as Error;
     const chosen = chooseDisk(label, disks, disk);
     const contexts = contextsOf(ctx, vmId, chosen.name);
-    return ctx.attachments.add(id, `${label}/${chosen.name}`, contexts, () => ctx.volumes.open(chosen.disk));
+    // Of a VM; what is opened of a backup cannot be written.
+    let onGone: (() => void) | undefined;
+    const openDisk = async (): Promise<OpenVolume> => {
+      if (id === vmId) onGone = ctx.owners.opened(chosen.disk, vmId);
+      return ctx.volumes.open(chosen.disk);
+    };
+    return ctx.attachments.add(id, `${label}/${chosen.name}`, contexts, openDisk, () => onGone?.());
   };
   if (!owner.includes('@')) {
     const vm = await lookUpVm(ctx, owner);

@@ -52,14 +52,15 @@ export class Attachments {
   }
 
   /**
-   * Opens a disk for a client. The caller holds the owner's lock.
-   * @throws `too-busy`, and what `open` throws
+   * Opens a disk for a client. The caller holds the owner's lock. `onGone` is called once it is closed.
+   * @throws `too-busy`, then without having called it, and what `open` throws
    */
   async add(
     ownerId: string,
     exportName: string,
     contexts: ContextsOf,
     open: () => Promise<OpenVolume>,
+    onGone?: () => void,
   ): Promise<Attachment> {
     if (this.#count >= this.#limits.attachmentsMax) {
       throw new PandoError('too-busy', `${this.#limits.attachmentsMax} clients are attached`);
@@ -81,7 +82,10 @@ export class Attachments {
               () => undefined,
             ),
         }),
-      () => this.#count--,
+      () => {
+        this.#count--;
+        onGone?.();
+      },
     );
   }
 

@@ -4,6 +4,7 @@ import type { ChunkStore } from '@pando/chunk-store';
 import type { Clock } from '@pando/common';
 import type { Volumes } from '@pando/volume';
 import type { Attachments } from './attachments.ts';
+import type { DiskOwners } from './disk-owners.ts';
 import type { FleetLimits } from './limits.ts';
 import type { Locks, Reservations } from './locks.ts';
 import type { TrustedTime } from './trusted-time.ts';
@@ -21,6 +22,7 @@ export interface FleetContext {
   /** Names that are being given: `vm/<name>` and `backup/<vm id>/<name>`. */
   readonly reservations: Reservations;
   readonly attachments: Attachments;
+  readonly owners: DiskOwners;
   /** Aborted when the fleet closes. */
   readonly closing: AbortSignal;
   /** A fresh id, greater than all before it. */

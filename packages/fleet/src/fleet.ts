@@ -4,12 +4,13 @@ import type { ChunkStore } from '@pando/chunk-store';
 import { ID_BYTES, PandoError, type Clock, type Random } from '@pando/common';
 import type { OnEvent } from '@pando/events';
 import { account, reclaimable } from '@pando/gc';
-import type { Volumes } from '@pando/volume';
+import type { DiskNumber, Volumes } from '@pando/volume';
 import { attach, listExports } from './attach.ts';
 import { Attachments } from './attachments.ts';
 import { changeBackup, createBackup, deleteBackup, expireBackup, getBackup, listBackups } from './backups.ts';
 import { diff } from './compare.ts';
 import type { FleetContext } from './context.ts';
+import { DiskOwners } from './disk-owners.ts';
 import { idSource, newestIdMs } from './ids.ts';
 import { Imports } from './imports.ts';
 import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
@@ -39,6 +40,11 @@ export interface OpenFleet extends Fleet {
    * Catalog, store and volumes are the caller's to close afterwards. Idempotent.
    */
   close(): Promise<void>;
+  /**
+   * Id of the VM that a disk belongs to which a client has open, or had lately; undefined for others. Costs nothing, and answers after
+   * `close`, too.
+   */
+  vmOfDisk(disk: DiskNumber): string | undefined;
 }
 
 /** Opens the fleet over rooms that are open, and finishes what an earlier process was interrupted in. */
@@ -56,6 +62,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     locks: new Locks(limits.lockWaitersMax),
     reservations: new Reservations(),
     attachments: new Attachments(clock, limits),
+    owners: new DiskOwners(limits.diskOwnersMax),
     closing: closing.signal,
     // Not by the clock alone: it may have been set back since the last start.
     newId: idSource(clock, random, await newestIdMs(catalog)),
@@ -90,6 +97,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
 
   return {
     chunkBytes: store.chunkBytes,
+    vmOfDisk: (disk) => ctx.owners.vmOf(disk),
     knownChunks: (ids) => run(() => store.knownChunks(ids, ids.byteLength / ID_BYTES)),
     createVm: (request) => run(() => createVm(ctx, request)),
     importVm: (request, work = {}) => run(() => imports.importVm(ctx, request, work)),

@@ -5,6 +5,8 @@ export interface FleetLimits {
   readonly detachWaitMs: number;
   /** Clients with a disk open at one time, over all VMs and backups. */
   readonly attachmentsMax: number;
+  /** Disks without a client of which it is still known whose they are. */
+  readonly diskOwnersMax: number;
   /** Contexts of one attachment that are open at one time. */
   readonly attachmentContextsMax: number;
   /** Imports at one time; each holds `importBatchesMax + 1` MiB or so. */
@@ -18,6 +20,7 @@ export interface FleetLimits {
 export const FLEET_LIMITS: FleetLimits = {
   detachWaitMs: 10_000,
   attachmentsMax: 10_000,
+  diskOwnersMax: 10_000,
   attachmentContextsMax: 64,
   importsMax: 8,
   importBatchesMax: 4,

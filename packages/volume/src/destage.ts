@@ -189,6 +189,7 @@ export class Destager {
     }
     engine.destagedBytes += bytes;
     engine.destageTimes.record(performance.now() - began);
+    tellOf(engine, layer, session);
     layer.trouble = undefined;
     engine.room.refuse(undefined);
     for (const disk of [...layer.disks]) {
@@ -288,6 +289,20 @@ function asPandoError(cause: unknown, what: string): PandoError {
   return cause instanceof PandoError
     ? cause
     : new PandoError('internal', `${what}: ${String(cause)}`, { cause });
+}
+
+/** What happens to the numbers must not keep the log. */
+function tellOf({ onDestaged }: Engine, { disks }: Layer, session: WriteSession): void {
+  if (onDestaged === undefined) return;
+  for (const { number, readOnly } of disks) {
+    if (readOnly) continue;
+    try {
+      onDestaged(number, session.counts.data);
+    } catch {
+      // Whoever listens has told whom it concerns.
+    }
+    return;
+  }
 }
 
 function isDamage(refusal: PandoError | undefined): boolean {

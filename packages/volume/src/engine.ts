@@ -27,7 +27,7 @@ import { CopyPool } from './copy-pool.ts';
 import { Layer, unresolvedOf } from './layer.ts';
 import { Overlay } from './overlay.ts';
 import type { SlotPool } from './slot-pool.ts';
-import type { LogGate } from './types.ts';
+import type { LogGate, OnDestaged } from './types.ts';
 import { EdgeBases } from './layer-write.ts';
 import { Room } from './room.ts';
 
@@ -66,6 +66,7 @@ export class Engine {
   instant = 0;
   /** Asked before the log is released. */
   gate: LogGate | undefined;
+  onDestaged: OnDestaged | undefined;
   /** While it refuses, guests' writes are refused as well. */
   space: SpaceGuard | undefined;
   /** Set for good when a destage failed for good. */

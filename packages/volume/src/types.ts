@@ -12,6 +12,7 @@
 import type { BlockDevice, StatusExtents } from '@pando/block-device';
 import type { CatalogOperation } from '@pando/catalog';
 import type { Durations, PandoError } from '@pando/common';
+import type { DataCounts } from '@pando/chunk-store';
 import type { Root } from '@pando/tree';
 import type { LogPosition, LogStats } from '@pando/write-log';
 
@@ -80,6 +81,12 @@ export interface ForkRequest {
   /** Records of the caller for the same commit; `disks[copy][source]` are the new numbers. */
   readonly records: (disks: readonly (readonly DiskNumber[])[]) => readonly CatalogOperation[];
 }
+
+/**
+ * Told of each destage: what became of the chunks that were written to a disk. Of an overlay that several disks share by now, it is the
+ * one that wrote it, as long as it is there; none for one that only backups hold. Must not wait; what it throws is ignored.
+ */
+export type OnDestaged = (disk: DiskNumber, counts: DataCounts) => void;
 
 /** What of a disk is lost, or was to be written where, in order. */
 export interface DiskLoss {

@@ -29,6 +29,7 @@ import type {
   ForkRequest,
   LogGate,
   LogLoss,
+  OnDestaged,
   OpenVolume,
   VolumeStats,
   Volumes,
@@ -60,6 +61,7 @@ export interface VolumesOptions {
   readonly acceptLogDamage?: boolean;
   /** Without one, the log lets go of what is destaged at once. */
   readonly logGate?: LogGate;
+  readonly onDestaged?: OnDestaged;
 }
 
 /** Opens the disks of a store: replays the log and starts to destage. @throws log-corrupt, catalog-corrupt, store-newer */
@@ -74,6 +76,7 @@ export async function openVolumes(options: VolumesOptions): Promise<Volumes> {
   const engine = new Engine(store, catalog, clock, pool, options.logBytesMax ?? LOG_BYTES_MAX_DEFAULT);
   engine.space = options.space;
   engine.gate = options.logGate;
+  engine.onDestaged = options.onDestaged;
   const recovery = new Recovery(engine);
   await recovery.loadPending();
   const { logFileBytes: fileBytes, acceptLogDamage: acceptDamage = false } = options;

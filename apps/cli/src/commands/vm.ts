@@ -7,6 +7,7 @@ import { Rest } from '../rest.ts';
 import type { Vm } from '../views.ts';
 import type { ExportOptions } from '../vm-export.ts';
 import type { ImportOptions } from '../vm-import.ts';
+import { addActivityCommands } from './activity.ts';
 import {
   countArgument,
   diskArgument,
@@ -175,6 +176,8 @@ export function addVmCommands(program: Command): void {
       const tagged = await new Rest().patch<Vm>(`/vms/${part(reference)}`, { tags });
       print(json, tagged, () => `${tagged.name}: ${tagged.tags.join(', ') || 'no tags'}`);
     });
+
+  addActivityCommands(vm);
 
   vm.command('rm')
     .description('delete VMs; their clones and backups stay')

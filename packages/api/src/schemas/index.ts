@@ -1,5 +1,6 @@
 /** Every named schema, in an order in which each comes after what it refers to. */
 import { answerSchemas } from './answers.ts';
+import { ActivityBucket, ActivityPage, Tripwire, TripwireTrip } from './activity.ts';
 import { Problem } from './common.ts';
 import { Event, EventPage, NewWebhook, Webhook, WebhookList, WebhookTest } from './events.ts';
 import {
@@ -38,6 +39,7 @@ import {
 } from './work.ts';
 
 export * from './answers.ts';
+export * from './activity.ts';
 export * from './common.ts';
 export * from './events.ts';
 export * from './fleet.ts';
@@ -60,6 +62,10 @@ export const namedSchemas = [
   Extent,
   DiskMap,
   ...policySchemas,
+  ActivityBucket,
+  ActivityPage,
+  TripwireTrip,
+  Tripwire,
   SpaceRatios,
   SpaceReport,
   OwnerSpace,

@@ -1,5 +1,6 @@
 /** An api over a fake fleet, for tests. */
 import { MemoryCatalog } from '@pando/catalog';
+import { Activity } from '@pando/activity';
 import { PandoError, systemClock, systemRandom } from '@pando/common';
 import { EventLog, Webhooks, type Send } from '@pando/events';
 import { openPolicies, type OpenPolicies } from '@pando/policies';
@@ -53,6 +54,9 @@ export interface Harness {
   readonly engine: { -readonly [K in keyof Engine]: Engine[K] };
   readonly internalErrors: unknown[];
   readonly events: EventLog;
+  /** Of the disks that `vmOfDisk` has, by their numbers. */
+  readonly activity: Activity;
+  readonly vmOfDisk: Map<number, string>;
   /** What webhooks were sent. */
   readonly sent: Parameters<Send>[0][];
   close(): Promise<void>;
@@ -79,6 +83,16 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
   };
   const catalog = new MemoryCatalog();
   const events = await EventLog.open({ catalog, clock: systemClock });
+  const vmOfDisk = new Map<number, string>();
+  const activity = new Activity({
+    ...{ catalog, clock: systemClock, chunkBytes: 4096, onEvent: events.raise, lockMs: 0 },
+    fleet: {
+      vmOfDisk: (disk) => vmOfDisk.get(disk),
+      getVm: (vm) => fleet.getVm(vm),
+      listBackups: (request) => fleet.listBackups(request),
+      changeBackup: (backup, change) => fleet.changeBackup(backup, change),
+    },
+  });
   const sent: Harness['sent'] = [];
   const webhooks = await Webhooks.open({
     ...{ catalog, log: events, clock: systemClock, random: systemRandom, onEvent: events.raise },
@@ -95,6 +109,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     webhooks,
     ready: () => Promise.resolve([{ name: 'store', status: 'ok' }]),
     history: { list: () => Promise.resolve({ items: [] }) },
+    activity,
     engine: {
       gc: (work, given) => engine.gc(work, given),
       verify: (work, given) => engine.verify(work, given),
@@ -116,10 +131,13 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     engine,
     internalErrors,
     events,
+    activity,
+    vmOfDisk,
     sent,
     close: async () => {
       await jobs.close();
       await app.close();
+      await activity.close();
       await webhooks.close();
       await events.close();
     },

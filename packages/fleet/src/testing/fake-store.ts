@@ -29,6 +29,7 @@ export class FakeSession implements WriteSession {
     newChunks: 0,
     newBytes: 0,
     storedBytes: 0,
+    data: { chunks: 0, zeroChunks: 0, knownChunks: 0, newBytes: 0, storedBytes: 0, rawBytes: 0 },
   };
 
   constructor(store: FakeStore) {
@@ -91,6 +92,7 @@ export class FakeSession implements WriteSession {
     const fresh = this.#chunks.chunks.size - before;
     const { chunks, zeroChunks, knownChunks, newChunks, newBytes } = this.counts;
     this.counts = {
+      ...this.counts,
       chunks: chunks + count,
       zeroChunks: zeroChunks + zeros,
       knownChunks: knownChunks + count - zeros - fresh,
