@@ -78,6 +78,7 @@ export interface Policy {
   readonly id: string;
   readonly name: string;
   readonly note?: string;
+  readonly quiesce?: string;
   readonly rules: readonly {
     readonly name: string;
     readonly schedule: Schedule;

@@ -5,10 +5,9 @@
 import { realpath, stat } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { sep } from 'node:path';
-import type { Quiesce } from '@pando/api';
 import type { Catalog } from '@pando/catalog';
 import { PandoError, type Clock } from '@pando/common';
-import { GuestAgent, Quiescer } from '@pando/guest-agent';
+import { GuestAgent, Quiescer, type Quiesce } from '@pando/guest-agent';
 import type { Logger } from 'pino';
 
 const SCHEME = 'qemu-ga:';

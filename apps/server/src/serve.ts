@@ -166,6 +166,7 @@ export async function serve(
     const fleet = history.watch(housekeeping.watch(open.fleet));
     const policies = openPolicies({
       ...{ catalog: open.catalog, fleet, clock, onEvent: operations.raise },
+      ...(guestAgents.quiesce === undefined ? {} : { quiesce: guestAgents.quiesce }),
       newId: idSource(clock, systemRandom),
       onError: (error) => logger.warn({ err: error }, 'policies could not do what is due; it is tried again'),
     });

@@ -4,6 +4,7 @@ import type { Activity } from '@pando/activity';
 import type { Clock, DiskPart } from '@pando/common';
 import type { EventLog, Webhooks } from '@pando/events';
 import type { Fleet, Work } from '@pando/fleet';
+import type { Quiesce } from '@pando/guest-agent';
 import type { Policies } from '@pando/policies';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { IncomingMessage, ServerResponse } from 'node:http';
@@ -44,17 +45,6 @@ export interface Engine {
   lastVerifications(): Promise<LastVerifications>;
   store(): 'ready' | 'full' | 'failed';
 }
-
-/**
- * Runs an action while the guest of a VM is at rest. `guest` is `qemu-ga:` and the path of the socket of QEMU's guest agent, in which `{vm}` stands
- * for the name of the VM. `undo` takes back what the action did when the guest was not at rest until its end.
- * @throws `guest-agent-refused`, `guest-agent-gone`, `guest-agent-failed`, `guest-frozen`, `quiesce-timeout`, `too-busy`
- */
-export type Quiesce = <T>(
-  request: { readonly guest: string; readonly vm: string; readonly holdMs?: number },
-  action: () => Promise<T>,
-  undo: (result: T) => Promise<void>,
-) => Promise<T>;
 
 export interface RepairSource {
   readonly sizeBytes?: number;

@@ -5,7 +5,6 @@ export {
   type ApiOptions,
   type App,
   type Engine,
-  type Quiesce,
   type RepairSource,
   type SpaceHistorySource,
 } from './context.ts';

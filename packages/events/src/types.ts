@@ -13,6 +13,11 @@ export const EVENT_KINDS = {
     severity: 'error',
     meaning: 'A backup that a policy asks for could not be taken.',
   },
+  'policy-not-quiesced': {
+    severity: 'warning',
+    meaning:
+      'A guest could not be brought to rest, and its backup is as after a crash: look at its agent, or at who else uses the socket.',
+  },
   'policy-run-late': {
     severity: 'warning',
     meaning: 'A policy was due while the server was down; one backup was taken for all that were missed.',

@@ -1,7 +1,7 @@
 /** What is allowed in a policy. */
 import { PandoError } from '@pando/common';
 import { checkName } from '@pando/fleet';
-import { POLICY_NOTE_BYTES_MAX, POLICY_TAGS_MAX, RULES_MAX } from './limits.ts';
+import { POLICY_NOTE_BYTES_MAX, POLICY_TAGS_MAX, QUIESCE_CHARACTERS_MAX, RULES_MAX } from './limits.ts';
 import { checkRetention } from './retention.ts';
 import { checkSchedule } from './schedule.ts';
 import type { PolicyRequest, Rule } from './types.ts';
@@ -32,6 +32,18 @@ export function checkPolicyTags(given: readonly string[]): readonly string[] {
     );
   }
   return tags;
+}
+
+/** The guest agent of each VM, see `Quiesce`; undefined for none. @throws `request-invalid` */
+export function checkQuiesce(guest: string | undefined): string | undefined {
+  if (guest === undefined || guest === '') return undefined;
+  if (!guest.startsWith('qemu-ga:/') || !guest.includes('{vm}') || guest.length > QUIESCE_CHARACTERS_MAX) {
+    throw new PandoError(
+      'request-invalid',
+      'quiesce is qemu-ga: and an absolute path in which {vm} stands for the name of the VM',
+    );
+  }
+  return guest;
 }
 
 /** Undefined for none. @throws `request-invalid` */

@@ -2,6 +2,7 @@
 import type { Catalog } from '@pando/catalog';
 import { PandoError, SharedLock, type Clock } from '@pando/common';
 import type { OnEvent } from '@pando/events';
+import type { Quiesce } from '@pando/guest-agent';
 import { getRecord, type PolicyRecord } from './records.ts';
 import type { PolicyFleet } from './types.ts';
 
@@ -10,6 +11,8 @@ export interface PolicyContext {
   readonly fleet: PolicyFleet;
   readonly clock: Clock;
   readonly onEvent: OnEvent;
+  /** Absent: guests cannot be brought to rest here. */
+  readonly quiesce?: Quiesce | undefined;
   readonly newId: () => string;
   readonly locks: PolicyLocks;
   readonly counters: { runs: number; backups: number; failures: number; expired: number };

@@ -3,6 +3,7 @@ export const POLICIES_MAX = 1_000;
 export const RULES_MAX = 16;
 export const POLICY_TAGS_MAX = 32;
 export const POLICY_NOTE_BYTES_MAX = 4096;
+export const QUIESCE_CHARACTERS_MAX = 1024;
 /** VMs that one request names. */
 export const TARGETS_MAX = 1_000;
 

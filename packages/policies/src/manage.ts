@@ -2,7 +2,7 @@
 import type { CatalogOperation } from '@pando/catalog';
 import { PandoError } from '@pando/common';
 import { checkName } from '@pando/fleet';
-import { checkNote, checkPolicyTags, checkRules } from './check.ts';
+import { checkNote, checkQuiesce, checkPolicyTags, checkRules } from './check.ts';
 import { holdPolicy, type PolicyContext, type StoredPolicy } from './context.ts';
 import { POLICIES_MAX, TARGETS_MAX } from './limits.ts';
 import {
@@ -28,6 +28,7 @@ export async function createPolicy(ctx: PolicyContext, request: PolicyRequest): 
   const rules = checkRules(request.rules);
   const tags = checkPolicyTags(request.tags ?? []);
   const note = checkNote(request.note);
+  const quiesce = checkQuiesce(request.quiesce);
   return ctx.locks.hold(NAMES, async () => {
     await refuseTaken(ctx, name);
     const all = await ctx.catalog.list('policy', { limit: POLICIES_MAX });
@@ -36,7 +37,13 @@ export async function createPolicy(ctx: PolicyContext, request: PolicyRequest): 
     }
     const id = ctx.newId();
     const now = ctx.clock.now();
-    const about = { name, ...(note === undefined ? {} : { note }), rules, tags };
+    const about = {
+      name,
+      ...(note === undefined ? {} : { note }),
+      ...(quiesce === undefined ? {} : { quiesce }),
+      rules,
+      tags,
+    };
     const record: PolicyRecord = { version: 1, ...about, createdAt: now, changedAt: now };
     await ctx.catalog.commit([
       put('policy', id, record),
@@ -75,18 +82,21 @@ export async function changePolicy(
   const name = change.name === undefined ? undefined : checkName('policy name', change.name);
   const rules = change.rules === undefined ? undefined : checkRules(change.rules);
   const note = checkNote(change.note);
+  const quiesce = checkQuiesce(change.quiesce);
   return ctx.locks.hold(NAMES, () =>
     holdPolicy(ctx, ref, async ({ id, record }) => {
       if (name !== undefined && name !== record.name) await refuseTaken(ctx, name);
       const now = ctx.clock.now();
-      const { note: noteBefore, ...rest } = record;
+      const { note: noteBefore, quiesce: quiesceBefore, ...rest } = record;
       const noteAfter = change.note === undefined ? noteBefore : note;
+      const quiesceAfter = change.quiesce === undefined ? quiesceBefore : quiesce;
       const after: PolicyRecord = {
         ...rest,
         name: name ?? record.name,
         rules: rules ?? record.rules,
         changedAt: now,
         ...(noteAfter === undefined ? {} : { note: noteAfter }),
+        ...(quiesceAfter === undefined ? {} : { quiesce: quiesceAfter }),
       };
       const operations: CatalogOperation[] = [put('policy', id, after)];
       if (after.name !== record.name) {

@@ -421,3 +421,66 @@ describe('policies', () => {
     expect(START).toBe(w.clock.now());
   });
 });
+
+describe('a policy that brings guests to rest', () => {
+  const quiesce = 'qemu-ga:/run/guests/{vm}.sock';
+  const backups = async (): Promise<string[]> =>
+    (await w.fleet.listBackups({ vm: 'web' })).items.map(({ consistency }) => consistency);
+  beforeEach(async () => {
+    await w.vm('web', 'prod');
+    await w.policies.create({ ...daily(), quiesce, tags: ['prod'] });
+  });
+
+  test('asks for the guest of each VM, and its backups say so', async () => {
+    const asked: object[] = [];
+    w.quiesce = (request, action) => {
+      asked.push(request);
+      return action();
+    };
+    await w.pass(DAY_MS, HOUR_MS);
+    expect(asked).toEqual([{ guest: quiesce, vm: 'web' }]);
+    expect(await backups()).toEqual(['application']);
+    expect(w.events).toEqual([]);
+  });
+
+  test('takes a backup as after a crash when the guest cannot be brought to rest, and tells somebody', async () => {
+    w.quiesce = async (_request, action, undo) => {
+      await undo(await action());
+      throw new PandoError('quiesce-timeout', 'too long');
+    };
+    await w.pass(DAY_MS, HOUR_MS);
+    expect(await backups()).toEqual(['crash']);
+    expect(kinds()).toEqual(['policy-not-quiesced']);
+  });
+
+  test('tells nobody when no guest runs', async () => {
+    w.quiesce = () => Promise.reject(new PandoError('guest-agent-gone', 'nobody listens'));
+    await w.pass(DAY_MS, HOUR_MS);
+    expect(await backups()).toEqual(['crash']);
+    expect(w.events).toEqual([]);
+    const client = await w.fleet.attach('web/disk0');
+    await w.pass(DAY_MS, HOUR_MS);
+    expect(kinds()).toEqual(['policy-not-quiesced']);
+    await client.close();
+  });
+
+  test('fails as any other when it is the backup that cannot be taken', async () => {
+    w.quiesce = (_request, action) => action();
+    w.before = () => {
+      throw new PandoError('internal', 'broken');
+    };
+    await w.pass(DAY_MS, HOUR_MS);
+    expect(await backups()).toEqual([]);
+    expect(kinds()).toEqual(['policy-run-failed']);
+  });
+
+  test('stops doing so when it is told to, and takes no agent that is the same for all', async () => {
+    expect((await w.policies.change('nightly', { quiesce: '' })).quiesce).toBeUndefined();
+    expect(await codeOf(w.policies.change('nightly', { quiesce: 'qemu-ga:/run/one.sock' }))).toBe(
+      'request-invalid',
+    );
+    await w.pass(DAY_MS, HOUR_MS);
+    expect(await backups()).toEqual(['crash']);
+    expect(w.events).toEqual([]);
+  });
+});

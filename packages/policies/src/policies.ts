@@ -2,6 +2,7 @@
 import type { Catalog } from '@pando/catalog';
 import type { Clock } from '@pando/common';
 import type { OnEvent } from '@pando/events';
+import type { Quiesce } from '@pando/guest-agent';
 import { findPolicy, PolicyLocks, type PolicyContext } from './context.ts';
 import { assignPolicy, changePolicy, createPolicy, removePolicy, runNow, suspendPolicy } from './manage.ts';
 import { partsOf } from './records.ts';
@@ -17,6 +18,8 @@ export interface PoliciesOptions {
   readonly newId: () => string;
   readonly onEvent?: OnEvent;
   /** What went wrong in a tick; it is tried again. */
+  /** How guests are brought to rest, for policies that want it. */
+  readonly quiesce?: Quiesce;
   readonly onError?: (error: unknown) => void;
 }
 
@@ -36,6 +39,7 @@ export function openPolicies(options: PoliciesOptions): OpenPolicies {
     fleet,
     clock,
     newId,
+    quiesce: options.quiesce,
     onEvent: options.onEvent ?? (() => undefined),
     locks: new PolicyLocks(),
     counters: { runs: 0, backups: 0, failures: 0, expired: 0 },

@@ -24,6 +24,8 @@ export interface PolicyRecord {
   readonly version: 1;
   readonly name: string;
   readonly note?: string;
+  /** See PolicyRequest. */
+  readonly quiesce?: string;
   readonly rules: readonly Rule[];
   readonly tags: readonly string[];
   readonly isSuspended?: true;

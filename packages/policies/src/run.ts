@@ -28,6 +28,7 @@ import {
   type RunRecord,
 } from './records.ts';
 import { nextRun } from './schedule.ts';
+import { takeBackup } from './take-backup.ts';
 import { targetPage } from './targets.ts';
 import type { Rule } from './types.ts';
 
@@ -131,7 +132,7 @@ async function takeOne(
     const isKnown = known !== undefined && Date.parse(known.dueAt) === dueAt;
     if (!isKnown) {
       const by = { id: policy.id, name: policy.record.name, rule: rule.name, dueAt };
-      await ctx.fleet.createBackup(vm.id, { policy: by });
+      await takeBackup(ctx, policy, rule, vm, by);
       ctx.counters.backups++;
     }
     operations.push(...(await look(ctx, policy.id, rule, vm.id)));

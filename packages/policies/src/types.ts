@@ -35,6 +35,7 @@ export interface Policy {
   readonly id: string;
   readonly name: string;
   readonly note?: string;
+  readonly quiesce?: string;
   readonly rules: readonly RuleStatus[];
   /** VMs with one of these tags are assigned. */
   readonly tags: readonly string[];
@@ -46,11 +47,16 @@ export interface Policy {
 export interface PolicyRequest {
   readonly name: string;
   readonly note?: string;
+  /**
+   * The guest agent of each VM, `qemu-ga:/run/guests/{vm}.sock`: its file systems are frozen around the instant. Where that cannot be, the
+   * backup is taken all the same.
+   */
+  readonly quiesce?: string;
   readonly rules: readonly { name?: string; schedule: Schedule; retention: Retention }[];
   readonly tags?: readonly string[];
 }
 
-/** What is left out stays; an empty note takes it away. */
+/** What is left out stays; an empty note or quiesce takes it away. */
 export type PolicyChange = Partial<Omit<PolicyRequest, 'tags'>>;
 
 export interface Targets {
@@ -137,5 +143,5 @@ export interface Policies {
 /** What policies do with the fleet. */
 export type PolicyFleet = Pick<
   Fleet,
-  'createBackup' | 'listBackups' | 'expireBackup' | 'listVms' | 'getVm' | 'trustedTime'
+  'createBackup' | 'deleteBackup' | 'listBackups' | 'expireBackup' | 'listVms' | 'getVm' | 'trustedTime'
 >;

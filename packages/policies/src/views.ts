@@ -22,13 +22,14 @@ const OF_VM_MAX = 1000;
 const instant = (ms: number): string => new Date(ms).toISOString();
 
 export async function toPolicy(ctx: PolicyContext, { id, record }: StoredPolicy): Promise<Policy> {
-  const { name, note, rules, tags, isSuspended, createdAt, changedAt } = record;
+  const { name, note, quiesce, rules, tags, isSuspended, createdAt, changedAt } = record;
   const keys = rules.map((rule) => ruleKey(id, rule.name));
   const states = await ctx.catalog.getMany('policy-state', keys);
   return {
     id,
     name,
     ...(note === undefined ? {} : { note }),
+    ...(quiesce === undefined ? {} : { quiesce }),
     rules: rules.map((rule, i) => toStatus(rule, keys[i]!, states[i])),
     tags,
     isSuspended: isSuspended === true,

@@ -30,6 +30,7 @@ interface RuleOptions extends JsonOption {
 interface CreateOptions extends RuleOptions {
   readonly rule: string;
   readonly note?: string;
+  readonly quiesce?: string;
   readonly vm?: string[];
   readonly tag?: string[];
 }
@@ -122,6 +123,7 @@ export function addPolicyCommands(program: Command): void {
       .argument('<name>')
       .option('--rule <name>', 'name of the rule', 'main')
       .option('--note <text>', 'what it is for')
+      .option('--quiesce <agent>', 'bring guests to rest around the instant: qemu-ga:/run/guests/{vm}.sock')
       .option('--vm <vm...>', 'assign these VMs')
       .option('--tag <tag...>', 'assign all VMs that carry one of these tags'),
   )
@@ -131,12 +133,13 @@ export function addPolicyCommands(program: Command): void {
       '\nExample: pando policy create nightly --every 1d --at 02:00 --tz Europe/Berlin --keep-daily 7 --keep-weekly 4 --tag prod',
     )
     .action(async (name: string, options: CreateOptions, command: Command) => {
-      const { rule, note, vm, tag, json } = options;
+      const { rule, note, quiesce, vm, tag, json } = options;
       const rest = new Rest();
       const rules = [{ name: rule, schedule: scheduleOf(options, command), retention: retentionOf(options) }];
       let made = await rest.post<Policy>('/policies', {
         ...{ name, rules },
         ...(note === undefined ? {} : { note }),
+        ...(quiesce === undefined ? {} : { quiesce }),
         ...(tag === undefined ? {} : { tags: tag }),
       });
       if (vm !== undefined) made = await rest.post<Policy>(`/policies/${made.id}/assign`, { vms: vm });
@@ -329,11 +332,12 @@ export function addPolicyCommands(program: Command): void {
 }
 
 function policyText(policy: Policy): string {
-  const { name, id, note, rules, tags, isSuspended } = policy;
+  const { name, id, note, quiesce, rules, tags, isSuspended } = policy;
   return fields([
     ['policy', name],
     ['id', id],
     ...(note === undefined ? [] : [['note', note] as const]),
+    ...(quiesce === undefined ? [] : [['quiesce', quiesce] as const]),
     ['state', isSuspended ? 'suspended' : 'active'],
     ['tags', tags.length === 0 ? 'none' : tags.join(', ')],
     ...rules.flatMap(({ name: rule, schedule, retention, nextRunAt, running, lastRun }) => {

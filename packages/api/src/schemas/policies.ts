@@ -82,6 +82,7 @@ export const Policy = Type.Object(
     id: Type.String(),
     name: Type.String(),
     note: Type.Optional(Type.String()),
+    quiesce: Type.Optional(Type.String({ description: 'the guest agent of each VM' })),
     rules: list(ref(PolicyRule)),
     tags: list(Type.String(), { description: 'VMs with one of these are assigned' }),
     isSuspended: Type.Boolean(),
@@ -100,12 +101,28 @@ const RuleRequest = Type.Object(
 const Rules = Type.Array(RuleRequest, { minItems: 1, maxItems: 16 });
 const Tags = Type.Array(Name, { maxItems: 32 });
 
+const Quiesce = Type.String({
+  description:
+    'freeze the file systems of each guest around the instant: `qemu-ga:PATH`, in which `{vm}` stands for the name of the VM; empty: not any more',
+});
+
 export const PolicyRequest = Type.Object(
-  { name: Name, note: Type.Optional(Type.String()), rules: Rules, tags: Type.Optional(Tags) },
+  {
+    name: Name,
+    note: Type.Optional(Type.String()),
+    quiesce: Type.Optional(Quiesce),
+    rules: Rules,
+    tags: Type.Optional(Tags),
+  },
   { additionalProperties: false },
 );
 export const PolicyChange = Type.Object(
-  { name: Type.Optional(Name), note: Type.Optional(Type.String()), rules: Type.Optional(Rules) },
+  {
+    name: Type.Optional(Name),
+    note: Type.Optional(Type.String()),
+    quiesce: Type.Optional(Quiesce),
+    rules: Type.Optional(Rules),
+  },
   { additionalProperties: false, minProperties: 1 },
 );
 export const PolicyTargets = Type.Object(

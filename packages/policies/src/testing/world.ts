@@ -1,6 +1,7 @@
 /** Policies over a fleet in memory, with a clock that the test moves, and a server that it stops and starts. */
-import { isPandoError } from '@pando/common';
+import { isPandoError, PandoError } from '@pando/common';
 import type { ServiceEvent } from '@pando/events';
+import type { Quiesce } from '@pando/guest-agent';
 import { makeFixture, oneDisk, START_MS, type Fixture } from '@pando/fleet/testing';
 import { openPolicies, type OpenPolicies } from '../policies.ts';
 
@@ -16,6 +17,8 @@ export interface World extends Omit<Fixture, 'fleet'> {
   readonly events: ServiceEvent[];
   /** Set by a test: called before each backup; what it throws, the backup throws. */
   before: ((vm: string) => void) | undefined;
+  /** Set by a test: how guests are brought to rest. */
+  quiesce: Quiesce | undefined;
   /** As after a restart of the server, which forgets everything but the catalog. */
   reopen(): Promise<void>;
   /** Does what is due, until nothing is. */
@@ -37,11 +40,16 @@ export async function makeWorld(): Promise<World> {
       clock: fixture.clock,
       newId: () => `00000000-0000-7000-8000-${String(++ids).padStart(12, '0')}`,
       onEvent: (event) => events.push(event),
+      quiesce: (request, action, undo) => {
+        if (world.quiesce !== undefined) return world.quiesce(request, action, undo);
+        throw new PandoError('guest-agent-refused', 'nobody knows how');
+      },
       fleet: {
         createBackup: async (vm, request) => {
           world.before?.((await world.fleet.getVm(vm)).name);
           return world.fleet.createBackup(vm, request);
         },
+        deleteBackup: (backup) => world.fleet.deleteBackup(backup),
         listBackups: (request) => world.fleet.listBackups(request),
         expireBackup: (backup) => world.fleet.expireBackup(backup),
         listVms: (request) => world.fleet.listVms(request),
@@ -54,6 +62,7 @@ export async function makeWorld(): Promise<World> {
     policies: open(),
     events,
     before: undefined,
+    quiesce: undefined,
     async reopen() {
       await world.policies.close();
       world.fleet = await fixture.restart();
