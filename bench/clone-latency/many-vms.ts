@@ -26,7 +26,7 @@ export async function clonesAmongMany(bench: Bench, folder: string): Promise<Row
   const grow = async (name: string, vms: number): Promise<TimedRequests> => {
     await mkdir(join(folder, name));
     const pando = await Pando.start(bench, { folder: join(folder, name) });
-    const client = new TimedRequests(pando.url);
+    const client = new TimedRequests(pando);
     running.push({ pando, client });
     await pando.rest.must('POST', '/vms', { name: 'golden', disks: [{ name: 'disk0', sizeBytes: GiB }] });
     for (let made = 1; made < vms;) {

@@ -15,7 +15,7 @@ export const question: Question = {
     const folder = await bench.folder('clone-latency');
     const rows: Row[] = [];
     const pando = await Pando.start(bench, { folder });
-    const client = new TimedRequests(pando.url);
+    const client = new TimedRequests(pando);
     try {
       bench.say('  by size of the disk');
       const bySize = await clonesBySize(bench, pando, client);

@@ -66,19 +66,25 @@ export class Pando {
     return this.#server.nbdUri(exportName, 'unix');
   }
 
+  get token(): string {
+    return this.#server.token;
+  }
+
   get url(): string {
     return this.#server.url;
   }
 
   /** Runs `pando …` against this server. */
   async cli(...args: readonly string[]): Promise<string> {
-    return run(process.execPath, [CLI, ...args], { env: { PANDO_URL: this.#server.url } });
+    return run(process.execPath, [CLI, ...args], {
+      env: { PANDO_URL: this.#server.url, PANDO_TOKEN: this.#server.token },
+    });
   }
 
   /** Makes a VM of one disk, `disk0`, of a raw image: for what is measured afterwards. */
   async upload(path: string, name: string): Promise<void> {
     const { size } = await stat(path);
-    const response = await fetch(`${this.#server.url}/api/v1/imports?name=${name}`, {
+    const response = await this.#server.fetch(`/api/v1/imports?name=${name}`, {
       method: 'POST',
       headers: { 'content-type': 'application/octet-stream', 'content-length': String(size) },
       body: Readable.toWeb(createReadStream(path)) as ReadableStream,
@@ -96,7 +102,7 @@ export class Pando {
 
   /** What it counts under a name, as `/metrics` says; the sum where there are labels. */
   async metric(name: string): Promise<number> {
-    const text = await (await fetch(`${this.#server.url}/metrics`)).text();
+    const text = await (await this.#server.fetch('/metrics')).text();
     const samples = text.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'));
     const values = [...samples].map((match) => Number(match[1]));
     if (values.length === 0) throw new Error(`the server does not count ${name}`);

@@ -4,16 +4,22 @@ import { Agent, request } from 'node:http';
 /** Keeps one connection open; node:http, because fetch() takes several times as long for its own part. */
 export class TimedRequests {
   readonly #url: string;
+  readonly #token: string;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
 
-  constructor(serverUrl: string) {
-    this.#url = `${serverUrl}/api/v1`;
+  constructor({ url, token }: { readonly url: string; readonly token: string }) {
+    this.#url = `${url}/api/v1`;
+    this.#token = token;
   }
 
   /** Milliseconds until the whole answer is there. @throws Error with the answer when the status is no 2xx */
   post(path: string, body: object): Promise<number> {
     const json = JSON.stringify(body);
-    const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) };
+    const headers = {
+      'authorization': `Bearer ${this.#token}`,
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(json),
+    };
     const started = performance.now();
     return new Promise((resolve, reject) => {
       const sent = request(

@@ -32,7 +32,7 @@ export const question: Question = {
     const image = await bench.image();
     const folder = await bench.folder('thousand-clones');
     const pando = await Pando.start(bench, { folder });
-    const client = new TimedRequests(pando.url);
+    const client = new TimedRequests(pando);
     const oneByOne = async (count: number, name: string): Promise<number[]> => {
       const milliseconds: number[] = [];
       for (let index = 0; index < count; index++) {

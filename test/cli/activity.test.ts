@@ -54,7 +54,7 @@ test('what a guest wrote is counted by what came of it, and is there after a res
   const [head, day] = stdout.split('\n');
   expect(head).toMatch(/^FROM +WRITTEN +KNOWN +NEW +STORED +RAW$/);
   expect(day).toMatch(/^\S+ \S+ +2\.0 MiB +0 B +2\.0 MiB +1\.\d MiB +50 % +#{24}$/);
-  const metrics = await (await fetch(`${server.url}/metrics`)).text();
+  const metrics = await (await server.fetch('/metrics')).text();
   expect(metrics).toContain('\npando_tripwire_trips_total 0\n');
   expect(metrics).toContain('\npando_activity_uncounted_bytes_total 0\n');
 });

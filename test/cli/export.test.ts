@@ -203,7 +203,10 @@ for (const [what, code, position] of [
 ] as const) {
   test(`a line that ${what} a download at byte ${position} leaves no file`, async () => {
     const proxy = await line(position, what);
-    const ran = await pando(['vm', 'export', 'golden', join(out, 'disk.raw'), '--json'], { url: proxy.url });
+    const ran = await pando(['vm', 'export', 'golden', join(out, 'disk.raw'), '--json'], {
+      url: proxy.url,
+      token: server.token,
+    });
     await proxy.close();
     expect(ran).toMatchObject({ status: 1, stdout: '' });
     expect((JSON.parse(ran.stderr) as { error: { code: string } }).error.code).toBe(code);
@@ -214,7 +217,10 @@ for (const [what, code, position] of [
 for (const name of ['disk.raw', 'disk.qcow2']) {
   itWithTools(TOOLS, `bytes that are not the disk's leave no ${name}`, async () => {
     const proxy = await liar(3000);
-    const ran = await pando(['vm', 'export', 'golden', join(out, name), '--json'], { url: proxy.url });
+    const ran = await pando(['vm', 'export', 'golden', join(out, name), '--json'], {
+      url: proxy.url,
+      token: server.token,
+    });
     await proxy.close();
     expect(ran).toMatchObject({ status: 1, stdout: '' });
     expect((JSON.parse(ran.stderr) as { error: { code: string } }).error.code).toBe('verify-failed');

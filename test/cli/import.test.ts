@@ -135,7 +135,10 @@ test('chunks that the server does not have any more are sent after all', async (
   await writeFile(fresh, bytes);
   try {
     const url = `http://127.0.0.1:${(liar.address() as AddressInfo).port}`;
-    const ran = await pando(['vm', 'import', fresh, '--name', 'fresh', '--json'], { url });
+    const ran = await pando(['vm', 'import', fresh, '--name', 'fresh', '--json'], {
+      url,
+      token: server.token,
+    });
     expect(ran, ran.stderr).toMatchObject({ status: 0 });
     expect(refusals).toBe(1);
     expect((await contentOf('fresh')).equals(bytes)).toBe(true);

@@ -15,7 +15,7 @@ const LINE = /^(?<name>[a-z_][a-z0-9_]*)(?:\{(?<labels>[^}]*)\})? (?<value>\S+)$
 
 /** Every line of `/metrics` that is none of the comments: its name and labels, and its value. */
 async function scrape(): Promise<ReadonlyMap<string, number>> {
-  const response = await fetch(`${server.url}/metrics`);
+  const response = await server.fetch('/metrics');
   expect(response.status).toBe(200);
   expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
   const found = new Map<string, number>();
@@ -116,7 +116,7 @@ it('counts what clients do', async () => {
 
 it('the buckets of a time never go down, and all scrapes at once get the same', async () => {
   const texts = await Promise.all(
-    Array.from({ length: 8 }, async () => (await fetch(`${server.url}/metrics`)).text()),
+    Array.from({ length: 8 }, async () => (await server.fetch('/metrics')).text()),
   );
   expect(texts[0]).not.toBe('');
   const buckets = [...texts[0]!.matchAll(/^pando_log_sync_seconds_bucket\{le="(.+)"\} (\d+)$/gm)];
@@ -133,7 +133,7 @@ it('the buckets of a time never go down, and all scrapes at once get the same', 
 
 it('counts collections, jobs, requests and checks, and has every metric that dashboard and alerts name', async () => {
   await server.rest.job('/gc');
-  await fetch(`${server.url}/ready`);
+  await server.fetch('/ready');
   const found = await scrape();
   expect(found.get('pando_jobs_total{kind="gc",state="done"}')).toBeGreaterThanOrEqual(1);
   expect(found.get('pando_gc_ended_timestamp_seconds')).toBeGreaterThan(1e9);
@@ -156,6 +156,6 @@ it('counts collections, jobs, requests and checks, and has every metric that das
 });
 
 async function named(name: string): Promise<boolean> {
-  const text = await (await fetch(`${server.url}/metrics`)).text();
+  const text = await (await server.fetch('/metrics')).text();
   return text.includes(`# TYPE ${name.replace(/_bucket$/, '')} `);
 }

@@ -1,6 +1,7 @@
 /** Runs the command as people do: the file that npm links, in a process of its own. */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { tokenOf } from '../support/tokens.ts';
 
 export const COMMAND = fileURLToPath(new URL('../../apps/cli/bin/pando.js', import.meta.url));
 
@@ -16,6 +17,9 @@ export interface Ran {
 
 export interface RunOptions {
   readonly url?: string;
+  /** Default: that of an admin, of a server that the test has started. */
+  readonly token?: string | undefined;
+  readonly env?: Readonly<Record<string, string>>;
   readonly input?: Buffer;
   readonly node?: string;
   /** Standard input is not ended. */
@@ -26,8 +30,15 @@ export interface RunOptions {
 
 export function pando(args: readonly string[], options: RunOptions = {}): Promise<Ran> {
   return new Promise((resolve, reject) => {
+    const { url, token = url === undefined ? undefined : tokenOf(url) } = options;
     const child = spawn(options.node ?? process.execPath, [COMMAND, ...args], {
-      env: { ...process.env, ...(options.url === undefined ? {} : { PANDO_URL: options.url }), TZ: 'UTC' },
+      env: {
+        ...process.env,
+        ...(url === undefined ? {} : { PANDO_URL: url }),
+        ...(token === undefined ? {} : { PANDO_TOKEN: token }),
+        ...options.env,
+        TZ: 'UTC',
+      },
       stdio: ['pipe', 'pipe', 'pipe'],
     });
     const out: Buffer[] = [];

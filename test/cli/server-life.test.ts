@@ -33,7 +33,7 @@ function endlessUpload(name: string): { request: http.ClientRequest; answer: Pro
     host: '127.0.0.1',
     method: 'POST',
     path: `/api/v1/imports?name=${name}`,
-    headers: { 'content-type': 'application/octet-stream' },
+    headers: { 'content-type': 'application/octet-stream', ...server.authorization },
   });
   const answer = new Promise<number>((resolve) => {
     request.on('response', (response) => {
@@ -56,10 +56,11 @@ test('it stops in order while an upload, a download, followers and NBD clients a
     (await jobs()).some(({ subject, state }) => subject === 'half' && state === 'running'),
   );
   const { id } = (await jobs()).find(({ subject }) => subject === 'half')!;
-  const follower = await fetch(`${server.url}/api/v1/jobs/${id}/events`);
+  const follower = await server.fetch(`/api/v1/jobs/${id}/events`);
   const followed = follower.text().catch(() => 'cut');
   const download = await new Promise<http.IncomingMessage>((resolve, reject) => {
-    http.get(`${server.url}/api/v1/vms/web/disks/disk0/content`, resolve).on('error', reject);
+    const url = `${server.url}/api/v1/vms/web/disks/disk0/content`;
+    http.get(url, { headers: server.authorization }, resolve).on('error', reject);
   });
   const cut = once(download, 'close').catch(() => undefined);
   download.on('error', () => undefined);
@@ -115,6 +116,7 @@ test('what the network sends does not take it down', async () => {
       socket.on('close', () => resolve(text));
       socket.end(bytes);
     });
+  const bearer = `Authorization: ${server.authorization.authorization}\r\n`;
   const noise = Buffer.from(Array.from({ length: 5000 }, (_, i) => (i * 7919 + 13) % 256));
   expect(await send(noise)).toMatch(
     /^HTTP\/1\.1 400 [\s\S]*application\/problem\+json[\s\S]*"code":"request-invalid"/,
@@ -128,18 +130,18 @@ test('what the network sends does not take it down', async () => {
   );
   expect(
     await send(
-      `POST /api/v1/vms HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n\r\n{`,
+      `POST /api/v1/vms HTTP/1.1\r\nHost: localhost\r\n${bearer}Content-Type: application/json\r\nContent-Length: 99999999\r\n\r\n{`,
     ),
   ).toMatch(/^HTTP\/1\.1 413[\s\S]*body-too-large/);
   expect(
     await send(
-      `POST /api/v1/imports?name=a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\nZZZ`,
+      `POST /api/v1/imports?name=a HTTP/1.1\r\nHost: localhost\r\n${bearer}Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\nZZZ`,
     ),
   ).toMatch(/^(HTTP\/1\.1 [45]\d\d[\s\S]*)?$/);
   const deep = `${'['.repeat(20_000)}${']'.repeat(20_000)}`;
   expect(
     await send(
-      `POST /api/v1/vms HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: ${deep.length}\r\n\r\n${deep}`,
+      `POST /api/v1/vms HTTP/1.1\r\nHost: localhost\r\n${bearer}Content-Type: application/json\r\nConnection: close\r\nContent-Length: ${deep.length}\r\n\r\n${deep}`,
     ),
   ).toMatch(/^HTTP\/1\.1 400/);
   expect(await server.rest.must('GET', '/health')).toMatchObject({ status: 'ok' });
@@ -147,19 +149,23 @@ test('what the network sends does not take it down', async () => {
 });
 
 test('`pando serve --json` tells where it listens, and ends well', async () => {
-  const child = spawn(process.execPath, [
-    COMMAND,
-    'serve',
-    '--data',
-    `${server.dataDirectory}-2`,
-    '--http',
-    '127.0.0.1:0',
-    '--nbd',
-    '[::1]:0',
-    '--json',
-    '--log-level',
-    'silent',
-  ]);
+  const child = spawn(
+    process.execPath,
+    [
+      COMMAND,
+      'serve',
+      '--data',
+      `${server.dataDirectory}-2`,
+      '--http',
+      '127.0.0.1:0',
+      '--nbd',
+      '[::1]:0',
+      '--json',
+      '--log-level',
+      'silent',
+    ],
+    { env: { ...process.env, XDG_CONFIG_HOME: `${server.dataDirectory}-config` } },
+  );
   const [line] = (await once(child.stdout, 'data')) as [Buffer];
   const ready = JSON.parse(line.toString()) as Record<string, string>;
   expect(ready).toMatchObject({

@@ -7,7 +7,7 @@ import { serve, type Serving } from '@pando/server';
 import { openWriteLog } from '@pando/write-log';
 import { expect, it } from 'vitest';
 import { pando } from '../cli/pando.ts';
-import { Rest } from '../support/rest.ts';
+import { restOf } from '../support/rest.ts';
 
 it('is named by verify, whether a server has the log open or not', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'pando-log-'));
@@ -42,7 +42,7 @@ it('is named by verify, whether a server has the log open or not', async () => {
     await writeFile(file, whole);
 
     server = await start();
-    const rest = new Rest(server.addresses.http);
+    const rest = restOf(server);
     const verify = (): Promise<unknown> => rest.job('/verify', { quick: true });
     expect(await verify()).toMatchObject({ damaged: [] });
     // None of its own, so that it is there as long as the test wants.

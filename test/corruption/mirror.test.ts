@@ -8,7 +8,7 @@ import { DirectorySegmentStorage, MemoryChunkIndex, openChunkStore } from '@pand
 import { nodeFileSystem } from '@pando/common';
 import { serve, type Serving } from '@pando/server';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { Rest } from '../support/rest.ts';
+import { type Rest, restOf } from '../support/rest.ts';
 
 let folder: string;
 let data: string;
@@ -27,7 +27,7 @@ async function start(): Promise<Rest> {
   const address = { host: '127.0.0.1', port: 0 };
   const quiet = { gcEveryMs: 0, verifyEveryMs: 0 };
   server = await serve({ dataDirectory: data, http: address, nbd: address, ...quiet });
-  return new Rest(server.addresses.http);
+  return restOf(server);
 }
 
 async function stop(): Promise<void> {

@@ -13,7 +13,7 @@ import { openStoreSource, repairOffline, serve, verifyOffline, type Serving } fr
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { pando } from '../cli/pando.ts';
 import { importVm, MiB } from '../support/disks.ts';
-import { Rest } from '../support/rest.ts';
+import { restOf } from '../support/rest.ts';
 import { itWithTools, mustRun } from '../support/tools.ts';
 
 const CHUNK = 4096;
@@ -83,11 +83,11 @@ async function readAll(server: Serving): Promise<Map<string, Buffer>> {
 /** A store with five disks that share most of what they hold. */
 async function story(chunkBytes?: number): Promise<void> {
   const server = await serving(data, chunkBytes);
-  const rest = new Rest(server.addresses.http);
-  await importVm({ url: server.addresses.http }, 'web', image);
+  const rest = restOf(server);
+  await importVm(server, 'web', image);
   await rest.must('POST', '/vms/web/backups', { name: 'monday' });
   await rest.must('POST', '/vms/web/clone', { name: 'clone' });
-  await importVm({ url: server.addresses.http }, 'other', other);
+  await importVm(server, 'other', other);
   const clone = await connect(server, 'clone/disk0');
   await clone.write(300 * CHUNK, rewritten);
   await clone.close();
@@ -198,7 +198,7 @@ describe(`repair (seed ${seed})`, () => {
     expect(await repairOffline(data, sourceOf(image), work)).toMatchObject({ lostChunks: 0, readBytes: 0 });
     expect(progress).not.toContain('source');
     const server = await serving(data);
-    const last = await new Rest(server.addresses.http).must('GET', '/verify/last');
+    const last = await restOf(server).must('GET', '/verify/last');
     expect(last).toMatchObject({ full: { report: { disks: [], damaged: [] } } });
     await server.close();
 
@@ -207,7 +207,7 @@ describe(`repair (seed ${seed})`, () => {
     const again = await serving(data);
     const client = await connect(again, 'web/disk0');
     await expect(client.read(9 * CHUNK, CHUNK, Buffer.alloc(CHUNK), 0)).rejects.toThrow();
-    const rest = new Rest(again.addresses.http);
+    const rest = restOf(again);
     expect(await rest.job('/repairs', { path: 'image.raw' })).toMatchObject({
       lostChunks: 4,
       repairedChunks: 4,
@@ -317,7 +317,7 @@ describe(`repair (seed ${seed})`, () => {
     for (const name of await readdir(copy))
       if (name !== 'segments') await rm(join(copy, name), { recursive: true });
     const server = await serving(data);
-    const result = (await new Rest(server.addresses.http).job('/repairs', { path: 'copy' })) as Repaired;
+    const result = (await restOf(server).job('/repairs', { path: 'copy' })) as Repaired;
     expect(result.repairedChunks).toBe(result.lostChunks);
     expect(result.repairedNodes).toBe(result.lostNodes);
     expect(result.lostNodes).toBeGreaterThan(5);
@@ -331,8 +331,8 @@ describe(`repair (seed ${seed})`, () => {
     await flipStored(leafAt(128));
     await flipStored(chunk(200));
     const foreign = await serving(join(folder, 'foreign'));
-    await importVm({ url: foreign.addresses.http }, 'golden', image);
-    await new Rest(foreign.addresses.http).must('POST', '/vms/golden/backups', { name: 'old' });
+    await importVm(foreign, 'golden', image);
+    await restOf(foreign).must('POST', '/vms/golden/backups', { name: 'old' });
     const server = await serving(data);
     const url = server.addresses.http;
     const useless = join(folder, 'useless.raw');
@@ -362,7 +362,7 @@ describe(`repair (seed ${seed})`, () => {
     const empty = await pando(['verify', '--repair-from', tmpdir()], { url });
     expect(empty).toMatchObject({ status: 1, stderr: expect.stringContaining('store-missing') as string });
     expect((await pando(['verify', '--repair-from', raw, '--quick'])).status).toBe(2);
-    const rest = new Rest(url);
+    const rest = restOf(server);
     for (const path of ['../etc/passwd', '/etc'])
       expect((await rest.call('POST', '/repairs', { path })).body).toMatchObject({
         code: 'import-path-refused',
@@ -391,7 +391,7 @@ it('with large chunks, nodes come back from a copy of the store, and from an ima
     for (let i = 0; i < 64; i++) ids.set(hashChunk(image.subarray(i * 16384, (i + 1) * 16384)), i * 32);
     await flipStored(ids);
     const server = await serving(data);
-    const result = (await new Rest(server.addresses.http).job('/repairs', { path: from })) as Repaired;
+    const result = (await restOf(server).job('/repairs', { path: from })) as Repaired;
     expect(result.repairedNodes).toBeGreaterThan(0);
     if (from === 'copy') expect(result.report.disks).toEqual([]);
     await server.close();

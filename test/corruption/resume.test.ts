@@ -8,7 +8,7 @@ import { serve, type Serving } from '@pando/server';
 import { expect, it } from 'vitest';
 import { pando } from '../cli/pando.ts';
 import { importVm, MiB } from '../support/disks.ts';
-import { Rest } from '../support/rest.ts';
+import { restOf } from '../support/rest.ts';
 
 interface Unfinished {
   readonly doneBytes: number;
@@ -22,8 +22,6 @@ interface Last {
 }
 
 const seed = runSeed();
-
-const restOf = ({ addresses }: Serving): Rest => new Rest(addresses.http);
 
 async function last(server: Serving): Promise<Last> {
   return (await restOf(server).must('GET', '/verify/last')) as Last;
@@ -68,7 +66,7 @@ it(`goes on over stops of the server, by itself and when it is told to (seed ${s
     for (let i = 0; i < 5; i++) {
       const server = await serving(0);
       const image = fillRandom(random, new Uint8Array(MiB));
-      await importVm({ url: server.addresses.http }, `vm-${i}`, image);
+      await importVm(server, `vm-${i}`, image);
       await server.close(); // seals the segment
     }
     const segments = join(dataDirectory, 'segments');

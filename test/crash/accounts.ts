@@ -81,7 +81,7 @@ export async function untilLogEmpty(server: TestServer): Promise<void> {
 /** The root of a backup's disk as the server says it, for which all that is older is destaged. */
 async function rootOfBackup(server: TestServer, backup: string, disk: number): Promise<string | null> {
   const path = `/api/v1/backups/${encodeURIComponent(backup)}/disks/disk${disk}/content`;
-  const answer = await fetch(server.url + path, { method: 'HEAD' });
+  const answer = await server.fetch(path, { method: 'HEAD' });
   if (answer.status !== 200) throw new Error(`HEAD ${path} answered ${answer.status}`);
   return answer.headers.get('pando-root');
 }

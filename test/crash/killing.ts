@@ -185,7 +185,7 @@ export class Killing {
     const newest = [...this.#world.backups.keys()].at(-1);
     if (newest === undefined) return;
     const path = `/api/v1/backups/${encodeURIComponent(newest)}/disks/disk0/content`;
-    fetch(this.#server.url + path, { method: 'HEAD' }).catch(() => undefined);
+    this.#server.fetch(path, { method: 'HEAD' }).catch(() => undefined);
   }
 
   /** Kills a server that starts, at any moment until it would listen or a little later. */

@@ -21,7 +21,7 @@ import {
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { pando } from '../cli/pando.ts';
 import { importVm } from '../support/disks.ts';
-import { Rest } from '../support/rest.ts';
+import { restOf } from '../support/rest.ts';
 import { goldenImage } from './story.ts';
 
 const NEWER = 99;
@@ -41,11 +41,11 @@ async function serving(dataDirectory = data): Promise<Serving> {
 async function killed(): Promise<void> {
   const first = join(folder, 'first');
   let server = await serving(first);
-  await importVm({ url: server.addresses.http }, 'golden', goldenImage(1));
-  await new Rest(server.addresses.http).must('POST', '/vms/golden/backups', { name: 'monday' });
+  await importVm(server, 'golden', goldenImage(1));
+  await restOf(server).must('POST', '/vms/golden/backups', { name: 'monday' });
   await server.close();
   server = await serving(first);
-  await importVm({ url: server.addresses.http }, 'other', goldenImage(2));
+  await importVm(server, 'other', goldenImage(2));
   const { port } = new URL(server.addresses.nbd);
   const client = await NbdClient.connect({ host: '127.0.0.1', port: Number(port) }, { exportName: 'golden' });
   await client.write(0, Buffer.alloc(4096, 7));
@@ -202,7 +202,7 @@ describe('a later version', () => {
       refused++;
     });
     if (server !== undefined) {
-      const rest = new Rest(server.addresses.http);
+      const rest = restOf(server);
       for (const path of paths) {
         const { body, status } = await rest.call('GET', path);
         if (status === 200) continue;

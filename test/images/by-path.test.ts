@@ -38,7 +38,7 @@ interface Answer {
 }
 
 async function post(body: object): Promise<{ status: number; answer: Answer }> {
-  const response = await fetch(`${server.url}/api/v1/imports`, {
+  const response = await server.fetch('/api/v1/imports', {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(body),

@@ -140,7 +140,7 @@ async function importAndExport(
 
 async function importSince(server: TestServer, since: string, name: string, image: Buffer): Promise<void> {
   const query = new URLSearchParams({ since, name });
-  const answer = await fetch(`${server.url}/api/v1/imports?${query.toString()}`, {
+  const answer = await server.fetch(`/api/v1/imports?${query.toString()}`, {
     method: 'POST',
     headers: { 'content-type': 'application/octet-stream' },
     body: new Uint8Array(image),
@@ -150,7 +150,7 @@ async function importSince(server: TestServer, since: string, name: string, imag
 }
 
 async function exported(server: TestServer, path: string, tags: Uint32Array): Promise<void> {
-  const answer = await fetch(`${server.url}/api/v1${path}`);
+  const answer = await server.fetch(`/api/v1${path}`);
   const bytes = Buffer.from(await answer.arrayBuffer());
   if (answer.status !== 200) throw new Error(`${path} answered ${answer.status}: ${bytes.toString()}`);
   if (!bytes.equals(sectorBytes(tags))) throw new Error(`${path} is not what was imported`);

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { NbdClient } from '@pando/nbd/client';
 import type { TestServer } from './server.ts';
+import { tokenOfServing, type Reachable } from './tokens.ts';
 
 export const MiB = 2 ** 20;
 
@@ -12,15 +13,18 @@ export async function createVm(server: TestServer, name: string, sizeBytes: numb
 
 /** A VM whose `disk0` is `image`, uploaded. */
 export async function importVm(
-  server: Pick<TestServer, 'url'>,
+  server: Pick<TestServer, 'fetch'> | Reachable,
   name: string,
   image: Uint8Array,
 ): Promise<void> {
-  const response = await fetch(`${server.url}/api/v1/imports?name=${encodeURIComponent(name)}`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/octet-stream' },
-    body: image.slice(),
-  });
+  const type = { 'content-type': 'application/octet-stream' };
+  const upload = { method: 'POST', body: image.slice() };
+  const send = (path: string): Promise<Response> => {
+    if ('fetch' in server) return server.fetch(path, { ...upload, headers: type });
+    const headers = { ...type, authorization: `Bearer ${tokenOfServing(server)}` };
+    return fetch(server.addresses.http + path, { ...upload, headers });
+  };
+  const response = await send(`/api/v1/imports?name=${encodeURIComponent(name)}`);
   if (response.status !== 201) {
     throw new Error(`the import of ${name} answered ${response.status}: ${await response.text()}`);
   }

@@ -1,5 +1,6 @@
 /** The REST API as a client without any library sees it. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { tokenOfServing, type Reachable } from './tokens.ts';
 
 export interface Answer {
   readonly status: number;
@@ -17,11 +18,18 @@ export interface JobView {
 const JOB_MS_MAX = 600_000;
 const JOB_POLL_MS = 50;
 
+/** A client with the token that a server of this process has made. */
+export function restOf(serving: Reachable): Rest {
+  return new Rest(serving.addresses.http, tokenOfServing(serving));
+}
+
 export class Rest {
   readonly #base: string;
+  readonly #headers: Readonly<Record<string, string>>;
 
-  constructor(url: string) {
+  constructor(url: string, token?: string) {
     this.#base = `${url}/api/v1`;
+    this.#headers = token === undefined ? {} : { authorization: `Bearer ${token}` };
   }
 
   /** One request; `path` is below `/api/v1`, its parts encoded by the caller. */
@@ -29,7 +37,8 @@ export class Rest {
     const sends = method !== 'GET' && method !== 'DELETE';
     const response = await fetch(`${this.#base}${path}`, {
       method,
-      ...(sends ? { headers: { 'content-type': 'application/json' }, body: JSON.stringify(body ?? {}) } : {}),
+      headers: { ...this.#headers, ...(sends ? { 'content-type': 'application/json' } : {}) },
+      ...(sends ? { body: JSON.stringify(body ?? {}) } : {}),
     });
     const text = await response.text();
     const isJson = /\bjson\b/.test(response.headers.get('content-type') ?? '');

@@ -8,11 +8,13 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Rest } from './rest.ts';
+import { noteToken } from './tokens.ts';
 
 export interface ServerOptions {
   /** Default: a temporary one, removed by `close`. */
@@ -67,8 +69,25 @@ export class TestServer {
     return this.#url;
   }
 
+  /** Of an admin: the one that the server has made at its first start. */
+  get token(): string {
+    return readFileSync(join(this.dataDirectory, 'admin-token'), 'utf8').trim();
+  }
+
+  /** What goes with every request that is not made by `rest` or `fetch`. */
+  get authorization(): { authorization: string } {
+    return { authorization: `Bearer ${this.token}` };
+  }
+
   get rest(): Rest {
-    return new Rest(this.#url);
+    return new Rest(this.#url, this.token);
+  }
+
+  /** As the global one, of a path on this server, with the token. */
+  fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    headers.set('authorization', this.authorization.authorization);
+    return fetch(this.#url + path, { ...init, headers });
   }
 
   get nbdPort(): number {
@@ -106,7 +125,13 @@ export class TestServer {
       ...(this.#options.args ?? []),
     ];
     const child = spawn(command!, args, {
-      env: { ...process.env, ...MALLOC, ...this.#options.env },
+      env: {
+        ...process.env,
+        ...MALLOC,
+        // Its token is left for the command, but not among those of whoever runs the tests.
+        XDG_CONFIG_HOME: join(this.#scratch, 'config'),
+        ...this.#options.env,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.#child = child;
@@ -125,6 +150,7 @@ export class TestServer {
         if (http === null || nbd === null) return;
         this.#url = `http://127.0.0.1:${http[1]!}`;
         this.#nbdPort = Number(nbd[1]);
+        noteToken(this.#url, this.token);
         clearTimeout(timer);
         resolve();
       };

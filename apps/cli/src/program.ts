@@ -11,6 +11,7 @@ import { addReadyCommand } from './commands/ready.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
 import { addTreeCommands } from './commands/trees.ts';
+import { addTokenCommands } from './commands/token.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addVmCommands } from './commands/vm.ts';
 
@@ -22,7 +23,10 @@ export function buildProgram(): Command {
   const program = new Command('pando')
     .description('Clones and backups of virtual machine disks that cost almost nothing')
     .version(manifest.version)
-    .addHelpText('after', '\nThe commands talk to the server at PANDO_URL (http://127.0.0.1:7400).')
+    .addHelpText(
+      'after',
+      '\nThe commands talk to the server at PANDO_URL (http://127.0.0.1:7400), with the token in PANDO_TOKEN or in the file\nPANDO_TOKEN_FILE, or the one that the server or `pando login` has left for this user.',
+    )
     .exitOverride()
     .showHelpAfterError('(see --help)');
   addVmCommands(program);
@@ -35,6 +39,7 @@ export function buildProgram(): Command {
   addJobCommands(program);
   addEventCommands(program);
   addReadyCommand(program);
+  addTokenCommands(program);
   addServeCommand(program);
   addConfigCommands(program);
   program

@@ -3,11 +3,14 @@
  * needs: no deadline for an answer, an upload that asks first (100-continue), and an answer in the middle of an upload.
  */
 import * as http from 'node:http';
+import { readFileSync } from 'node:fs';
 import * as https from 'node:https';
+import { getCACertificates } from 'node:tls';
 import { PandoError } from '@pando/common';
 import { createParser } from 'eventsource-parser';
 import { ServerRefusal, type Problem } from './failures.ts';
 import { receive } from './receive.ts';
+import { findToken } from './token.ts';
 import type { Job, Page } from './views.ts';
 
 const DEFAULT_URL = 'http://127.0.0.1:7400';
@@ -24,21 +27,34 @@ const PAGE_ITEMS = 1000;
 export class Rest {
   readonly url: string;
   readonly #base: URL;
+  /** The Unix socket, or whose certificates are good. */
+  readonly #where: { readonly socketPath: string } | { readonly ca?: readonly string[] };
   readonly #signal: AbortSignal | undefined;
+  /** What the header says; undefined: there is no token. */
+  readonly #authorization: string | undefined;
   /** Set for `ask`, which is called again and again. */
   #agent: http.Agent | undefined;
 
-  constructor(options: { readonly url?: string | undefined; readonly signal?: AbortSignal } = {}) {
+  constructor(
+    options: {
+      readonly url?: string | undefined;
+      readonly signal?: AbortSignal;
+      readonly token?: string;
+    } = {},
+  ) {
     this.url = options.url ?? process.env['PANDO_URL'] ?? DEFAULT_URL;
     this.#signal = options.signal;
-    try {
-      this.#base = new URL(this.url);
-    } catch {
-      throw new PandoError('address-invalid', `PANDO_URL ${JSON.stringify(this.url)} is not a URL`);
+    const given = parseUrl(this.url);
+    if (given.protocol === 'unix:' || given.protocol === 'http+unix:') {
+      // Whoever may open it needs no token.
+      this.#where = { socketPath: decodeURIComponent(given.pathname) };
+      this.#base = new URL('http://localhost');
+    } else {
+      this.#where = given.protocol === 'https:' ? trusted() : {};
+      this.#base = given;
     }
-    if (this.#base.protocol !== 'http:' && this.#base.protocol !== 'https:') {
-      throw new PandoError('address-invalid', `PANDO_URL ${JSON.stringify(this.url)} is not an http URL`);
-    }
+    const token = options.token ?? ('socketPath' in this.#where ? undefined : findToken(this.#base));
+    this.#authorization = token === undefined ? undefined : `Bearer ${token}`;
   }
 
   get<T>(path: string): Promise<T> {
@@ -198,8 +214,10 @@ export class Rest {
     const { request } = url.protocol === 'https:' ? https : http;
     return request(url, {
       method,
-      headers,
+      headers:
+        this.#authorization === undefined ? headers : { ...headers, authorization: this.#authorization },
       agent,
+      ...(this.#where as https.RequestOptions),
       ...(this.#signal === undefined ? {} : { signal: this.#signal }),
     });
   }
@@ -247,8 +265,42 @@ async function send(
   }
 }
 
+/** @throws `address-invalid` */
+function parseUrl(text: string): URL {
+  let url: URL;
+  try {
+    url = new URL(text);
+  } catch {
+    throw new PandoError('address-invalid', `PANDO_URL ${JSON.stringify(text)} is not a URL`);
+  }
+  const isSocket = url.protocol === 'unix:' || url.protocol === 'http+unix:';
+  if (isSocket ? url.host !== '' || url.pathname.length < 2 : !/^https?:$/.test(url.protocol)) {
+    const forms = 'http://HOST:PORT, https://HOST:PORT or unix:/PATH';
+    throw new PandoError('address-invalid', `PANDO_URL ${JSON.stringify(text)} is not ${forms}`);
+  }
+  return url;
+}
+
+/** Whose certificates are good: those that Node trusts, and those in the file PANDO_CA. @throws `server-file-unreadable` */
+function trusted(): { ca?: string[] } {
+  const path = process.env['PANDO_CA'];
+  if (path === undefined || path === '') return {};
+  try {
+    return { ca: [...getCACertificates('default'), readFileSync(path, 'utf8')] };
+  } catch (error) {
+    const message = `cannot read PANDO_CA: ${(error as Error).message}`;
+    throw new PandoError('server-file-unreadable', message, { cause: error });
+  }
+}
+
 function unreachable(url: string, error: NodeJS.ErrnoException): PandoError {
-  const none = error.code === 'ECONNREFUSED' || error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN';
+  if (/CERT|^ERR_TLS|^EPROTO$|^UNABLE_TO/.test(error.code ?? ''))
+    return new PandoError('tls-failed', `no TLS with ${url} (${error.code!})`, { cause: error });
+  const none =
+    error.code === 'ECONNREFUSED' ||
+    error.code === 'ENOTFOUND' ||
+    error.code === 'ENOENT' ||
+    error.code === 'EAI_AGAIN';
   const what = none ? 'no server answers' : `the connection broke (${error.code ?? error.message})`;
   return new PandoError('server-unreachable', `${what} at ${url}`, { cause: error });
 }

@@ -373,3 +373,31 @@ export interface Tripwire {
     readonly notLocked?: string;
   };
 }
+
+export interface Scope {
+  readonly vms?: readonly string[];
+  readonly tags?: readonly string[];
+}
+
+export interface Token {
+  readonly id: string;
+  readonly name: string;
+  readonly role: string;
+  readonly scope?: Scope;
+  readonly createdAt: string;
+  readonly expiresAt?: string;
+  readonly expired: boolean;
+  readonly lastUsedAt?: string;
+  readonly lastUsedFrom?: string;
+}
+
+export interface CreatedToken extends Token {
+  readonly token: string;
+}
+
+export interface Whoami {
+  readonly name: string;
+  readonly role: string;
+  readonly scope?: Scope;
+  readonly expiresAt?: string;
+}

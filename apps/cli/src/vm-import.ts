@@ -40,6 +40,8 @@ export interface ImportOptions {
   /** The file is one of the server's import directory. */
   readonly path?: boolean;
   readonly since?: string;
+  /** Of the new VM. */
+  readonly tag?: readonly string[];
   readonly verify?: boolean;
   readonly json?: boolean;
 }
@@ -56,7 +58,7 @@ export async function importVm(what: string, options: ImportOptions): Promise<vo
 }
 
 async function importByPath(path: string, options: ImportOptions, signal: AbortSignal): Promise<Result> {
-  const { json, path: _path, backingDir, trustImage, ...about } = options;
+  const { json, path: _path, backingDir, trustImage, tag, ...about } = options;
   if (trustImage === true) {
     throw new PandoError('request-invalid', 'with --path the server reads the image: it has --trust-images');
   }
@@ -66,7 +68,11 @@ async function importByPath(path: string, options: ImportOptions, signal: AbortS
       'with --path, files that the image names are looked for in the import directory of the server, not where --backing-dir says',
     );
   }
-  return runJob<Result>('/imports', { ...about, path }, { label: 'importing', unit: 'bytes', json, signal });
+  return runJob<Result>(
+    '/imports',
+    { ...about, path, ...(tag === undefined ? {} : { tags: tag }) },
+    { label: 'importing', unit: 'bytes', json, signal },
+  );
 }
 
 /** A pipe is bytes of a disk, once: there is no second reading, and nothing to recognise a format by. */
@@ -152,8 +158,9 @@ async function chunkBytesOfIds(rest: Rest): Promise<number | undefined> {
     const chunkBytes = Number(headers['pando-chunk-bytes']);
     return chunkBytes === NODE_BYTES ? chunkBytes : undefined;
   } catch (error) {
-    // One before version 0.3.
-    if (error instanceof ServerRefusal && error.problem.status === 404) return undefined;
+    // One before version 0.2; or a token with a scope, for which nothing comes by its id.
+    const { status, code } = error instanceof ServerRefusal ? error.problem : {};
+    if (status === 404 || code === 'scope-exceeded') return undefined;
     throw error;
   }
 }
@@ -163,7 +170,7 @@ async function upload(
   mediaType: string,
   parts: AsyncIterable<DiskPart>,
   sizeBytes: number | undefined,
-  { name, disk, since, json }: ImportOptions,
+  { name, disk, since, tag, json }: ImportOptions,
   signal: AbortSignal,
 ): Promise<Result> {
   const progress = startProgress('importing', { json, unit: 'bytes' });
@@ -174,6 +181,7 @@ async function upload(
       ...(since === undefined ? {} : { since }),
       ...(sizeBytes === undefined ? {} : { sizeBytes: String(sizeBytes) }),
     });
+    for (const one of tag ?? []) query.append('tag', one);
     const { result } = await new Rest({ signal }).upload<{ result: Result }>(
       `/imports?${query.toString()}`,
       mediaType,

@@ -13,6 +13,7 @@ export {
   type CatalogRebuildOptions,
   type CatalogRebuildReport,
 } from './rebuild-catalog.ts';
+export { resetAdminTokenOffline } from './reset-token.ts';
 export { rebuildIndex, repairOffline, verifyOffline } from './rebuild-index.ts';
 export { type RepairWork } from './repair.ts';
 export { run } from './run.ts';

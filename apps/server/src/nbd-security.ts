@@ -100,7 +100,8 @@ export async function reloadNbdSecurity(
   }
 }
 
-async function readBounded(path: string, secret: boolean, logger: Logger): Promise<string> {
+/** @throws `server-file-unreadable` */
+export async function readBounded(path: string, secret: boolean, logger: Logger): Promise<string> {
   try {
     const found = await stat(path);
     if (!found.isFile()) throw new Error('it is no regular file');

@@ -9,6 +9,14 @@ import { parseAddress, type Address } from './addresses.ts';
 export interface ServeOptions {
   readonly dataDirectory: string;
   readonly http: Address;
+  /** Unix socket on which REST listens too: without tokens, for whoever may open it. */
+  readonly httpSocket?: string;
+  /** Permissions of that socket; default 0o600. */
+  readonly httpSocketMode?: number;
+  /** Paths of certificate and key, PEM: REST by HTTPS. */
+  readonly tlsFiles?: { readonly certificate: string; readonly key: string };
+  /** Serve REST without TLS also beyond this machine. */
+  readonly insecureHttp?: boolean;
   readonly nbd: Address;
   readonly nbdSocket?: string;
   /** Permissions of that socket; default 0o600. */
@@ -81,6 +89,24 @@ export const SERVE_FLAGS: readonly Flag[] = [
   },
   { name: 'data', value: 'DIR', fallback: './pando-data', help: 'data directory' },
   { name: 'http', value: 'HOST:PORT', fallback: '127.0.0.1:7400', help: 'where REST listens' },
+  {
+    name: 'http-socket',
+    value: 'PATH',
+    help: 'Unix socket on which REST listens too: an admin without a token is whoever may open it',
+  },
+  {
+    name: 'http-socket-mode',
+    value: 'MODE',
+    fallback: '600',
+    help: 'permissions of that socket, octal',
+  },
+  {
+    name: 'tls-cert',
+    value: 'FILE',
+    help: 'certificate of REST and those above it, PEM: HTTPS in place of HTTP',
+  },
+  { name: 'tls-key', value: 'FILE', help: 'key of that certificate, PEM' },
+  { name: 'insecure-http', help: 'let REST listen beyond this machine without TLS, tokens in clear' },
   { name: 'nbd', value: 'HOST:PORT', fallback: '127.0.0.1:10809', help: 'where NBD listens' },
   { name: 'nbd-socket', value: 'PATH', help: 'Unix socket on which NBD listens too' },
   {
@@ -195,9 +221,18 @@ export function runOptions(values: FlagValues): RunOptions {
   if (nbdTls === undefined && text('nbd-tls') !== undefined) {
     throw new PandoError('request-invalid', `--nbd-tls is one of ${TLS_MODES.join(', ')}`);
   }
-  const socketMode = text('nbd-socket-mode')!;
-  if (!/^0?[0-7]{3}$/.test(socketMode)) {
-    throw new PandoError('request-invalid', '--nbd-socket-mode is an octal mode such as 600 or 660');
+  const octal = (name: string): number => {
+    const mode = text(name)!;
+    if (!/^0?[0-7]{3}$/.test(mode)) {
+      throw new PandoError('request-invalid', `--${name} is an octal mode such as 600 or 660`);
+    }
+    return Number.parseInt(mode, 8);
+  };
+  const nbdSocketMode = octal('nbd-socket-mode');
+  const httpSocketMode = octal('http-socket-mode');
+  const [certificate, key] = [text('tls-cert'), text('tls-key')];
+  if ((certificate === undefined) !== (key === undefined)) {
+    throw new PandoError('request-invalid', '--tls-cert and --tls-key go together');
   }
   const given = <Name extends string>(name: Name, value: string | undefined): { [name in Name]?: string } =>
     value === undefined ? {} : ({ [name]: value } as { [name in Name]: string });
@@ -208,9 +243,13 @@ export function runOptions(values: FlagValues): RunOptions {
   return {
     dataDirectory: text('data')!,
     http: parseAddress(text('http')!),
+    ...given('httpSocket', text('http-socket')),
+    httpSocketMode,
+    ...(certificate === undefined || key === undefined ? {} : { tlsFiles: { certificate, key } }),
+    insecureHttp: values['insecure-http'] === true,
     nbd: parseAddress(text('nbd')!),
     ...given('nbdSocket', nbdSocket),
-    nbdSocketMode: Number.parseInt(socketMode, 8),
+    nbdSocketMode,
     ...(nbdTls === undefined ? {} : { nbdTls }),
     nbdTlsFiles: {
       ...given('certificate', text('nbd-tls-cert')),

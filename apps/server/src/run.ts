@@ -29,6 +29,7 @@ export async function run(options: RunOptions): Promise<number> {
     process.stderr.write(failureLines(error));
     return 1;
   }
+  const withdrawToken = await serving.offerAdminToken();
   process.stdout.write(options.json ? readyLine(serving, options) : greeting(serving, options));
   logger.info({ ...serving.addresses, data: options.dataDirectory, version: VERSION }, 'serving');
 
@@ -45,6 +46,7 @@ export async function run(options: RunOptions): Promise<number> {
   }, STOP_MS_MAX);
   // The timer also keeps the process alive: what is waited for may be nothing but clocks, which do not.
   try {
+    await withdrawToken();
     await serving.close();
   } catch {
     return 1; // which part it was is in the log
@@ -69,19 +71,26 @@ export function failureLines(error: PandoError): string {
   return `pando: ${error.message} (${error.code})\n       ${ERROR_CODES[error.code].remedy}\n`;
 }
 
-function readyLine({ addresses, storeId }: Serving, { dataDirectory }: RunOptions): string {
-  return `${JSON.stringify({ ...addresses, pid: process.pid, data: dataDirectory, storeId, version: VERSION })}\n`;
+function readyLine({ addresses, storeId, adminTokenFile }: Serving, { dataDirectory }: RunOptions): string {
+  return `${JSON.stringify({ ...addresses, pid: process.pid, data: dataDirectory, storeId, adminTokenFile, version: VERSION })}\n`;
 }
 
-function greeting({ addresses, isNew }: Serving, { dataDirectory }: RunOptions): string {
-  const { http, nbd, nbdSocket, nbdTls } = addresses;
+function greeting(
+  { addresses, isNew, adminTokenFile, newAdminToken }: Serving,
+  { dataDirectory }: RunOptions,
+): string {
+  const { http, httpSocket, nbd, nbdSocket, nbdTls } = addresses;
   const tls = { off: '', allow: '   TLS on request', require: '   TLS required' }[nbdTls];
   const lines = [
     `Pando ${VERSION}`,
-    `  REST  ${http}   try it: ${http}/docs`,
+    `  REST  ${http}${httpSocket === undefined ? '' : `   and ${httpSocket}`}   try it: ${http}/docs`,
     `  NBD   ${nbd}${nbdSocket === undefined ? '' : `   and ${nbdSocket}`}${tls}`,
     `  data  ${dataDirectory}${isNew ? ' (new)' : ''}`,
   ];
+  if (newAdminToken !== undefined && process.env['JOURNAL_STREAM'] === undefined) {
+    // This once. Where output goes into the system's journal, which others may read, not even that.
+    lines.push('', `Token of an admin: ${newAdminToken}`, `It is kept, for you only, in ${adminTokenFile}`);
+  }
   if (process.stdout.isTTY) {
     const elsewhere = http === 'http://127.0.0.1:7400' ? '' : `PANDO_URL=${http} `;
     lines.push(

@@ -1,5 +1,6 @@
 /** Starts everything over one data directory, and stops it in the order that loses nothing. */
 import { stat } from 'node:fs/promises';
+import { Tokens } from '@pando/access';
 import { Activity } from '@pando/activity';
 import { buildApi, HttpCounts, Jobs, type App, type ReadyCheck } from '@pando/api';
 import {
@@ -14,6 +15,7 @@ import { idSource } from '@pando/fleet';
 import { createNbdServer, type NbdServer, type TlsMode } from '@pando/nbd';
 import { openPolicies } from '@pando/policies';
 import { pino, type Logger } from 'pino';
+import { adminTokenFile, ensureAdminToken, offerAdminToken } from './admin-token.ts';
 import { formatAddress, isLoopback, listenError } from './addresses.ts';
 import { openDataDirectory } from './data-directory.ts';
 import {
@@ -24,6 +26,14 @@ import {
 } from './housekeeping.ts';
 import { openGuestAgents } from './guest-agents.ts';
 import { JobCounts } from './job-counts.ts';
+import {
+  checkHttpExposure,
+  readHttpTls,
+  reloadHttpTls,
+  watchFiles,
+  type Securable,
+} from './http-security.ts';
+import { HttpSocket } from './http-socket.ts';
 import { lossLines } from './log-loss.ts';
 import { Metrics } from './metrics.ts';
 import {
@@ -51,12 +61,13 @@ const HTTP_DRAIN_MS = 2_000;
 const NBD_DRAIN_MS = 10_000;
 
 export interface Addresses {
-  /** `http://127.0.0.1:7400` */
+  /** `http://127.0.0.1:7400`, or `https://…` */
   readonly http: string;
   /** `nbd://127.0.0.1:10809`, or `nbds://…` where TLS is required */
   readonly nbd: string;
   readonly nbdTls: TlsMode;
-  /** Path of the Unix socket, if there is one. */
+  /** Paths of the Unix sockets, where there are some. */
+  readonly httpSocket?: string;
   readonly nbdSocket?: string;
 }
 
@@ -65,8 +76,16 @@ export interface Serving {
   readonly storeId: string;
   /** Whether the data directory was made just now. */
   readonly isNew: boolean;
+  /** Where the first token is kept; and the token itself, when it was made just now. */
+  readonly adminTokenFile: string;
+  readonly newAdminToken?: string;
   /**
-   * Reads certificates, keys and access rules of NBD again. What is wrong with them is logged, and the old ones stay.
+   * Puts it where the command of the same user looks for it, while it is good. Resolves to what takes it away again. Never
+   * rejects.
+   */
+  offerAdminToken(): Promise<() => Promise<void>>;
+  /**
+   * Reads certificates and keys, and access rules of NBD again. What is wrong with them is logged, and the old ones stay.
    */
   reload(): Promise<void>;
   /**
@@ -86,6 +105,8 @@ export async function serve(
 ): Promise<Serving> {
   const clock = systemClock;
   if (options.importDirectory !== undefined) await checkImportDirectory(options.importDirectory);
+  checkHttpExposure(options);
+  const https = await readHttpTls(options, clock, logger);
   checkExposure(options);
   const security = await readNbdSecurity(options, clock, logger);
   const operations = new Operations({ clock, logger, certificates: certificatesOf(options) });
@@ -155,6 +176,13 @@ export async function serve(
       logger,
     });
     closers.push(() => guestAgents.close());
+    const tokens = await Tokens.open({
+      ...{ catalog: open.catalog, clock, random: systemRandom },
+      onTrouble: (error) => logger.warn({ err: error }, 'when tokens were last used could not be kept'),
+    });
+    closers.push(() => tokens.close());
+    const newAdminToken = await ensureAdminToken(tokens, directory.path);
+
     const housekeeping = new Housekeeping();
     const jobCounts = new JobCounts();
     const history = await SpaceHistory.open({
@@ -228,6 +256,7 @@ export async function serve(
       freeBytes: await freeBytesOf(directory.path),
       lostEvents: operations.events.lost,
     }));
+    const httpSocket = new HttpSocket();
     const app = await buildApi({
       fleet,
       policies,
@@ -247,6 +276,9 @@ export async function serve(
       httpCounts,
       activity: watched,
       clock,
+      tokens,
+      isTrusted: httpSocket.isTrusted,
+      ...(https === undefined ? {} : { https }),
       version: VERSION,
       metrics,
       logger,
@@ -255,13 +287,16 @@ export async function serve(
       trustImages: options.trustImages === true,
       ...(guestAgents.quiesce === undefined ? {} : { quiesce: guestAgents.quiesce }),
     });
-    closers.push(() => closeHttp(app, open, jobs));
+    // Beside each other: what is under way on either ends because its work is ended.
+    closers.push(async () => {
+      await Promise.all([closeHttp(app, open, jobs), httpSocket.close(HTTP_DRAIN_MS)]);
+    });
 
-    const addresses = await listen(options, app, nbd);
-    if (!isLoopback(options.http.host)) {
+    const addresses = await listen(options, app, nbd, httpSocket);
+    if (!isLoopback(options.http.host) && https === undefined) {
       logger.warn(
         { host: options.http.host },
-        'REST listens beyond this machine, and everyone who reaches it may do everything',
+        'REST listens beyond this machine, and who listens on the way sees tokens',
       );
     }
     warnOfExposure(options, security, logger);
@@ -282,6 +317,17 @@ export async function serve(
       text: `Pando ${VERSION} serves.`,
       data: { version: VERSION },
     });
+    const reloadTls = (): Promise<void> =>
+      reloadHttpTls(options, app.server as unknown as Securable, clock, logger);
+    if (options.tlsFiles !== undefined) {
+      const { certificate, key } = options.tlsFiles;
+      const stop = new AbortController();
+      const watching = watchFiles([certificate, key], clock, stop.signal, reloadTls);
+      closers.push(() => {
+        stop.abort();
+        return watching;
+      });
+    }
 
     let closing: Promise<void> | undefined;
     let reloading = Promise.resolve();
@@ -289,8 +335,15 @@ export async function serve(
       addresses,
       storeId: directory.store.storeId,
       isNew: directory.isNew,
+      adminTokenFile: adminTokenFile(directory.path),
+      ...(newAdminToken === undefined ? {} : { newAdminToken }),
+      offerAdminToken: () => offerAdminToken(tokens, directory.path, reachableUrl(addresses.http), logger),
       // One after another: the files that were read last are those in force.
-      reload: () => (reloading = reloading.then(() => reloadNbdSecurity(options, nbd, clock, logger))),
+      reload: () =>
+        (reloading = reloading.then(async () => {
+          await reloadNbdSecurity(options, nbd, clock, logger);
+          await reloadTls();
+        })),
       close: () => (closing ??= closeAll()),
     };
   } catch (error) {
@@ -299,8 +352,13 @@ export async function serve(
   }
 }
 
-async function listen(options: ServeOptions, app: App, nbdServer: NbdServer): Promise<Addresses> {
-  const { http, nbd, nbdSocket } = options;
+async function listen(
+  options: ServeOptions,
+  app: App,
+  nbdServer: NbdServer,
+  socket: HttpSocket,
+): Promise<Addresses> {
+  const { http, httpSocket, nbd, nbdSocket } = options;
   const nbdTls = tlsModeOf(options);
   const trying = async <T>(where: string, action: () => Promise<T>): Promise<T> => {
     try {
@@ -312,14 +370,22 @@ async function listen(options: ServeOptions, app: App, nbdServer: NbdServer): Pr
   const bound = await trying(formatAddress(nbd), () => nbdServer.listen(nbd));
   if (nbdSocket !== undefined) await trying(nbdSocket, () => nbdServer.listen({ path: nbdSocket }));
   await trying(formatAddress(http), () => app.listen({ host: http.host, port: http.port }));
+  if (httpSocket !== undefined)
+    await trying(httpSocket, () => socket.listen(app, httpSocket, options.httpSocketMode ?? 0o600));
   const address = app.server.address();
   const httpPort = typeof address === 'object' && address !== null ? address.port : http.port;
   return {
-    http: `http://${formatAddress({ host: http.host, port: httpPort })}`,
+    http: `${options.tlsFiles === undefined ? 'http' : 'https'}://${formatAddress({ host: http.host, port: httpPort })}`,
     nbdTls,
     nbd: `${nbdTls === 'require' ? 'nbds' : 'nbd'}://${formatAddress({ host: nbd.host, port: 'port' in bound ? bound.port : nbd.port })}`,
+    ...(httpSocket === undefined ? {} : { httpSocket }),
     ...(nbdSocket === undefined ? {} : { nbdSocket }),
   };
+}
+
+/** As somebody on this machine would call it. */
+function reachableUrl(http: string): string {
+  return http.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//127.0.0.1:');
 }
 
 /** Requests under way get a moment; uploads, downloads and followers of jobs end because their work is ended. */

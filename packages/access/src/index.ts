@@ -1,1 +1,3 @@
-export { ROLES, type Actor, type Role, type Scope } from './types.ts';
+export { fits, inScope, SCOPE_ITEMS_MAX, type Scoped } from './scope.ts';
+export { Tokens, TOKENS_MAX, type NewToken, type Token, type TokensOptions } from './tokens.ts';
+export { actorKey, mayAs, ROLES, type Actor, type Role, type Scope } from './types.ts';

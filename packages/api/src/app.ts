@@ -2,8 +2,10 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import Fastify, { LogController, type FastifyServerOptions } from 'fastify';
 import { randomUUID } from 'node:crypto';
+import type { TlsOptions } from 'node:tls';
 import { DEFAULT_LIMITS, type ApiContext, type ApiOptions, type App } from './context.ts';
 import { activityRoutes } from './plugins/activity.ts';
+import { access } from './plugins/access.ts';
 import { backups } from './plugins/backups.ts';
 import { chunks } from './plugins/chunks.ts';
 import { content } from './plugins/content.ts';
@@ -22,17 +24,25 @@ import { ready } from './plugins/ready.ts';
 import { report } from './plugins/report.ts';
 import { sharing } from './plugins/sharing.ts';
 import { trees } from './plugins/trees.ts';
+import { tokenRoutes } from './plugins/tokens.ts';
 import { vms } from './plugins/vms.ts';
 import { webhookRoutes } from './plugins/webhooks.ts';
 import { work } from './plugins/work.ts';
 import { namedSchemas, REFERENCE_CHARACTERS_MAX } from './schemas/index.ts';
+import { Scopes } from './scopes.ts';
 import { validatorCompiler } from './validator.ts';
 
 /** Time for the header of a request. Bodies have deadlines of their own: an upload may take days. */
 const HEADERS_MS_MAX = 20_000;
 
+const handshake = (options: TlsOptions): TlsOptions => ({ ...options, handshakeTimeout: HEADERS_MS_MAX });
+
 export async function buildApi(options: ApiOptions): Promise<App> {
-  const context: ApiContext = { ...options, limits: { ...DEFAULT_LIMITS, ...options.limits } };
+  const context: ApiContext = {
+    ...options,
+    limits: { ...DEFAULT_LIMITS, ...options.limits },
+    scopes: new Scopes(options.fleet),
+  };
   const server: FastifyServerOptions = {
     ...(options.logger === undefined ? { logger: false } : { loggerInstance: options.logger }),
     logController: new LogController({ disableRequestLogging: true }),
@@ -54,7 +64,9 @@ export async function buildApi(options: ApiOptions): Promise<App> {
     frameworkErrors: (error, request, reply) => void sendProblem(request, reply, toPandoError(error)),
     return503OnClosing: true,
   };
-  const app = Fastify(server)
+  // Of the server inside nothing is known here but what both have.
+  const secured = { ...server, ...(context.https === undefined ? {} : { https: handshake(context.https) }) };
+  const app = Fastify(secured as FastifyServerOptions)
     .withTypeProvider<TypeBoxTypeProvider>()
     .setValidatorCompiler(validatorCompiler) as App;
   app.server.headersTimeout = HEADERS_MS_MAX;
@@ -65,6 +77,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   for (const schema of namedSchemas) app.addSchema(schema);
   errors(app);
   guard(app, context);
+  access(app, context);
   idempotency(app, context);
   app.addHook('onResponse', (request, reply, done) => {
     context.httpCounts?.count(request, reply);
@@ -74,6 +87,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
     );
     done();
   });
+  // What names routes comes before what looks whether they say what they need.
   await openapi(app, context);
   health(app, context);
   ready(app, context);
@@ -97,6 +111,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
         ...answers,
         jobRoutes,
         ...operations,
+        tokenRoutes,
       ]) {
         // Each in a scope of its own: what one adds (a body parser, a hook) is not seen by the others.
         await typed.register(async (scope) => routes(scope as unknown as App, context));

@@ -1,6 +1,7 @@
 /** What the plugins work with: given to `buildApi` by whoever runs it. */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { Activity } from '@pando/activity';
+import type { Tokens } from '@pando/access';
 import type { Clock, DiskPart } from '@pando/common';
 import type { EventLog, Webhooks } from '@pando/events';
 import type { Fleet, Work } from '@pando/fleet';
@@ -8,8 +9,11 @@ import type { Quiesce } from '@pando/guest-agent';
 import type { Policies } from '@pando/policies';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { TlsOptions } from 'node:tls';
 import type { HttpCounts } from './http-counts.ts';
 import type { Jobs } from './jobs.ts';
+import type { Scopes } from './scopes.ts';
 import type {
   GcReport,
   LastVerifications,
@@ -123,6 +127,11 @@ export interface ApiOptions {
   readonly history: SpaceHistorySource;
   /** Counts requests, where somebody reads that. */
   readonly httpCounts?: HttpCounts;
+  readonly tokens: Pick<Tokens, 'authenticate' | 'create' | 'get' | 'list' | 'revoke' | 'onRevoked'>;
+  /** Speaks HTTPS with these, in place of HTTP. */
+  readonly https?: TlsOptions;
+  /** Whether who connects so may do everything without a token. Default: nobody. */
+  readonly isTrusted?: (socket: Socket) => boolean;
   readonly clock: Clock;
   readonly version: string;
   readonly logger?: FastifyBaseLogger;
@@ -141,4 +150,5 @@ export interface ApiOptions {
 
 export interface ApiContext extends Omit<ApiOptions, 'limits'> {
   readonly limits: ApiLimits;
+  readonly scopes: Scopes;
 }

@@ -6,6 +6,7 @@
  * in the order of their start.
  */
 import { randomUUID } from 'node:crypto';
+import { actorKey, type Actor } from '@pando/access';
 import { ERROR_CODES, isPandoError, PandoError, type Clock } from '@pando/common';
 import type { Job, JobKind, Progress } from './schemas/index.ts';
 
@@ -22,6 +23,8 @@ export interface JobWork {
 interface Entry {
   job: Job;
   readonly lane: string | undefined;
+  /** Key of the actor that started it; undefined: the server itself. */
+  readonly by: string | undefined;
   readonly abort: AbortController;
   readonly watchers: Set<() => void>;
 }
@@ -58,7 +61,7 @@ export class Jobs {
    * @throws `shutting-down`, `too-busy`
    */
   start<R extends NonNullable<Job['result']>>(
-    request: { kind: JobKind; subject?: string; lane?: string },
+    request: { kind: JobKind; subject?: string; lane?: string; by?: Actor },
     work: (work: JobWork) => Promise<R>,
   ): StartedJob<R> {
     if (this.#closing) throw new PandoError('shutting-down', 'the server is stopping and starts no jobs');
@@ -70,7 +73,8 @@ export class Jobs {
       state: 'queued',
       createdAt: this.#now(),
     };
-    const entry: Entry = { job, lane: request.lane, abort: new AbortController(), watchers: new Set() };
+    const by = request.by === undefined ? undefined : actorKey(request.by);
+    const entry: Entry = { job, lane: request.lane, by, abort: new AbortController(), watchers: new Set() };
     this.#entries.set(job.id, entry);
     this.#forgetOld();
 
@@ -111,9 +115,17 @@ export class Jobs {
     return this.#entry(id).job;
   }
 
-  /** Newest first. @throws `cursor-invalid` */
-  list(request: { cursor?: string; limit: number }): { items: Job[]; nextCursor?: string } {
-    const jobs = [...this.#entries.values()].map((entry) => entry.job).reverse();
+  /** Who has a scope sees what they started. @throws `job-missing` */
+  checkVisible(id: string, actor: Actor): void {
+    if (!isVisible(this.#entry(id), actor)) throw jobMissing(id);
+  }
+
+  /** Newest first; those that the actor may see; absent: all. @throws `cursor-invalid` */
+  list(request: { cursor?: string; limit: number; actor?: Actor }): { items: Job[]; nextCursor?: string } {
+    const seen = [...this.#entries.values()].filter(
+      (entry) => request.actor === undefined || isVisible(entry, request.actor),
+    );
+    const jobs = seen.map((entry) => entry.job).reverse();
     let from = 0;
     if (request.cursor !== undefined) {
       from = jobs.findIndex((job) => job.id === request.cursor) + 1;
@@ -225,7 +237,7 @@ export class Jobs {
 
   #entry(id: string): Entry {
     const entry = this.#entries.get(id);
-    if (entry === undefined) throw new PandoError('job-missing', `no job ${JSON.stringify(id)}`);
+    if (entry === undefined) throw jobMissing(id);
     return entry;
   }
 
@@ -242,6 +254,14 @@ export class Jobs {
   #now(): string {
     return new Date(this.#clock.now()).toISOString();
   }
+}
+
+function isVisible(entry: Entry, actor: Actor): boolean {
+  return actor.scope === undefined || entry.by === actorKey(actor);
+}
+
+function jobMissing(id: string): PandoError {
+  return new PandoError('job-missing', `no job ${JSON.stringify(id)}`);
 }
 
 function isEnded(job: Job): boolean {

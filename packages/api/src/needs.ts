@@ -4,12 +4,18 @@
  *     vm       the VM that the parameter `vm` names, in the token's scope
  *     backup   the backup that the parameter `backup` names, whose VM is in the token's scope
  *     list     the handler leaves out what is not in the scope of `request.actor`
+ *     new      the handler refuses to make what would not be in the scope of `request.actor` (`Scopes.checkNew`)
+ *     job      the job that the parameter `id` names: of this actor, or the actor has no scope
  *     store    no scope: it is about the store as a whole
+ *     self     about the one who asks
  *     open     no token at all
+ *
+ * What a body or query names besides is checked by the handler, with `Scopes`.
  */
 import type { Role } from '@pando/access';
 
-export type RouteNeeds = { readonly role: Role; readonly on: 'vm' | 'backup' | 'list' | 'store' } | 'open';
+export type RouteNeeds =
+  { readonly role: Role; readonly on: 'vm' | 'backup' | 'list' | 'new' | 'job' | 'store' | 'self' } | 'open';
 
 declare module 'fastify' {
   interface FastifyContextConfig {

@@ -29,6 +29,26 @@ export const ERROR_CODES = {
     kind: 'conflict',
     remedy: 'Ask whoever runs the server to allow your certificate name or PSK identity for this export.',
   },
+  'unauthenticated': {
+    kind: 'invalid',
+    remedy:
+      'Send a token: `Authorization: Bearer …`; the command takes it from PANDO_TOKEN, PANDO_TOKEN_FILE or `pando login`. The first one is in the file `admin-token` of the data directory (docs/access.md).',
+  },
+  'forbidden': {
+    kind: 'invalid',
+    remedy:
+      'Ask whoever gives out tokens for one with the role that the message names (`pando token create`).',
+  },
+  'scope-exceeded': {
+    kind: 'invalid',
+    remedy:
+      'Stay with the names or tags of the scope, which `pando whoami` shows, or use a token without one.',
+  },
+  'last-admin': {
+    kind: 'conflict',
+    remedy: 'Make another token with the role admin first; without one nobody could make tokens any more.',
+  },
+  'token-missing': { kind: 'missing', remedy: 'Check the name or id; `pando token ls` lists tokens.' },
   'request-invalid': { kind: 'invalid', remedy: 'Fix the fields that the message names.' },
   'body-too-large': {
     kind: 'invalid',
@@ -220,7 +240,7 @@ export const ERROR_CODES = {
   'tls-file-invalid': {
     kind: 'invalid',
     remedy:
-      'Give `--nbd-tls-cert` and `--nbd-tls-key` (PEM), `--nbd-tls-psk` (lines of psktool) or both; the message says what is wrong with which.',
+      'Give `--nbd-tls-cert` and `--nbd-tls-key` (PEM), `--nbd-tls-psk` (lines of psktool) or both, and for REST `--tls-cert` and `--tls-key`; the message says what is wrong with which.',
   },
   'tls-key-mismatch': {
     kind: 'invalid',
@@ -248,9 +268,15 @@ export const ERROR_CODES = {
     remedy:
       'Give NBD certificates or keys (`--nbd-tls-cert`, `--nbd-tls-psk`), let it listen on 127.0.0.1, or accept with `--insecure-nbd` that all who reach it may do everything.',
   },
+  'http-exposed': {
+    kind: 'invalid',
+    remedy:
+      'Give REST a certificate (`--tls-cert`, `--tls-key`), let it listen on 127.0.0.1, or accept with `--insecure-http` that who listens on the way sees tokens.',
+  },
   'tls-failed': {
     kind: 'invalid',
-    remedy: 'Check certificates, keys and host name; `nbds` needs a server with TLS, `nbd` one without.',
+    remedy:
+      'Check certificates, keys and host name; `nbds` and `https` need a server with TLS, `nbd` and `http` one without. PANDO_CA names a file with the authority to trust.',
   },
   'source-failed': {
     kind: 'unavailable',

@@ -18,4 +18,5 @@ export * from './sizes.ts';
 export * from './space-guard.ts';
 export * from './sparse-file.ts';
 export * from './sparse-stream.ts';
+export * from './unix-socket.ts';
 export * from './witness.ts';

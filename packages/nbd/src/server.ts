@@ -1,7 +1,7 @@
 /** The server: listeners, the set of connections and its limits, shutdown. */
-import { PandoError, systemClock } from '@pando/common';
+import { isDeadSocket, PandoError, systemClock, withMode } from '@pando/common';
 import type { Clock } from '@pando/common';
-import { lstat, unlink } from 'node:fs/promises';
+import { unlink } from 'node:fs/promises';
 import * as net from 'node:net';
 import { GuardedExports, OPEN_ACCESS, mayKeep } from './access.ts';
 import type { AccessPolicy } from './access.ts';
@@ -292,29 +292,4 @@ function boundAddress(server: net.Server, asked: NbdAddress): NbdAddress {
   const bound = server.address();
   if (bound === null || typeof bound === 'string') return asked;
   return { host: bound.address, port: bound.port };
-}
-
-/** Runs what makes a file, so that the file never has wider permissions than it ends with. */
-function withMode(mode: number, make: () => void): void {
-  const before = process.umask(0o777 & ~mode);
-  try {
-    make();
-  } finally {
-    process.umask(before);
-  }
-}
-
-/** Whether listening failed on a socket file that no process listens on: what kill -9 leaves behind. */
-async function isDeadSocket(path: string, error: unknown): Promise<boolean> {
-  if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') return false;
-  // Connecting to a regular file is refused as well, and that file is someone's.
-  if (!(await lstat(path)).isSocket()) return false;
-  return new Promise((resolve) => {
-    const probe = net.connect({ path });
-    probe.once('connect', () => {
-      probe.destroy();
-      resolve(false);
-    });
-    probe.once('error', (reason: NodeJS.ErrnoException) => resolve(reason.code === 'ECONNREFUSED'));
-  });
 }

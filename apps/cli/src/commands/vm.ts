@@ -36,6 +36,7 @@ export function addVmCommands(program: Command): void {
     .option('--backing-dir <dir>', 'where files that the image names may lie (the directory of the file)')
     .option('--trust-image', 'read the image without a sandbox: only where nobody hostile made it')
     .option('--since <backup>', 'a backup, by id or vm@name, that the disk has changed since')
+    .option('--tag <tag...>', 'what the new VM is grouped by')
     .option('--verify', 'read the source again afterwards and compare')
     .option('--path', 'the file is one of the server, inside its --import-dir')
     .option('--json', 'print JSON')

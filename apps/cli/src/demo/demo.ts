@@ -38,9 +38,13 @@ export async function runDemo(options: { readonly clones: string; readonly keep?
         const { size, blocks } = await stat(image);
         say(`${formatSize(size)}, of which ${formatSize(blocks * 512)} are allocated: ${what}`);
       });
-      server = await step('start a server', () => DemoServer.start(join(folder, 'data')));
+      server = await step('start a server', () =>
+        DemoServer.start(join(folder, 'data'), join(folder, 'config')),
+      );
       say(`REST ${server.url}, NBD ${server.nbd.host}:${server.nbd.port}`);
       process.env['PANDO_URL'] = server.url;
+      delete process.env['PANDO_TOKEN'];
+      process.env['PANDO_TOKEN_FILE'] = server.tokenFile;
       await play(folder, image, server, Number(options.clones));
     };
     await Promise.race([story(), interrupted]);

@@ -8,25 +8,30 @@ const START_MS_MAX = 60_000;
 const STOP_MS_MAX = 60_000;
 const LOG_BYTES_MAX = 64 * 1024;
 
+/** What it prints once it listens. */
+interface Ready {
+  readonly http: string;
+  readonly nbd: string;
+  readonly adminTokenFile: string;
+}
+
 export class DemoServer {
   readonly url: string;
+  readonly tokenFile: string;
   readonly nbd: { readonly host: string; readonly port: number };
   readonly #child: ChildProcess;
   readonly #ended: Promise<number | null>;
 
-  private constructor(
-    child: ChildProcess,
-    ended: Promise<number | null>,
-    ready: { http: string; nbd: string },
-  ) {
+  private constructor(child: ChildProcess, ended: Promise<number | null>, ready: Ready) {
     this.#child = child;
     this.#ended = ended;
     this.url = ready.http;
+    this.tokenFile = ready.adminTokenFile;
     const { hostname, port } = new URL(ready.nbd);
     this.nbd = { host: hostname, port: Number(port) };
   }
 
-  static async start(data: string): Promise<DemoServer> {
+  static async start(data: string, config: string): Promise<DemoServer> {
     const args = [
       'serve',
       '--data',
@@ -39,7 +44,11 @@ export class DemoServer {
       '--log-level',
       'warn',
     ];
-    const child = spawn(process.execPath, [COMMAND, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [COMMAND, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      // What it leaves for the command goes with the folder of the demo.
+      env: { ...process.env, XDG_CONFIG_HOME: config },
+    });
     let log = '';
     child.stderr.on('data', (text: Buffer) => {
       log = (log + text.toString()).slice(-LOG_BYTES_MAX);
@@ -55,7 +64,7 @@ export class DemoServer {
     const line = await Promise.race([first, ended.then(() => undefined)]);
     clearTimeout(timer);
     if (line === undefined) throw new Error(`the server did not start:\n${log}`);
-    return new DemoServer(child, ended, JSON.parse(line) as { http: string; nbd: string });
+    return new DemoServer(child, ended, JSON.parse(line) as Ready);
   }
 
   /** Asks it to end, and makes sure that it ends well. */

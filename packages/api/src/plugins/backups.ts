@@ -2,6 +2,7 @@
 import { Type } from '@fastify/type-provider-typebox';
 import { isPandoError, PandoError } from '@pando/common';
 import type { BackupAttributes as Attributes } from '@pando/fleet';
+import { vmMissing } from '@pando/fleet';
 import type { ApiContext, App } from '../context.ts';
 import {
   Backup,
@@ -22,6 +23,7 @@ import {
   type Job as JobView,
   type Vm as VmView,
 } from '../schemas/index.ts';
+import { refuseScoped } from '../scopes.ts';
 import { vmUrl } from './vms.ts';
 import { accepted, fleetWork } from './work.ts';
 
@@ -33,13 +35,13 @@ export const backupUrl = (id: string): string => `/api/v1/backups/${encodeURICom
 const QUIESCE_SECONDS_MAX = 10;
 
 export function backups(app: App, context: ApiContext): void {
-  const { fleet, jobs } = context;
+  const { fleet, jobs, scopes } = context;
   const tags = ['backups'];
 
   app.post(
     '/vms/:vm/backups',
     {
-      config: { idempotent: true },
+      config: { needs: { role: 'operator', on: 'vm' }, idempotent: true },
       schema: {
         operationId: 'createBackup',
         summary: 'Take a backup of a VM: all its disks at one instant, also while it runs',
@@ -71,8 +73,10 @@ export function backups(app: App, context: ApiContext): void {
         response: { 201: withLocation('The new backup', ref(Backup)), ...problems },
       },
     },
-    async ({ params, body }, reply) => {
+    async ({ params, body, actor }, reply) => {
       const { name, quiesce: guest, quiesceSeconds, ...said } = body;
+      // The path may be of any guest's agent.
+      if (guest !== undefined) refuseScoped(actor);
       const named = name === undefined ? {} : { name };
       const attributes = toAttributes(said);
       const backup =
@@ -87,6 +91,7 @@ export function backups(app: App, context: ApiContext): void {
   app.get(
     '/backups',
     {
+      config: { needs: { role: 'viewer', on: 'list' } },
       schema: {
         operationId: 'listBackups',
         summary: 'List backups, newest first',
@@ -112,17 +117,26 @@ export function backups(app: App, context: ApiContext): void {
         response: { 200: ref(BackupPage), ...problems },
       },
     },
-    async ({ query: { label, policy, ...query } }) =>
-      fleet.listBackups({
+    async ({ query: { label, policy, ...query }, actor }) => {
+      const page = await fleet.listBackups({
         ...query,
         ...(label === undefined ? {} : { label: toLabel(label) }),
         ...(policy === undefined ? {} : { policy: await policyId(context, policy) }),
-      }),
+      });
+      const seen = await scopes.backups(actor, page);
+      // Of one VM they are in the scope together, as a rule; when none is, the VM is none that this actor knows of.
+      if (query.vm !== undefined && seen.items.length === 0 && actor.scope !== undefined) {
+        if (page.items.length > 0) throw vmMissing(query.vm);
+        await scopes.vm(actor, query.vm);
+      }
+      return seen;
+    },
   );
 
   app.get(
     '/backups/:backup',
     {
+      config: { needs: { role: 'viewer', on: 'backup' } },
       schema: {
         operationId: 'getBackup',
         summary: 'Show a backup',
@@ -137,6 +151,7 @@ export function backups(app: App, context: ApiContext): void {
   app.patch(
     '/backups/:backup',
     {
+      config: { needs: { role: 'operator', on: 'backup' } },
       schema: {
         operationId: 'changeBackup',
         summary: 'Change what is said about a backup: name, note, labels, lock, date of expiry',
@@ -156,6 +171,7 @@ export function backups(app: App, context: ApiContext): void {
   app.delete(
     '/backups/:backup',
     {
+      config: { needs: { role: 'operator', on: 'backup' } },
       schema: {
         operationId: 'deleteBackup',
         summary: 'Delete a backup that is not locked; nothing else depends on it',
@@ -174,7 +190,7 @@ export function backups(app: App, context: ApiContext): void {
   app.post(
     '/backups/:backup/restore',
     {
-      config: { idempotent: true },
+      config: { needs: { role: 'operator', on: 'backup' }, idempotent: true },
       schema: {
         operationId: 'restoreBackup',
         summary: 'Restore a backup',
@@ -203,11 +219,13 @@ export function backups(app: App, context: ApiContext): void {
         },
       },
     },
-    async ({ params, body }, reply): Promise<VmView | JobView> => {
+    async ({ params, body, actor }, reply): Promise<VmView | JobView> => {
+      if (body.as !== undefined) scopes.checkNew(actor, { name: body.as, tags: body.tags ?? [] });
       if (body.verify === true) {
         const { vmName, name, id } = await fleet.getBackup(params.backup);
-        const { job, ended } = jobs.start({ kind: 'restore', subject: `${vmName}@${name}` }, (work) =>
-          fleet.restoreBackup(id, body, fleetWork(work)),
+        const { job, ended } = jobs.start(
+          { kind: 'restore', subject: `${vmName}@${name}`, by: actor },
+          (work) => fleet.restoreBackup(id, body, fleetWork(work)),
         );
         ended.catch(() => undefined); // the job keeps its error
         return accepted(reply, job);

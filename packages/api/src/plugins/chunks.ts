@@ -1,8 +1,7 @@
 /**
  * Which chunks are stored: for whoever is about to import a disk, and will send what is stored by its id.
  *
- * Whoever knows an id and imports it can read the chunk then. There are no users yet, and everybody who can ask can read every
- * disk as well; once there are, this is for those who still may, and nobody else: SECURITY.md.
+ * Whoever knows an id and imports it can read the chunk then, so this is for tokens without a scope: SECURITY.md.
  */
 import { Type } from '@fastify/type-provider-typebox';
 import { ID_BYTES, PandoError } from '@pando/common';
@@ -24,6 +23,7 @@ export function chunks(app: App, { fleet }: ApiContext): void {
   app.post(
     '/chunks/lookup',
     {
+      config: { needs: { role: 'operator', on: 'store' } },
       schema: {
         operationId: 'lookUpChunks',
         summary: 'Say which chunks are stored',

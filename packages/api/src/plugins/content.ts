@@ -63,6 +63,7 @@ export function content(app: App, { fleet }: ApiContext): void {
   ): void {
     const params = Type.Object({ [owner.toLowerCase()]: Reference, disk: Reference });
     const tags = [`${owner.toLowerCase()}s`];
+    const on = owner === 'Vm' ? 'vm' : 'backup';
 
     for (const [method, verb, summary] of [
       ['GET', 'read', `Download a disk of a ${owner === 'Vm' ? 'VM' : 'backup'} as a raw image`],
@@ -71,6 +72,8 @@ export function content(app: App, { fleet }: ApiContext): void {
       app.route({
         method,
         url: `${path}/content`,
+        // Bytes are more than what a disk is called and how big it is.
+        config: { needs: { role: 'operator', on } },
         schema: {
           operationId: `${verb}${owner}Disk`,
           summary,
@@ -87,6 +90,7 @@ export function content(app: App, { fleet }: ApiContext): void {
     app.get(
       `${path}/map`,
       {
+        config: { needs: { role: 'viewer', on } },
         schema: {
           operationId: `map${owner}Disk`,
           summary: 'What of a disk is stored, and what is holes',

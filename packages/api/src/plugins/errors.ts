@@ -21,6 +21,9 @@ const CODE_STATUS: Partial<Record<ErrorCode, number>> = {
   'media-type-unsupported': 415,
   'request-timeout': 408,
   'host-refused': 421,
+  'unauthenticated': 401,
+  'forbidden': 403,
+  'scope-exceeded': 403,
 };
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json';
@@ -86,6 +89,7 @@ export function sendProblem(
   status?: number,
 ): FastifyReply {
   const problem = problemOf(error, `urn:pando:request:${request.id}`, status);
+  if (problem.status === 401) void reply.header('www-authenticate', 'Bearer realm="pando"');
   return reply.code(problem.status).type(PROBLEM_MEDIA_TYPE).serializer(JSON.stringify).send(problem);
 }
 

@@ -1,7 +1,7 @@
 /**
  * What a request must be before anyone looks at it.
  *
- * There are no users yet, so a browser is the danger: a page from elsewhere must not reach the server.
+ * A page from elsewhere, in the browser of somebody who may do things here, must not reach the server; that it has no token is one more hindrance.
  * - A name that an attacker owns can be made to point here (DNS rebinding): the Host must be localhost, an IP
  *   address, or a name from the configuration.
  * - A page can send simple requests anywhere (CSRF): whatever changes something must carry a media type that browsers

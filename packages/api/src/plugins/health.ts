@@ -14,15 +14,18 @@ export function health(app: App, { engine, ready, clock, version }: ApiContext):
     const uptimeSeconds = Math.round((clock.monotonic() - started) / 1000);
     return { status, store, version, uptimeSeconds, problems };
   };
+  const config = { needs: 'open' } as const;
   const schema = {
     tags: ['health'],
     summary: 'Whether the server does its work',
     response: { 200: ref(Health), 503: ref(Health), ...problems },
   };
-  app.get('/health', { schema: { ...schema, operationId: 'health' } }, async (_request, reply) =>
+  app.get('/health', { config, schema: { ...schema, operationId: 'health' } }, async (_request, reply) =>
     answer(reply),
   );
-  app.get('/api/v1/health', { schema: { ...schema, operationId: 'apiHealth' } }, async (_request, reply) =>
-    answer(reply),
+  app.get(
+    '/api/v1/health',
+    { config, schema: { ...schema, operationId: 'apiHealth' } },
+    async (_request, reply) => answer(reply),
   );
 }

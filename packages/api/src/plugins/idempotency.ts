@@ -10,6 +10,7 @@
  * tells the client what happened. The body of an upload is not compared, only what announces it.
  */
 import { createHash } from 'node:crypto';
+import { actorKey } from '@pando/access';
 import { Type } from '@fastify/type-provider-typebox';
 import { PandoError, type Clock } from '@pando/common';
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteHandlerMethod } from 'fastify';
@@ -111,7 +112,9 @@ export function idempotency(app: App, { clock, limits }: ApiContext): void {
     route.handler = async function (request, reply) {
       const key = request.headers['idempotency-key'] as string | undefined;
       if (key === undefined) return callHandler(handler, this, request, reply);
-      const { answer, replayed } = answers.answer(key, fingerprint(request), async () => {
+      // A key is its actor's own: nobody gets another's answer by guessing it.
+      const own = `${actorKey(request.actor)} ${key}`;
+      const { answer, replayed } = answers.answer(own, fingerprint(request), async () => {
         const body: unknown = await callHandler(handler, this, request, reply);
         return {
           status: reply.statusCode,

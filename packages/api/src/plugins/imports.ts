@@ -5,6 +5,7 @@
  * of the disk. A file on the server is a job (202). Both show up under `/jobs` while they run.
  */
 import { Type } from '@fastify/type-provider-typebox';
+import type { Actor } from '@pando/access';
 import { PandoError, SPARSE_IDS_MEDIA_TYPE, SPARSE_MEDIA_TYPE } from '@pando/common';
 import type { ImportSource } from '@pando/fleet';
 import { IMAGE_FORMATS } from '@pando/images';
@@ -21,8 +22,10 @@ import {
   problems,
   ref,
   Reference,
+  Tags,
   withLocation,
 } from '../schemas/index.ts';
+import { refuseScoped } from '../scopes.ts';
 import { isJson } from './guard.ts';
 import { vmUrl } from './vms.ts';
 import { backupUrl } from './backups.ts';
@@ -46,6 +49,7 @@ const PathImport = Type.Object(
     name: Type.Optional({ ...Name, description: 'of the new VM; with `since` of the new backup (the time)' }),
     disk,
     since,
+    tags: Type.Optional({ ...Tags, description: 'of the new VM' }),
     verify: Type.Optional(
       Type.Boolean({ description: 'read the file again before the result exists, and compare' }),
     ),
@@ -69,6 +73,9 @@ const UploadQuery = Type.Object(
     name: Type.Optional({ ...Name, description: 'of the new VM; with `since` of the new backup (the time)' }),
     disk,
     since,
+    tag: Type.Optional(
+      Type.Union([Name, Tags], { description: 'of the new VM; several times for several tags' }),
+    ),
     sizeBytes: Type.Optional(
       Type.Integer({ ...Bytes, description: 'size of the disk, where Content-Length does not say it' }),
     ),
@@ -83,15 +90,17 @@ const UploadResult = Type.Object(
 );
 
 interface Wanted {
+  readonly by: Actor;
   readonly name?: string;
   readonly disk?: string;
   readonly since?: string;
+  readonly tags?: readonly string[];
   readonly source: ImportSource;
   readonly verify?: boolean;
 }
 
 export function imports(app: App, context: ApiContext): void {
-  const { fleet, jobs, limits, importDirectory, trustImages } = context;
+  const { fleet, jobs, scopes, limits, importDirectory, trustImages } = context;
 
   // The body stays on the socket: the import pulls it.
   app.addContentTypeParser(
@@ -102,7 +111,7 @@ export function imports(app: App, context: ApiContext): void {
   app.post(
     '/imports',
     {
-      config: { idempotent: true, upload: true },
+      config: { needs: { role: 'operator', on: 'new' }, idempotent: true, upload: true },
       schema: {
         operationId: 'importVm',
         summary: 'Import a disk image as a VM, or as the next backup of one',
@@ -130,7 +139,7 @@ export function imports(app: App, context: ApiContext): void {
     },
     async (request, reply) => {
       if (isJson(request.headers['content-type'])) {
-        return importPath(request.body as Type.Static<typeof PathImport>, reply);
+        return importPath(request.actor, request.body as Type.Static<typeof PathImport>, reply);
       }
       try {
         return await importUpload(request, request.query, reply);
@@ -141,13 +150,15 @@ export function imports(app: App, context: ApiContext): void {
     },
   );
 
-  async function importPath(request: Type.Static<typeof PathImport>, reply: FastifyReply) {
-    const { path, format, verify, ...about } = request;
-    checkNamed(about);
+  async function importPath(by: Actor, request: Type.Static<typeof PathImport>, reply: FastifyReply) {
+    const { path, format, verify, ...asked } = request;
+    // What lies in the import directory is everybody's.
+    refuseScoped(by);
+    const about = await allowed(by, asked);
     const file = await openImportFile(importDirectory, path, { format, trustImages });
     try {
       const source = { sizeBytes: file.sizeBytes, parts: (signal: AbortSignal) => file.parts(signal) };
-      const { job, ended } = start({ ...about, source, ...(verify === undefined ? {} : { verify }) });
+      const { job, ended } = start({ ...about, by, source, ...(verify === undefined ? {} : { verify }) });
       const close = (): Promise<void> => file.close();
       void ended.then(close, close);
       return accepted(reply, job);
@@ -158,23 +169,36 @@ export function imports(app: App, context: ApiContext): void {
   }
 
   /** The job that makes a VM, or with `since` a backup. */
-  function start({ name, disk, since, ...how }: Wanted): StartedJob<ImportResult | BackupImportResult> {
+  function start({ by, name, disk, since, ...how }: Wanted): StartedJob<ImportResult | BackupImportResult> {
     const chosen = disk === undefined ? {} : { diskName: disk };
     if (since !== undefined) {
       const named = name === undefined ? {} : { name };
-      return jobs.start({ kind: 'import', subject: since }, (work) =>
+      return jobs.start({ kind: 'import', subject: since, by }, (work) =>
         fleet.importBackup({ since, ...named, ...chosen, ...how }, fleetWork(work)),
       );
     }
-    return jobs.start({ kind: 'import', subject: name! }, (work) =>
+    return jobs.start({ kind: 'import', subject: name!, by }, (work) =>
       fleet.importVm({ name: name!, ...chosen, ...how }, fleetWork(work)),
     );
   }
 
+  /** What is asked for, with the backup by its id. @throws `request-invalid`, and what is not in the scope */
+  async function allowed<T extends Pick<Wanted, 'name' | 'since' | 'tags'>>(by: Actor, asked: T): Promise<T> {
+    checkNamed(asked);
+    if (by.scope === undefined) return asked;
+    if (asked.since !== undefined) return { ...asked, since: (await scopes.backup(by, asked.since)).id };
+    scopes.checkNew(by, { name: asked.name!, tags: asked.tags ?? [] });
+    return asked;
+  }
+
   async function importUpload(request: FastifyRequest, query: UploadQuery, reply: FastifyReply) {
-    const { sizeBytes, ...about } = query;
-    checkNamed(about);
+    const by = request.actor;
+    const { sizeBytes, tag, ...rest } = query;
+    const asked = { ...rest, ...(tag === undefined ? {} : { tags: typeof tag === 'string' ? [tag] : tag }) };
     const mediaType = request.headers['content-type']!.toLowerCase();
+    // Whoever brings a chunk by its id can read it afterwards, whoever's it is.
+    if (mediaType.startsWith(SPARSE_IDS_MEDIA_TYPE)) refuseScoped(by);
+    const about = await allowed(by, asked);
     const sparse = mediaType.startsWith(SPARSE_MEDIA_TYPE);
     const length = request.headers['content-length'];
     const announced = sizeBytes ?? (sparse || length === undefined ? undefined : Number(length));
@@ -187,6 +211,7 @@ export function imports(app: App, context: ApiContext): void {
     });
     const { job, ended } = start({
       ...about,
+      by,
       source: {
         ...source,
         // The fleet asks for bytes once it has found nothing wrong with name and size: time to invite them.
@@ -203,7 +228,9 @@ export function imports(app: App, context: ApiContext): void {
 }
 
 /** @throws `request-invalid` for a VM without a name; a backup gets one of the time */
-function checkNamed({ name, since }: Pick<Wanted, 'name' | 'since'>): void {
+function checkNamed({ name, since, tags }: Pick<Wanted, 'name' | 'since' | 'tags'>): void {
+  if (tags !== undefined && since !== undefined)
+    throw new PandoError('request-invalid', 'a backup has the tags of the one before it');
   if (name === undefined && since === undefined)
     throw new PandoError('request-invalid', 'an import needs the name of the new VM, or since');
 }

@@ -15,6 +15,7 @@ export function jobRoutes(app: App, { jobs, limits }: ApiContext): void {
   app.get(
     '/jobs',
     {
+      config: { needs: { role: 'viewer', on: 'list' } },
       schema: {
         operationId: 'listJobs',
         summary: 'List the jobs of this server process, newest first',
@@ -23,12 +24,13 @@ export function jobRoutes(app: App, { jobs, limits }: ApiContext): void {
         response: { 200: ref(JobPage), ...problems },
       },
     },
-    async ({ query }) => jobs.list({ ...query, limit: query.limit ?? PAGE_ITEMS_DEFAULT }),
+    async ({ query, actor }) => jobs.list({ ...query, limit: query.limit ?? PAGE_ITEMS_DEFAULT, actor }),
   );
 
   app.get(
     '/jobs/:id',
     {
+      config: { needs: { role: 'viewer', on: 'job' } },
       schema: {
         operationId: 'getJob',
         summary: 'Show a job',
@@ -43,6 +45,7 @@ export function jobRoutes(app: App, { jobs, limits }: ApiContext): void {
   app.delete(
     '/jobs/:id',
     {
+      config: { needs: { role: 'operator', on: 'job' } },
       schema: {
         operationId: 'cancelJob',
         summary: 'Cancel a job',
@@ -59,6 +62,7 @@ export function jobRoutes(app: App, { jobs, limits }: ApiContext): void {
   app.get(
     '/jobs/:id/events',
     {
+      config: { needs: { role: 'viewer', on: 'job' } },
       schema: {
         operationId: 'followJob',
         summary: 'Follow a job by server-sent events',

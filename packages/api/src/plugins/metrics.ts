@@ -15,10 +15,13 @@ export function metrics(app: App, { metrics: source }: ApiContext): void {
     operationId: 'metrics',
     response: { 200: answer, ...problems },
   };
-  app.get('/metrics', { schema }, async (_request, reply) =>
-    reply
-      .type(source.contentType)
-      .serializer((text: string) => text)
-      .send(await source.print()),
+  app.get(
+    '/metrics',
+    { config: { needs: { role: 'viewer', on: 'store' } }, schema },
+    async (_request, reply) =>
+      reply
+        .type(source.contentType)
+        .serializer((text: string) => text)
+        .send(await source.print()),
   );
 }

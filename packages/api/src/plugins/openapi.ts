@@ -3,7 +3,14 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import type { ApiContext, App } from '../context.ts';
 
+const PAGE = '/docs';
+
 export async function openapi(app: App, { version }: ApiContext): Promise<void> {
+  // Both say nothing but what the program of this version says everywhere.
+  app.addHook('onRoute', (route) => {
+    if (route.url === PAGE || route.url.startsWith(`${PAGE}/`))
+      route.config = { ...route.config, needs: 'open' };
+  });
   await app.register(swagger, {
     exposeHeadRoutes: true,
     openapi: {
@@ -14,16 +21,23 @@ export async function openapi(app: App, { version }: ApiContext): Promise<void> 
         description:
           'Virtual machine disks as Merkle trees in one deduplicated store. VMs and backups are named by id or name, a backup also as `vm@name`; ' +
           'names are percent-encoded in paths. Errors are problem documents with a stable `code`. `Idempotency-Key` is honoured on ' +
-          'every POST. Bodies need `Content-Type: application/json`.',
+          'every POST but that of tokens. Bodies need `Content-Type: application/json`.',
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
       servers: [{ url: '/' }],
+      components: {
+        securitySchemes: {
+          token: { type: 'http', scheme: 'bearer', description: 'A token: `pando_…` (docs/access.md)' },
+        },
+      },
+      security: [{ token: [] }],
       tags: [
         { name: 'vms', description: 'Virtual machines and their disks' },
         { name: 'backups', description: 'Immutable copies of VMs' },
         { name: 'store', description: 'The store underneath: garbage, verification, space' },
         { name: 'jobs', description: 'Long work' },
         { name: 'events', description: 'What happened, and where it is sent on to' },
+        { name: 'access', description: 'Who may do what' },
         { name: 'health', description: 'Whether the server does its work' },
       ],
     },
@@ -33,9 +47,9 @@ export async function openapi(app: App, { version }: ApiContext): Promise<void> 
     },
   });
   await app.register(swaggerUi, {
-    routePrefix: '/docs',
+    routePrefix: PAGE,
     staticCSP: true,
     uiConfig: { validatorUrl: null, deepLinking: true },
   });
-  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
+  app.get('/openapi.json', { config: { needs: 'open' }, schema: { hide: true } }, async () => app.swagger());
 }

@@ -3,6 +3,7 @@
  * done, and a file on the server is a job; both show up under `/jobs` while they run.
  */
 import { Type } from '@fastify/type-provider-typebox';
+import type { Actor } from '@pando/access';
 import { SPARSE_MEDIA_TYPE } from '@pando/common';
 import { IMAGE_FORMATS } from '@pando/images';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -57,7 +58,7 @@ export function repairs(app: App, context: ApiContext): void {
   app.post(
     '/repairs',
     {
-      config: { idempotent: true, upload: true },
+      config: { needs: { role: 'operator', on: 'store' }, idempotent: true, upload: true },
       schema: {
         operationId: 'repair',
         summary: 'Store damaged chunks anew from a source that holds their bytes',
@@ -83,7 +84,8 @@ export function repairs(app: App, context: ApiContext): void {
       },
     },
     async (request, reply) => {
-      if (isJson(request.headers['content-type'])) return repairFrom(request.body as PathRepair, reply);
+      if (isJson(request.headers['content-type']))
+        return repairFrom(request, request.body as PathRepair, reply);
       try {
         return await repairFromUpload(request, request.query.sizeBytes, reply);
       } finally {
@@ -93,14 +95,14 @@ export function repairs(app: App, context: ApiContext): void {
     },
   );
 
-  async function repairFrom({ path, format }: PathRepair, reply: FastifyReply) {
+  async function repairFrom({ actor }: FastifyRequest, { path, format }: PathRepair, reply: FastifyReply) {
     const directory = await resolveStoreDirectory(importDirectory, path);
     const source =
       directory === undefined
         ? await openImportFile(importDirectory, path, { format, trustImages })
         : await engine.openStoreSource(directory);
     try {
-      const { job, ended } = start(path, source);
+      const { job, ended } = start(path, source, actor);
       const close = (): Promise<void> => source.close();
       void ended.then(close, close);
       return accepted(reply, job);
@@ -123,18 +125,24 @@ export function repairs(app: App, context: ApiContext): void {
       sizeBytes: sizeBytes ?? (sparse || length === undefined ? undefined : Number(length)),
       pauseMs: limits.uploadPauseMs,
     });
-    const { job, ended } = start('upload', {
-      ...(source.sizeBytes === undefined ? {} : { sizeBytes: source.sizeBytes }),
-      isOnce: true,
-      parts: (signal) => {
-        if (request.headers.expect !== undefined) reply.raw.writeContinue();
-        return source.parts(signal);
+    const { job, ended } = start(
+      'upload',
+      {
+        ...(source.sizeBytes === undefined ? {} : { sizeBytes: source.sizeBytes }),
+        isOnce: true,
+        parts: (signal) => {
+          if (request.headers.expect !== undefined) reply.raw.writeContinue();
+          return source.parts(signal);
+        },
       },
-    });
+      request.actor,
+    );
     return { jobId: job.id, result: await ended };
   }
 
-  function start(subject: string, source: RepairSource): StartedJob<RepairReport> {
-    return jobs.start({ kind: 'repair', subject, lane: STORE_LANE }, (work) => engine.repair(work, source));
+  function start(subject: string, source: RepairSource, by: Actor): StartedJob<RepairReport> {
+    return jobs.start({ kind: 'repair', subject, lane: STORE_LANE, by }, (work) =>
+      engine.repair(work, source),
+    );
   }
 }

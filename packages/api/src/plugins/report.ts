@@ -24,6 +24,7 @@ export function report(app: App, { fleet, history, clock }: ApiContext): void {
   app.get(
     '/report/space',
     {
+      config: { needs: { role: 'viewer', on: 'store' } },
       schema: {
         operationId: 'reportSpace',
         summary: 'Logical, allocated, unique and stored bytes, and the ratios between them',
@@ -42,6 +43,7 @@ export function report(app: App, { fleet, history, clock }: ApiContext): void {
   app.get(
     '/report/space/owners',
     {
+      config: { needs: { role: 'viewer', on: 'store' } },
       schema: {
         operationId: 'reportOwners',
         summary: 'What each VM and backup costs, and what deleting it alone would free',

@@ -77,7 +77,8 @@ export function trees(app: App, { fleet }: ApiContext): void {
   app.get(
     '/backups/:backup/disks/:disk/proof',
     {
-      config: { needs: { role: 'viewer', on: 'backup' } },
+      // There are bytes of the disk in it.
+      config: { needs: { role: 'operator', on: 'backup' } },
       schema: {
         operationId: 'proveBackupDisk',
         summary: 'A proof that a range of a disk of a backup holds what it holds',

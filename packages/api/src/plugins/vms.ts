@@ -20,13 +20,13 @@ import {
 const VmParams = Type.Object({ vm: Reference });
 const force = Type.Optional(Type.Boolean({ description: 'disconnect clients first' }));
 
-export function vms(app: App, { fleet }: ApiContext): void {
+export function vms(app: App, { fleet, scopes }: ApiContext): void {
   const tags = ['vms'];
 
   app.post(
     '/vms',
     {
-      config: { idempotent: true },
+      config: { needs: { role: 'operator', on: 'new' }, idempotent: true },
       schema: {
         operationId: 'createVm',
         summary: 'Create a VM with empty disks',
@@ -49,6 +49,8 @@ export function vms(app: App, { fleet }: ApiContext): void {
       },
     },
     async (request, reply) => {
+      const { name, tags = [] } = request.body;
+      scopes.checkNew(request.actor, { name, tags });
       const vm = await fleet.createVm(request.body);
       reply.code(201).header('location', vmUrl(vm.id));
       return vm;
@@ -58,6 +60,7 @@ export function vms(app: App, { fleet }: ApiContext): void {
   app.get(
     '/vms',
     {
+      config: { needs: { role: 'viewer', on: 'list' } },
       schema: {
         operationId: 'listVms',
         summary: 'List VMs, in the order of their creation',
@@ -76,17 +79,19 @@ export function vms(app: App, { fleet }: ApiContext): void {
         response: { 200: ref(VmPage), ...problems },
       },
     },
-    async ({ query: { prefix, ...page } }) => {
+    async ({ query: { prefix, ...page }, actor }) => {
       if (prefix !== undefined && page.tag !== undefined) {
         throw new PandoError('request-invalid', 'either "prefix" or "tag", not both');
       }
-      return fleet.listVms({ ...page, ...(prefix === undefined ? {} : { namePrefix: prefix }) });
+      const asked = { ...page, ...(prefix === undefined ? {} : { namePrefix: prefix }) };
+      return scopes.vms(actor, await fleet.listVms(asked));
     },
   );
 
   app.get(
     '/vms/:vm',
     {
+      config: { needs: { role: 'viewer', on: 'vm' } },
       schema: {
         operationId: 'getVm',
         summary: 'Show a VM',
@@ -101,6 +106,7 @@ export function vms(app: App, { fleet }: ApiContext): void {
   app.patch(
     '/vms/:vm',
     {
+      config: { needs: { role: 'operator', on: 'vm' } },
       schema: {
         operationId: 'changeVm',
         summary: 'Rename a VM, give it other tags, or resize one of its disks',
@@ -123,10 +129,15 @@ export function vms(app: App, { fleet }: ApiContext): void {
         response: { 200: ref(Vm), ...problems },
       },
     },
-    async ({ params, body: { name, tags: given, disk } }) => {
+    async ({ params, body: { name, tags: given, disk }, actor }) => {
       if ([name, given, disk].filter((one) => one !== undefined).length !== 1) {
         throw new PandoError('request-invalid', 'body must have one of "name", "tags" and "disk"');
       }
+      if (actor.scope !== undefined && disk === undefined)
+        scopes.checkNew(actor, {
+          ...(await fleet.getVm(params.vm)),
+          ...(name === undefined ? { tags: given! } : { name }),
+        });
       if (name !== undefined) return fleet.renameVm(params.vm, name);
       if (given !== undefined) return fleet.setTags(params.vm, given);
       const { name: diskName, sizeBytes, ...options } = disk!;
@@ -137,6 +148,7 @@ export function vms(app: App, { fleet }: ApiContext): void {
   app.delete(
     '/vms/:vm',
     {
+      config: { needs: { role: 'operator', on: 'vm' } },
       schema: {
         operationId: 'deleteVm',
         summary: 'Delete a VM; its clones and backups stay',
@@ -156,7 +168,7 @@ export function vms(app: App, { fleet }: ApiContext): void {
   app.post(
     '/vms/:vm/clone',
     {
-      config: { idempotent: true },
+      config: { needs: { role: 'operator', on: 'vm' }, idempotent: true },
       schema: {
         operationId: 'cloneVm',
         summary: 'Clone a VM',
@@ -175,7 +187,11 @@ export function vms(app: App, { fleet }: ApiContext): void {
         response: { 201: ref(Vms), ...problems },
       },
     },
-    async ({ params, body }, reply) => {
+    async ({ params, body, actor }, reply) => {
+      const { name, count = 1, tags = [] } = body;
+      // A pattern may fit some of the numbers only.
+      for (let i = 1; actor.scope !== undefined && i <= count; i++)
+        scopes.checkNew(actor, { name: body.count === undefined ? name : `${name}-${i}`, tags });
       const items = await fleet.cloneVm(params.vm, body);
       reply.code(201);
       return { items: [...items] };

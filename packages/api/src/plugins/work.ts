@@ -22,7 +22,7 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
   app.post(
     '/gc',
     {
-      config: { idempotent: true },
+      config: { needs: { role: 'operator', on: 'store' }, idempotent: true },
       schema: {
         operationId: 'collectGarbage',
         summary: 'Free what nothing refers to any more',
@@ -31,11 +31,11 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
         response: { 202: withLocation('The job', ref(Job)), ...problems },
       },
     },
-    async ({ body }, reply) => {
+    async ({ body, actor }, reply) => {
       const options = { thorough: body.thorough ?? false };
       return accepted(
         reply,
-        jobs.start({ kind: 'gc', lane: STORE_LANE }, (given) => engine.gc(given, options)).job,
+        jobs.start({ kind: 'gc', lane: STORE_LANE, by: actor }, (given) => engine.gc(given, options)).job,
       );
     },
   );
@@ -43,7 +43,7 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
   app.post(
     '/verify',
     {
-      config: { idempotent: true },
+      config: { needs: { role: 'operator', on: 'store' }, idempotent: true },
       schema: {
         operationId: 'verify',
         summary: 'Check the store: every chunk, or its structure only',
@@ -54,7 +54,7 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
         response: { 202: withLocation('The job', ref(Job)), ...problems },
       },
     },
-    async ({ body }, reply) => {
+    async ({ body, actor }, reply) => {
       const options = { quick: body.quick ?? false, resume: body.resume ?? false };
       if (options.quick && options.resume)
         throw new PandoError(
@@ -63,7 +63,8 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
         );
       return accepted(
         reply,
-        jobs.start({ kind: 'verify', lane: STORE_LANE }, (given) => engine.verify(given, options)).job,
+        jobs.start({ kind: 'verify', lane: STORE_LANE, by: actor }, (given) => engine.verify(given, options))
+          .job,
       );
     },
   );
@@ -71,6 +72,7 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
   app.get(
     '/verify/last',
     {
+      config: { needs: { role: 'viewer', on: 'store' } },
       schema: {
         operationId: 'lastVerifications',
         summary: 'What the last verifications found',

@@ -1,6 +1,7 @@
 /** Every named schema, in an order in which each comes after what it refers to. */
 import { answerSchemas } from './answers.ts';
 import { ActivityBucket, ActivityPage, Tripwire, TripwireTrip } from './activity.ts';
+import { CreatedToken, NewToken, Scope, Token, TokenPage, Whoami } from './access.ts';
 import { Problem } from './common.ts';
 import { Event, EventPage, NewWebhook, Webhook, WebhookList, WebhookTest } from './events.ts';
 import {
@@ -40,6 +41,7 @@ import {
 
 export * from './answers.ts';
 export * from './activity.ts';
+export * from './access.ts';
 export * from './common.ts';
 export * from './events.ts';
 export * from './fleet.ts';
@@ -49,6 +51,12 @@ export * from './work.ts';
 
 export const namedSchemas = [
   Problem,
+  Scope,
+  NewToken,
+  Token,
+  CreatedToken,
+  TokenPage,
+  Whoami,
   Disk,
   Vm,
   BackupPolicy,

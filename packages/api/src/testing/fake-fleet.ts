@@ -10,6 +10,7 @@ import {
   SECTOR_BYTES,
   type DiskPart,
 } from '@pando/common';
+import { backupMissing, vmMissing } from '@pando/fleet';
 import type {
   Attachment,
   Backup,
@@ -435,7 +436,7 @@ export class FakeFleet implements Fleet {
 
   #vm(reference: string): VmState {
     const found = this.vms.get(reference) ?? [...this.vms.values()].find((vm) => vm.name === reference);
-    if (found === undefined) throw new PandoError('vm-missing', `no VM ${reference}`);
+    if (found === undefined) throw vmMissing(reference);
     return found;
   }
 
@@ -443,7 +444,7 @@ export class FakeFleet implements Fleet {
     const found =
       this.backups.get(reference) ??
       [...this.backups.values()].find((backup) => `${backup.vmName}@${backup.name}` === reference);
-    if (found === undefined) throw new PandoError('backup-missing', `no backup ${reference}`);
+    if (found === undefined) throw backupMissing(reference);
     return found;
   }
 

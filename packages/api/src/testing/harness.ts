@@ -1,4 +1,5 @@
 /** An api over a fake fleet, for tests. */
+import { Tokens, type Actor } from '@pando/access';
 import { MemoryCatalog } from '@pando/catalog';
 import { Activity } from '@pando/activity';
 import { PandoError, systemClock, systemRandom } from '@pando/common';
@@ -59,10 +60,18 @@ export interface Harness {
   readonly vmOfDisk: Map<number, string>;
   /** What webhooks were sent. */
   readonly sent: Parameters<Send>[0][];
+  readonly tokens: Tokens;
   close(): Promise<void>;
 }
 
-export async function harness(options: Partial<ApiOptions> = {}): Promise<Harness> {
+/** Who comes without a token, where a test does not ask about them. */
+const NOBODY: Actor = { name: 'test', role: 'admin' };
+
+/** `strict`: no request passes without a token. */
+export async function harness({
+  strict = false,
+  ...options
+}: Partial<ApiOptions> & { strict?: boolean } = {}): Promise<Harness> {
   const fleet = new FakeFleet();
   let policyIds = 0;
   const policies = openPolicies({
@@ -101,6 +110,11 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
       return Promise.resolve({ status: 204 });
     },
   });
+  const tokens = await Tokens.open({
+    catalog: new MemoryCatalog(),
+    clock: systemClock,
+    random: systemRandom,
+  });
   const app = await buildApi({
     fleet,
     policies,
@@ -118,6 +132,15 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
       openStoreSource: (path) => engine.openStoreSource(path),
       store: () => engine.store(),
     },
+    tokens: {
+      authenticate: (text, from) =>
+        text === undefined && !strict ? NOBODY : tokens.authenticate(text, from),
+      create: (...request) => tokens.create(...request),
+      get: (reference) => tokens.get(reference),
+      list: (request) => tokens.list(request),
+      revoke: (reference) => tokens.revoke(reference),
+      onRevoked: (watcher) => tokens.onRevoked(watcher),
+    },
     clock: systemClock,
     version: '1.2.3',
     metrics: { contentType: 'text/plain; version=0.0.4', print: () => Promise.resolve('up 1\n') },
@@ -133,6 +156,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
     events,
     activity,
     vmOfDisk,
+    tokens,
     sent,
     close: async () => {
       await jobs.close();
@@ -140,6 +164,7 @@ export async function harness(options: Partial<ApiOptions> = {}): Promise<Harnes
       await activity.close();
       await webhooks.close();
       await events.close();
+      await tokens.close();
     },
   };
 }
