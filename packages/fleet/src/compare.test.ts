@@ -2,6 +2,7 @@ import { fillRandom, seededRandom } from '@pando/common/testing';
 import { checkProof, PROOF_RANGE_BYTES_MAX } from '@pando/proof';
 import { beforeEach, describe, expect, test } from 'vitest';
 import type { DiffItem, DiffRequest } from './answer-types.ts';
+import { FLEET_LIMITS } from './limits.ts';
 import { makeFixture, sourceOf, useRealRooms, type Fixture } from './testing/fixture.ts';
 
 useRealRooms();
@@ -117,6 +118,15 @@ describe('a comparison', () => {
       code: 'request-invalid',
     });
     const { nextCursor } = await diff({ a: 'web', b: 'golden', limit: 1 });
+    const [version, list] = JSON.parse(Buffer.from(nextCursor!, 'base64url').toString()) as unknown[];
+    for (const forged of ['x', '-4096', '1', '1e300', '']) {
+      const cursor = Buffer.from(JSON.stringify([version, list, forged])).toString('base64url');
+      if (forged === '') expect((await diff({ a: 'web', b: 'golden', cursor })).items.length).toBe(3);
+      else
+        await expect(diff({ a: 'web', b: 'golden', cursor })).rejects.toMatchObject({
+          code: 'cursor-invalid',
+        });
+    }
     await expect(diff({ a: 'web', b: 'web@mon', cursor: nextCursor! })).rejects.toMatchObject({
       code: 'cursor-invalid',
     });
@@ -160,6 +170,18 @@ describe('roots and proofs', () => {
       expect(Buffer.compare(proven.data, bytes)).toBe(0);
     }
     await disk.close();
+  });
+
+  test('only so many proofs are made at one time', async () => {
+    await populate();
+    const range = { offset: 0, length: 100 * CHUNK };
+    const made = await Promise.allSettled(
+      Array.from({ length: 20 }, () => f.fleet.answers.prove('web@mon', 'disk0', range)),
+    );
+    const refused = made.filter(({ status }) => status === 'rejected');
+    expect(refused.length).toBe(20 - FLEET_LIMITS.proofsMax);
+    for (const one of refused) expect(one).toMatchObject({ reason: { code: 'too-busy' } });
+    expect(checkProof(await f.fleet.answers.prove('web@mon', 'disk0', range)).chunks).toBe(100);
   });
 
   test('there is no proof of what is no range of the disk, or longer than a proof may be', async () => {

@@ -5,9 +5,9 @@
  * A page is of one instant; what a VM writes between two pages is in the later one. Backups never change. Both owners are held by shared
  * locks while a page is made: backups before VMs, each in the order of their ids, as everybody takes them.
  */
-import type { DiffItem, DiffPage, DiffRequest } from './answer-types.ts';
 import { PandoError } from '@pando/common';
 import type { OpenVolume } from '@pando/volume';
+import type { DiffItem, DiffPage, DiffRequest } from './answer-types.ts';
 import { chooseDisk } from './attach.ts';
 import type { FleetContext } from './context.ts';
 import { decodeCursor, encodeCursor, pageLimit } from './cursors.ts';
@@ -57,12 +57,15 @@ export async function diff(ctx: FleetContext, request: DiffRequest): Promise<Dif
     try {
       const other = await ctx.volumes.open(b.disk.disk);
       try {
+        if (!(Number.isSafeInteger(from) && from >= 0 && from % chunkBytes === 0)) {
+          throw new PandoError('cursor-invalid', 'the cursor is not one of this list');
+        }
         const { items, end } = await compare(one, other, { from, limit, grainBytes });
         const page = {
           a: { name: a.name, disk: a.disk.name, sizeBytes: one.size },
           b: { name: b.name, disk: b.disk.name, sizeBytes: other.size },
           grainBytes,
-          comparedBytes: end - from,
+          comparedBytes: Math.max(0, end - from),
           changedBytes: items.reduce((sum, { changedBytes }) => sum + changedBytes, 0),
           items,
         };

@@ -16,7 +16,7 @@ import { Imports } from './imports.ts';
 import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 import { Locks, Reservations } from './locks.ts';
 import { finishRemovals, restoreBackup } from './restore.ts';
-import { diskRoot, diskRoots, prove } from './roots.ts';
+import { diskRoot, diskRoots, Proofs } from './roots.ts';
 import { Sharing } from './sharing.ts';
 import { Space } from './space.ts';
 import { Tending } from './tending.ts';
@@ -70,6 +70,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
   const imports = new Imports();
   const space = new Space(ctx, account);
   const sharing = new Sharing(ctx, space, reclaimable);
+  const proofs = new Proofs(ctx);
   const tending = new Tending(ctx);
   await finishRemovals(ctx);
 
@@ -130,7 +131,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
       planReclaim: (request, work) => run(() => sharing.planReclaim(request, withClosing(work))),
       diff: (request) => run(() => diff(ctx, request)),
       roots: (owner) => run(() => diskRoots(ctx, owner)),
-      prove: (backup, disk, range) => run(() => prove(ctx, backup, disk, range)),
+      prove: (backup, disk, range) => run(() => proofs.prove(backup, disk, range)),
     },
     close: () =>
       (closed ??= (async () => {

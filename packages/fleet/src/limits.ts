@@ -13,6 +13,8 @@ export interface FleetLimits {
   readonly importsMax: number;
   /** Batches of one import that are hashed, compressed and appended at one time. */
   readonly importBatchesMax: number;
+  /** Proofs that are made at one time; each holds up to 32 MiB. */
+  readonly proofsMax: number;
   /** Operations that wait for one VM or backup. */
   readonly lockWaitersMax: number;
 }
@@ -24,6 +26,7 @@ export const FLEET_LIMITS: FleetLimits = {
   attachmentContextsMax: 64,
   importsMax: 8,
   importBatchesMax: 4,
+  proofsMax: 4,
   lockWaitersMax: 10_000,
 };
 

@@ -48,22 +48,51 @@ export async function diskRoots(ctx: FleetContext, ref: string): Promise<DiskRoo
   }));
 }
 
-/**
- * A proof that a range of a disk of a backup holds what it holds, under the disk's root (packages/proof).
- * @throws `backup-missing`, `disk-missing`, `range-invalid`, errors of kind `data`
- */
-export function prove(
+/** Makes proofs, so many at a time. */
+export class Proofs {
+  readonly #ctx: FleetContext;
+  #underWay = 0;
+
+  constructor(ctx: FleetContext) {
+    this.#ctx = ctx;
+  }
+
+  /**
+   * A proof that a range of a disk of a backup holds what it holds, under the disk's root (packages/proof).
+   * @throws `backup-missing`, `disk-missing`, `range-invalid`, `too-busy`, errors of kind `data`
+   */
+  async prove(ref: string, diskName: string | undefined, range: ByteRange): Promise<Uint8Array> {
+    const { proofsMax } = this.#ctx.limits;
+    if (this.#underWay >= proofsMax) {
+      throw new PandoError('too-busy', `${proofsMax} proofs are being made`);
+    }
+    this.#underWay++;
+    try {
+      return await prove(this.#ctx, ref, diskName, range);
+    } finally {
+      this.#underWay--;
+    }
+  }
+}
+
+interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+function prove(
   ctx: FleetContext,
   ref: string,
   diskName: string | undefined,
-  range: { readonly offset: number; readonly length: number },
+  range: ByteRange,
 ): Promise<Uint8Array> {
   return holdBackup(ctx, ref, 'shared', async ({ record }) => {
     const { disk } = chooseDisk(`${record.vmName}@${record.name}`, record.disks, diskName);
     const root = await ctx.volumes.settle(disk);
     checkRange(root, range);
     const { chunkBytes } = ctx.store;
-    const claim = { rootId: root.id, height: root.height, sizeBytes: root.size, chunkBytes, ...range };
+    const { offset, length } = range;
+    const claim = { rootId: root.id, height: root.height, sizeBytes: root.size, chunkBytes, offset, length };
     let leaf: TreeNode | undefined;
     const pieces: Uint8Array[] = [];
     const proof = makeProof(claim, {
@@ -82,7 +111,7 @@ export function prove(
   });
 }
 
-function checkRange({ size }: Root, { offset, length }: { offset: number; length: number }): void {
+function checkRange({ size }: Root, { offset, length }: ByteRange): void {
   const isRange = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 1;
   if (!isRange || offset + length > size) {
     throw new PandoError(

@@ -31,13 +31,9 @@ export class NodeTable {
     this.#counts[entry] = count;
   }
 
-  /** Marks the numbers of all sets that nodes have. */
-  markUsed(used: Uint8Array): void {
-    for (let entry = 0; entry < this.ids.size; entry++) used[this.#sets[entry]!] = 1;
-  }
-
-  renumber(numbers: Uint32Array): void {
-    for (let entry = 0; entry < this.ids.size; entry++) this.#sets[entry] = numbers[this.#sets[entry]!]!;
+  /** The sets of all nodes, to be renumbered where they are. */
+  get sets(): Uint32Array {
+    return this.#sets.subarray(0, this.ids.size);
   }
 
   #grow(): void {

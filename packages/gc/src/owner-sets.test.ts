@@ -39,6 +39,9 @@ describe('sets of owners', () => {
       const [a, b] = [numbers[random.below(numbers.length)]!, numbers[random.below(numbers.length)]!];
       known.set(sets.union(a, b), new Set([...known.get(a)!, ...known.get(b)!]));
       expect(sets.union(b, a)).toBe(sets.union(a, b));
+      const some = Array.from({ length: 1 + random.below(6) }, () => numbers[random.below(numbers.length)]!);
+      const united = sets.unionOf(Uint32Array.from(some), some.length);
+      known.set(united, new Set(some.flatMap((set) => [...known.get(set)!])));
       if (step % 100 !== 99) continue;
       check();
       const used = new Uint8Array(sets.count);
@@ -73,6 +76,9 @@ describe('sets of owners', () => {
     expect(sets.ranges(many)).toHaveLength(0);
     expect(sets.union(a, b)).toBe(known);
     expect(sets.union(many, NOBODY)).toBe(MANY);
+    expect(sets.unionOf(Uint32Array.of(a, b, a), 3)).toBe(known);
+    expect(sets.unionOf(Uint32Array.of(a, many, b), 3)).toBe(MANY);
+    expect(sets.unionOf(Uint32Array.of(b, sets.single(7), sets.single(9)), 3)).toBe(MANY_IN_SUBSET);
     expect(sets.unionBytes).toBeLessThanOrEqual(3 * 24);
   });
 

@@ -9,6 +9,8 @@
  * owner, nobody knows which; so is every union with it. What is said of a set that is not MANY stays exact.
  */
 
+import { PandoError } from '@pando/common';
+
 /** Whose a slot is that nothing reaches. */
 export const NOBODY = 0;
 /** Several owners, not known which, none of them in the subset; and at least one of them in the subset. */
@@ -27,6 +29,9 @@ export const SET_BYTES_MAX = 32 * 1024 * 1024;
 const BYTES_PER_SET = 16;
 const BYTES_PER_RANGE = 8;
 
+/** Owners have lower numbers: a range fits one number that sorts. */
+const OWNERS_MAX = 2 ** 26;
+
 /** Unions that are remembered, by place: the newest of those that fall on one. */
 const MEMO_ENTRIES = 1 << 16;
 
@@ -41,6 +46,8 @@ export class OwnerSets {
   /** Set numbers by hash; 0 is free. */
   #table = new Uint32Array(512);
   #scratch = new Uint32Array(64);
+  /** Ranges that are put in order. */
+  #sorting = new Float64Array(64);
   #singles = 0;
   /** Bytes of unions from which on it may be worth it to compact. */
   #crowdedFrom: number;
@@ -81,7 +88,10 @@ export class OwnerSets {
 
   /** Adds an owner, before the first union: the set of it alone. */
   addOwner(isInSubset: boolean): number {
-    if (this.#count !== FIRST_SINGLE + this.#singles) throw new Error('owners come before unions');
+    if (this.#count !== FIRST_SINGLE + this.#singles)
+      throw new PandoError('internal', 'owners come before unions');
+    if (this.#singles + 2 >= OWNERS_MAX)
+      throw new PandoError('too-busy', `there are more than ${OWNERS_MAX} VMs and backups`);
     const owner = ++this.#singles;
     this.#scratch[0] = owner;
     this.#scratch[1] = owner + 1;
@@ -115,6 +125,48 @@ export class OwnerSets {
     this.#memoHigh[at] = high;
     this.#memoUnion[at] = union;
     return union;
+  }
+
+  /**
+   * The union of the first `count` of these sets, which may repeat. Nothing in between becomes a set: where a thousand clones share a node, that is a thousand
+   * sets less, for each node.
+   */
+  unionOf(sets: Uint32Array, count: number): number {
+    if (count === 1) return sets[0]!;
+    if (count === 2) return this.union(sets[0]!, sets[1]!);
+    let isInSubset = 0;
+    let isMany = false;
+    let ranges = 0;
+    for (let i = 0; i < count; i++) {
+      const set = sets[i]!;
+      isInSubset |= this.#inSubset[set]!;
+      if (set === MANY || set === MANY_IN_SUBSET) isMany = true;
+      ranges += (this.#starts[set + 1]! - this.#starts[set]!) / 2;
+    }
+    if (isMany) return MANY + isInSubset;
+    if (ranges > this.#sorting.length) this.#sorting = new Float64Array(ranges * 2);
+    if (ranges * 2 > this.#scratch.length) this.#scratch = new Uint32Array(ranges * 4);
+    const sorting = this.#sorting.subarray(0, ranges);
+    let at = 0;
+    for (let i = 0; i < count; i++) {
+      const end = this.#starts[sets[i]! + 1]!;
+      for (let word = this.#starts[sets[i]!]!; word < end; word += 2)
+        sorting[at++] = this.#words[word]! * OWNERS_MAX + this.#words[word + 1]!;
+    }
+    sorting.sort();
+    const out = this.#scratch;
+    let end = 0;
+    for (const range of sorting) {
+      const from = Math.floor(range / OWNERS_MAX);
+      const to = range % OWNERS_MAX;
+      if (end > 0 && from <= out[end - 1]!) {
+        if (to > out[end - 1]!) out[end - 1] = to;
+      } else {
+        out[end++] = from;
+        out[end++] = to;
+      }
+    }
+    return this.#find(end, isInSubset);
   }
 
   /** The set of these ranges, given as `words` numbers: pairs from, to, ascending, not touching, of owners that were added. */
@@ -247,7 +299,9 @@ export class OwnerSets {
       hash = Math.imul(hash ^ words[i]!, 0x01000193);
       hash ^= hash >>> 15;
     }
-    return Math.imul(hash, 0x2c1b3c6d) >>> 3;
+    hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+    hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+    return (hash ^ (hash >>> 16)) >>> 0;
   }
 }
 

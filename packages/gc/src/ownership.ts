@@ -18,9 +18,14 @@ import { ID_BYTES, isHole } from '@pando/common';
 import { FANOUT, readNodes, type ChunkReader, type Root, type TreeNode } from '@pando/tree';
 import { LEVELS_MAX } from './marks.ts';
 import { NodeTable } from './node-table.ts';
-import { IN_FLIGHT, OwnerSets } from './owner-sets.ts';
+import { IN_FLIGHT, NOBODY, OwnerSets } from './owner-sets.ts';
 import { SlotLabels } from './slot-labels.ts';
 import { BATCH_NODES, LIST_IDS, cancelled, readHeld, resolveHeld } from './subtree-walk.ts';
+
+/** Meetings that wait to be put into sets: so many that most are of nodes that were met several times, and that it takes no more than some turns' time. */
+const MEETINGS_MAX = 1 << 15;
+/** Segments whose labels are gone through before others get their turn. */
+const SEGMENTS_A_TURN = 16;
 
 export interface WalkOptions {
   readonly signal?: AbortSignal | undefined;
@@ -43,6 +48,12 @@ export class Ownership {
   readonly #idSets = new Uint32Array(LIST_IDS);
   readonly #segments = new Float64Array(LIST_IDS);
   readonly #slots = new Uint32Array(LIST_IDS);
+  /** Nodes of the next level that have been met again: entry and set of each meeting. Their sets are united by the many. */
+  readonly #metEntries = new Uint32Array(MEETINGS_MAX);
+  readonly #metSets = new Uint32Array(MEETINGS_MAX);
+  readonly #metOrder = new Float64Array(MEETINGS_MAX);
+  readonly #uniting = new Uint32Array(MEETINGS_MAX + 1);
+  #met = 0;
   #nodes = 0;
 
   constructor(reader: ChunkReader, collection: Collection, options: WalkOptions) {
@@ -57,7 +68,7 @@ export class Ownership {
 
   /** Notes that the owners of a set have a root, before the walk. */
   addRoot(root: Root, set: number): void {
-    if (!isHole(root.id)) this.#meet(root.id, 0, root.height, set);
+    if (!isHole(root.id)) this.#begin(root.id, 0, root.height, set);
   }
 
   /** Labels all that the roots reach, and what sessions in flight hold. @throws `chunk-missing`, `cancelled`, … */
@@ -68,7 +79,7 @@ export class Ownership {
       if (isHole(pins.ids, i * ID_BYTES)) continue;
       const level = pins.levels[i]!;
       if (level > 0) {
-        this.#meet(pins.ids, i * ID_BYTES, level, IN_FLIGHT);
+        this.#begin(pins.ids, i * ID_BYTES, level, IN_FLIGHT);
         continue;
       }
       this.#ids.set(pins.ids.subarray(i * ID_BYTES, (i + 1) * ID_BYTES), data * ID_BYTES);
@@ -91,11 +102,39 @@ export class Ownership {
     return entry < 0 ? 0 : table.countOf(entry);
   }
 
+  #begin(ids: Uint8Array, offset: number, level: number, set: number): void {
+    const table = this.#tables[level]!;
+    const entry = table.add(ids, offset);
+    table.putSet(entry, this.sets.union(table.setOf(entry), set));
+  }
+
+  /** Notes that a node of `level` is a child of one whose owners are this set. */
   #meet(ids: Uint8Array, offset: number, level: number, set: number): void {
     const table = this.#tables[level]!;
     const entry = table.add(ids, offset);
     const before = table.setOf(entry);
-    if (before !== set) table.putSet(entry, this.sets.union(before, set));
+    if (before === NOBODY) table.putSet(entry, set);
+    else if (before !== set) {
+      this.#metEntries[this.#met] = entry;
+      this.#metSets[this.#met++] = set;
+      if (this.#met === MEETINGS_MAX) this.#unite(table);
+    }
+  }
+
+  /** Puts what was met again into the sets of its nodes: for each node at once. */
+  #unite(table: NodeTable): void {
+    const order = this.#metOrder.subarray(0, this.#met);
+    for (let i = 0; i < order.length; i++) order[i] = this.#metEntries[i]! * MEETINGS_MAX + i;
+    order.sort();
+    for (let i = 0; i < order.length;) {
+      const entry = Math.floor(order[i]! / MEETINGS_MAX);
+      this.#uniting[0] = table.setOf(entry);
+      let count = 1;
+      for (; i < order.length && Math.floor(order[i]! / MEETINGS_MAX) === entry; i++)
+        this.#uniting[count++] = this.#metSets[order[i]! % MEETINGS_MAX]!;
+      table.putSet(entry, this.sets.unionOf(this.#uniting, count));
+    }
+    this.#met = 0;
   }
 
   /** Walks those nodes of a level that only sessions in flight hold, or the others. Nothing is added to the level meanwhile. */
@@ -110,10 +149,14 @@ export class Ownership {
       if (count === 0) continue;
       if (this.#options.signal?.aborted) throw cancelled('accounting', this.#options.signal);
       await this.#walkBatch(level, batch, count, isHeld);
-      if (this.sets.isCrowded) this.#compactSets();
+      if (this.sets.isCrowded) {
+        this.#unite(this.#tables[level - 1]!);
+        await this.#compactSets();
+      }
       this.#options.onBatch?.((this.#nodes += count));
       await nextTurn();
     }
+    this.#unite(this.#tables[level - 1]!);
   }
 
   async #walkBatch(level: number, batch: Uint32Array, count: number, isHeld: boolean): Promise<void> {
@@ -178,13 +221,22 @@ export class Ownership {
     }
   }
 
-  #compactSets(): void {
+  async #compactSets(): Promise<void> {
     const used = new Uint8Array(this.sets.count);
-    for (const table of this.#tables) table.markUsed(used);
-    this.labels.markUsed(used);
-    const numbers = this.sets.compact(used);
-    for (const table of this.#tables) table.renumber(numbers);
-    this.labels.renumber(numbers);
+    const everywhere = async (visit: (numbers: Uint16Array | Uint32Array) => void): Promise<void> => {
+      let visited = 0;
+      for (const numbers of [...this.#tables.map((table) => table.sets), ...this.labels.all()]) {
+        visit(numbers);
+        if (++visited % SEGMENTS_A_TURN === 0) await nextTurn();
+      }
+    };
+    await everywhere((numbers) => {
+      for (let i = 0; i < numbers.length; i++) used[numbers[i]!] = 1;
+    });
+    const renumbered = this.sets.compact(used);
+    await everywhere((numbers) => {
+      for (let i = 0; i < numbers.length; i++) numbers[i] = renumbered[numbers[i]!]!;
+    });
   }
 
   /** Adds up the counts of nodes above leaves, from the lowest level up. They are read again: there are 128 times fewer than leaves. */

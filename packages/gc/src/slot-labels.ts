@@ -44,16 +44,9 @@ export class SlotLabels {
     return this.#segments.keys();
   }
 
-  /** Marks the numbers of all sets that are labels. */
-  markUsed(used: Uint8Array): void {
-    for (const labels of this.#segments.values())
-      for (let slot = 0; slot < labels.length; slot++) used[labels[slot]!] = 1;
-  }
-
-  /** Gives every label its new number, which is none greater. */
-  renumber(numbers: Uint32Array): void {
-    for (const labels of this.#segments.values())
-      for (let slot = 0; slot < labels.length; slot++) labels[slot] = numbers[labels[slot]!]!;
+  /** The labels of all segments, to be renumbered where they are: to numbers that are none greater. */
+  all(): Iterable<Uint16Array | Uint32Array> {
+    return this.#segments.values();
   }
 
   #make(length: number): Uint16Array | Uint32Array {

@@ -1,6 +1,7 @@
 /** `pando diff`, `root`, `prove`, `check-proof`: what the trees say about disks. */
 import { formatSize, PandoError } from '@pando/common';
 import { InvalidArgumentError, Option, type Command } from 'commander';
+import { ServerRefusal } from '../failures.ts';
 import { plural, print, printable, table } from '../output.ts';
 import { Rest } from '../rest.ts';
 import type { DiffPage, DiskRoots } from '../views.ts';
@@ -39,8 +40,7 @@ export function addTreeCommands(program: Command): void {
     .argument('<vm or backup>', 'name or id, or vm@name')
     .option('--json', 'print JSON')
     .action(async (reference: string, { json }: JsonOption) => {
-      const kind = reference.includes('@') ? 'backups' : 'vms';
-      const roots = await new Rest().get<DiskRoots>(`/${kind}/${part(reference)}/roots`);
+      const roots = await rootsOf(reference);
       print(json, roots, () =>
         table(roots.items, [
           { title: 'DISK', text: ({ disk }) => disk },
@@ -97,6 +97,18 @@ function rangeArgument(text: string): Range {
     throw new InvalidArgumentError('it is an offset and a length, such as 1M+64K');
   }
   return { offset: sizeArgument(offset), length: sizeArgument(length) };
+}
+
+/** An id may be that of a backup. */
+async function rootsOf(reference: string): Promise<DiskRoots> {
+  const ask = (kind: string): Promise<DiskRoots> => new Rest().get(`/${kind}/${part(reference)}/roots`);
+  if (reference.includes('@')) return ask('backups');
+  try {
+    return await ask('vms');
+  } catch (error) {
+    if (!(error instanceof ServerRefusal && error.problem.code === 'vm-missing')) throw error;
+    return ask('backups').catch(() => Promise.reject(error));
+  }
 }
 
 interface Found extends DiffPage {
