@@ -48,6 +48,7 @@ interface OwnerSpace {
   readonly logicalBytes: number;
   readonly allocatedBytes: number;
   readonly exclusiveBytes: number;
+  readonly fairBytes: number;
 }
 
 interface GcReport {
@@ -157,6 +158,7 @@ export async function checkAccounts(server: TestServer, world: World): Promise<S
   }
   let exclusiveBytes = 0;
   let allocatedBytes = 0;
+  let fairBytes = 0;
   for (const item of items) {
     const own = byName.get(item.name)!;
     mustBe(`logical bytes of ${item.name}`, item.logicalBytes, own.logicalBytes);
@@ -164,8 +166,10 @@ export async function checkAccounts(server: TestServer, world: World): Promise<S
     const hasOwn = [...own.data, ...own.nodes].some((id) => holders.get(id) === 1);
     mustBe(`whether ${item.name} holds something alone`, item.exclusiveBytes > 0, hasOwn);
     exclusiveBytes += item.exclusiveBytes;
+    fairBytes += item.fairBytes;
     allocatedBytes += own.allocatedBytes;
   }
+  mustBe('fair shares of all', fairBytes, report.dataStoredBytes + report.metadataBytes);
   mustBe('allocated bytes', report.allocatedBytes, allocatedBytes);
   mustBe('unique bytes', report.uniqueBytes, data.size * CHUNK_BYTES);
   const sharedBytes = report.dataStoredBytes + report.metadataBytes - exclusiveBytes;
