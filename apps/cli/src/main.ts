@@ -1,9 +1,11 @@
 /** From the command line to an exit status: 0 done, 1 it could not be done, 2 wrong usage. */
 import { buildProgram } from './program.ts';
+import { addCompletion } from './completion.ts';
 import { CommandFailure, explain, isUsageError } from './failures.ts';
 
 async function main(): Promise<number> {
   const program = buildProgram();
+  await addCompletion(program, process.argv.slice(2));
   try {
     await program.parseAsync(process.argv);
     return 0;

@@ -12,6 +12,8 @@ import { addServeCommand } from './commands/serve.ts';
 import { addStoreCommands } from './commands/store.ts';
 import { addTreeCommands } from './commands/trees.ts';
 import { addTokenCommands } from './commands/token.ts';
+import { addSupportBundleCommand } from './commands/support-bundle.ts';
+import { addTopCommand } from './commands/top.ts';
 import { addVerifyCommand } from './commands/verify.ts';
 import { addVmCommands } from './commands/vm.ts';
 
@@ -40,6 +42,8 @@ export function buildProgram(): Command {
   addEventCommands(program);
   addReadyCommand(program);
   addTokenCommands(program);
+  addTopCommand(program);
+  addSupportBundleCommand(program);
   addServeCommand(program);
   addConfigCommands(program);
   program

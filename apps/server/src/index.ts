@@ -1,4 +1,5 @@
 export { formatAddress, parseAddress, type Address } from './addresses.ts';
+export { METRICS } from './metrics.ts';
 export {
   LOG_LEVELS,
   runOptions,

@@ -453,3 +453,14 @@ const LABELS = [
 function samplesOf(value: number | readonly Sample[]): readonly Sample[] {
   return typeof value === 'number' ? [[{}, value]] : value;
 }
+
+/** Every metric of our own, for the documentation. */
+export const METRICS: readonly {
+  readonly name: string;
+  readonly kind: 'gauge' | 'counter' | 'histogram';
+  readonly help: string;
+}[] = [
+  ...GAUGES.map(([name, help]) => ({ name, kind: 'gauge' as const, help })),
+  ...COUNTERS.map(([name, help]) => ({ name, kind: 'counter' as const, help })),
+  ...TIMES.map(([name, help]) => ({ name, kind: 'histogram' as const, help })),
+];

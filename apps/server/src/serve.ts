@@ -408,8 +408,9 @@ async function tellLogLoss({ catalog, volumes }: OpenStore, logger: Logger, onEv
   }
 }
 
-function certificatesOf({ nbdTlsFiles }: ServeOptions): readonly string[] {
-  return nbdTlsFiles?.certificate === undefined ? [] : [nbdTlsFiles.certificate];
+function certificatesOf({ tlsFiles, nbdTlsFiles }: ServeOptions): readonly string[] {
+  const named = [tlsFiles?.certificate, nbdTlsFiles?.certificate].filter((path) => path !== undefined);
+  return [...new Set(named)];
 }
 
 async function checkImportDirectory(path: string): Promise<void> {

@@ -15,10 +15,11 @@ export class Followers {
   readonly #what: string;
   readonly #all = new Set<AbortController>();
 
-  /** When the app stops, its followers are let go of at once. */
-  constructor(app: App, max: number, what: string) {
+  /** `isEndless`: nothing else ends the streams, so when the app stops, their followers are let go of at once. */
+  constructor(app: App, max: number, what: string, { isEndless }: { readonly isEndless: boolean }) {
     this.#max = max;
     this.#what = what;
+    if (!isEndless) return;
     app.addHook('preClose', (done) => {
       for (const gone of this.#all) gone.abort();
       done();

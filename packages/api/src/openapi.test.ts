@@ -64,6 +64,7 @@ const ROUTES = [
   'get /api/v1/report/holders',
   'post /api/v1/report/reclaim',
   'post /api/v1/report/reclaim/plan',
+  'get /api/v1/metrics',
   'get /api/v1/ready',
   'get /api/v1/report/space',
   'get /api/v1/report/space/history',

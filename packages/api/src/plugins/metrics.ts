@@ -1,5 +1,6 @@
 /** What the server counts, for Prometheus and whatever else reads its format. */
 import { Type } from '@fastify/type-provider-typebox';
+import type { FastifyReply } from 'fastify';
 import type { ApiContext, App } from '../context.ts';
 import { problems } from '../schemas/index.ts';
 
@@ -12,16 +13,20 @@ export function metrics(app: App, { metrics: source }: ApiContext): void {
   const schema = {
     tags: ['health'],
     summary: 'What the server counts, in the text format of Prometheus',
-    operationId: 'metrics',
     response: { 200: answer, ...problems },
   };
+  const config = { needs: { role: 'viewer', on: 'store' } } as const;
+  const print = async (reply: FastifyReply) =>
+    reply
+      .type(source.contentType)
+      .serializer((text: string) => text)
+      .send(await source.print());
+  app.get('/metrics', { config, schema: { ...schema, operationId: 'metrics' } }, async (_request, reply) =>
+    print(reply),
+  );
   app.get(
-    '/metrics',
-    { config: { needs: { role: 'viewer', on: 'store' } }, schema },
-    async (_request, reply) =>
-      reply
-        .type(source.contentType)
-        .serializer((text: string) => text)
-        .send(await source.print()),
+    '/api/v1/metrics',
+    { config, schema: { ...schema, operationId: 'apiMetrics' } },
+    async (_request, reply) => print(reply),
   );
 }
