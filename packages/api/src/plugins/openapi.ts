@@ -1,9 +1,20 @@
 /** The OpenAPI document, made from the routes' own schemas, and a page to try it that needs nothing from elsewhere. */
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
+import { ERROR_CODES, type ErrorCode } from '@pando/common';
 import type { ApiContext, App } from '../context.ts';
+import { errorsOf } from '../route-errors.ts';
+import { statusOf } from './errors.ts';
 
 const PAGE = '/docs';
+
+/** Every code, with its status and what to do about it. */
+function errorCodes(): object {
+  const codes = Object.keys(ERROR_CODES) as ErrorCode[];
+  return Object.fromEntries(
+    codes.map((code) => [code, { status: statusOf(code), remedy: ERROR_CODES[code].remedy }]),
+  );
+}
 
 export async function openapi(app: App, { version }: ApiContext): Promise<void> {
   // Both say nothing but what the program of this version says everywhere.
@@ -21,7 +32,7 @@ export async function openapi(app: App, { version }: ApiContext): Promise<void> 
         description:
           'Virtual machine disks as Merkle trees in one deduplicated store. VMs and backups are named by id or name, a backup also as `vm@name`; ' +
           'names are percent-encoded in paths. Errors are problem documents with a stable `code`. `Idempotency-Key` is honoured on ' +
-          'every POST but that of tokens. Bodies need `Content-Type: application/json`.',
+          'every POST but those that answer with a secret (tokens, webhooks). Bodies need `Content-Type: application/json`.',
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
       servers: [{ url: '/' }],
@@ -40,6 +51,24 @@ export async function openapi(app: App, { version }: ApiContext): Promise<void> 
         { name: 'access', description: 'Who may do what' },
         { name: 'health', description: 'Whether the server does its work' },
       ],
+    },
+    transform: ({ schema, url, route }) => {
+      const { method, config } = route;
+      // Routes of the page have none, whatever the types say.
+      const shape = schema as
+        | { readonly querystring?: { readonly properties?: object }; readonly operationId?: string }
+        | undefined;
+      const errors = errorsOf({
+        ...{ method: String(method), url, operationId: shape?.operationId },
+        hasCursor: 'cursor' in (shape?.querystring?.properties ?? {}),
+        isIdempotent: (config as { idempotent?: boolean } | undefined)?.idempotent === true,
+        needs: config?.needs,
+      });
+      return { schema: { ...schema, 'x-pando-errors': errors }, url };
+    },
+    transformObject: (found) => {
+      if (!('openapiObject' in found)) return found.swaggerObject;
+      return { ...found.openapiObject, 'x-pando-error-codes': errorCodes() };
     },
     refResolver: {
       buildLocalReference: (json, _baseUri, _fragment, index) =>

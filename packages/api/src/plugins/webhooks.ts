@@ -39,7 +39,7 @@ export function webhookRoutes(app: App, { webhooks }: ApiContext): void {
   app.post(
     '/webhooks',
     {
-      config: { needs, idempotent: true },
+      config: { needs },
       schema: {
         operationId: 'createWebhook',
         summary: 'Send events on, from now on, to a URL',
