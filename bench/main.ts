@@ -33,6 +33,7 @@ import { question as hotRewrites } from './hot-rewrites/question.ts';
 import { question as importQuestion } from './import/question.ts';
 import { question as randomWrites } from './random-writes/question.ts';
 import { question as sequential } from './sequential/question.ts';
+import { question as serviceScale } from './service-scale/question.ts';
 import { question as startUp } from './start-up/question.ts';
 import { question as sustainedWrites } from './sustained-writes/question.ts';
 import { question as trim } from './trim/question.ts';
@@ -53,6 +54,7 @@ const QUESTIONS: readonly Question[] = [
   bootStorm,
   guestBoot,
   startUp,
+  serviceScale,
   sustainedWrites,
   hotRewrites,
   gc,

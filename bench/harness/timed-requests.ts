@@ -12,31 +12,32 @@ export class TimedRequests {
     this.#token = token;
   }
 
-  /** Milliseconds until the whole answer is there. @throws Error with the answer when the status is no 2xx */
   post(path: string, body: object): Promise<number> {
-    const json = JSON.stringify(body);
+    return this.send('POST', path, body);
+  }
+
+  /** Milliseconds until the whole answer is there. @throws Error with the answer when the status is no 2xx */
+  send(method: string, path: string, body?: object): Promise<number> {
+    const json = method === 'POST' ? JSON.stringify(body ?? {}) : '';
     const headers = {
-      'authorization': `Bearer ${this.#token}`,
-      'content-type': 'application/json',
-      'content-length': Buffer.byteLength(json),
+      authorization: `Bearer ${this.#token}`,
+      ...(json === ''
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(json) }),
     };
     const started = performance.now();
     return new Promise((resolve, reject) => {
-      const sent = request(
-        `${this.#url}${path}`,
-        { method: 'POST', agent: this.#agent, headers },
-        (answer) => {
-          let text = '';
-          answer.on('data', (data: Buffer) => (text += data.toString()));
-          answer.on('error', reject);
-          answer.on('end', () => {
-            const milliseconds = performance.now() - started;
-            const status = answer.statusCode ?? 0;
-            if (status >= 200 && status < 300) resolve(milliseconds);
-            else reject(new Error(`POST ${path} answered ${status}: ${text}`));
-          });
-        },
-      );
+      const sent = request(`${this.#url}${path}`, { method, agent: this.#agent, headers }, (answer) => {
+        let text = '';
+        answer.on('data', (data: Buffer) => (text += data.toString()));
+        answer.on('error', reject);
+        answer.on('end', () => {
+          const milliseconds = performance.now() - started;
+          const status = answer.statusCode ?? 0;
+          if (status >= 200 && status < 300) resolve(milliseconds);
+          else reject(new Error(`${method} ${path} answered ${status}: ${text}`));
+        });
+      });
       sent.on('error', reject);
       sent.end(json);
     });

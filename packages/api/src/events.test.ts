@@ -69,7 +69,11 @@ test('a stream goes on after the event that its reader has, keeps the line warm,
   raise('next');
   await until(() => text.includes('next'));
   expect(text).not.toMatch(/before|not asked for/);
-  expect(text).toMatch(new RegExp(`^id: ${seen + 1}|^id: \\d{13}\\nevent: event\\ndata: \\{`));
+  expect(text).toMatch(
+    new RegExp(
+      `^: this is the beginning\\n\\nid: ${seen + 1}|^: this is the beginning\\n\\nid: \\d{13}\\nevent: event\\ndata: \\{`,
+    ),
+  );
   await at.app.close();
   await reading;
 });

@@ -10,6 +10,12 @@ const WAITING_BYTES = 1024;
 /** Says that nothing happened, so that the line is known to be up. */
 export const STILL_HERE = ': still here\n\n';
 
+/** The header of an answer goes out with its first bytes: whoever follows is to know at once that they do. */
+async function* begun(events: AsyncIterable<string>): AsyncGenerator<string> {
+  yield ': this is the beginning\n\n';
+  yield* events;
+}
+
 export class Followers {
   readonly #max: number;
   readonly #what: string;
@@ -31,7 +37,7 @@ export class Followers {
     if (this.#all.size >= this.#max)
       throw new PandoError('too-busy', `${this.#max} clients follow ${this.#what}`);
     const gone = new AbortController();
-    const source = events(gone.signal);
+    const source = begun(events(gone.signal));
     this.#all.add(gone);
     const stream = Readable.from(source, { objectMode: false, highWaterMark: WAITING_BYTES });
     // A client that leaves ends the response; the stream waits for the next event and would notice late.

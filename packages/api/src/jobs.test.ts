@@ -238,7 +238,7 @@ describe('the events of a job', () => {
       result: GC_REPORT,
       progress: { phase: 'mark', done: 1, all: 2 },
     });
-    expect(text).toMatch(/^id: 1\nevent: job\ndata: /);
+    expect(text).toMatch(/^: this is the beginning\n\nid: 1\nevent: job\ndata: /);
     // The place is free again, and an ended job ends the stream at once.
     await until(async () => (await follow()).status === 200);
   });
