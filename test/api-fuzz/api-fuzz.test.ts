@@ -4,7 +4,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { TestServer } from '../support/server.ts';
 import { fuzzApi } from './fuzzer.ts';
 
-const EACH = Number(process.env['PANDO_API_FUZZ'] ?? 6);
+const EACH = Number(process.env['PANDO_API_FUZZ'] ?? 15);
 
 test('no request makes the server answer 500, hang or die', { timeout: 600_000 }, async () => {
   const seed = runSeed();
