@@ -54,3 +54,28 @@ test('a proof comes as bytes, of a range that must be given and lie in the disk'
     expect((await get(`/backups/web%40mon/disks/disk0/proof${query}`)).status, query).toBe(400);
   expect((await get('/backups/web%40mon/disks/disk0/proof?offset=8192&length=1')).status).toBe(400);
 });
+
+test('a token with a scope compares what is in its scope, and learns of nothing else', async () => {
+  const strict = await harness({ strict: true });
+  try {
+    for (const name of ['ci-1', 'ci-2', 'db'])
+      await strict.fleet.createVm({ name, disks: [{ name: 'disk0', sizeBytes: 8192 }] });
+    for (const name of ['ci-1', 'db']) await strict.fleet.createBackup(name, { name: 'mon' });
+    const { text } = await strict.tokens.create({ name: 'ci', role: 'viewer', scope: { vms: ['ci-*'] } });
+    const status = async (url: string): Promise<number> =>
+      (await strict.app.inject({ url: `/api/v1${url}`, headers: { authorization: `Bearer ${text}` } }))
+        .statusCode;
+    expect(await status('/diff?a=ci-1&b=ci-2')).toBe(200);
+    expect(await status('/diff?a=ci-1%40mon&b=ci-2')).toBe(200);
+    for (const other of ['db', 'db%40mon', 'nobody', 'nobody%40mon']) {
+      expect(await status(`/diff?a=ci-1&b=${other}`), other).toBe(404);
+      expect(await status(`/diff?a=${other}&b=ci-1`), other).toBe(404);
+    }
+    expect(await status('/vms/ci-1/roots')).toBe(200);
+    expect(await status('/vms/db/roots')).toBe(404);
+    expect(await status('/report/accounts')).toBe(403);
+    expect(await status('/backups/ci-1%40mon/disks/disk0/proof?offset=0&length=1')).toBe(403);
+  } finally {
+    await strict.close();
+  }
+});

@@ -1,16 +1,22 @@
 /** What the trees say about disks: what differs between any two, their roots, and proofs under them. */
 import { Type } from '@fastify/type-provider-typebox';
+import type { Actor } from '@pando/access';
+import { isPandoError } from '@pando/common';
 import type { ApiContext, App } from '../context.ts';
 import { Bytes, DiffPage, DiskRoots, PageQuery, problems, ref, Reference } from '../schemas/index.ts';
+import type { Scopes } from '../scopes.ts';
 
 /** Of a proof: packages/proof, docs/proofs.md. */
 const PROOF_MEDIA_TYPE = 'application/vnd.pando.proof';
 
-export function trees(app: App, { fleet }: ApiContext): void {
+export function trees(app: App, { fleet, scopes }: ApiContext): void {
+  const within = (actor: Actor, disk: string): Promise<string> => diskWithin(scopes, actor, disk);
+
   app.get(
     '/diff',
     {
-      config: { needs: { role: 'viewer', on: 'store' } },
+      // Both are looked for in the scope.
+      config: { needs: { role: 'viewer', on: 'list' } },
       schema: {
         operationId: 'diffDisks',
         summary: 'What differs between two disks, of any VMs and backups',
@@ -39,7 +45,8 @@ export function trees(app: App, { fleet }: ApiContext): void {
         response: { 200: ref(DiffPage), ...problems },
       },
     },
-    async ({ query }) => fleet.answers.diff(query),
+    async ({ query: { a, b, ...page }, actor }) =>
+      fleet.answers.diff({ ...page, a: await within(actor, a), b: await within(actor, b) }),
   );
 
   app.get(
@@ -98,4 +105,21 @@ export function trees(app: App, { fleet }: ApiContext): void {
       return reply.type(PROOF_MEDIA_TYPE).header('cache-control', 'no-store').send(proof);
     },
   );
+}
+
+/** A disk of a VM or backup that is in the scope: by the owner's id, so that it is that one whatever is renamed. @throws the missing kinds */
+async function diskWithin(scopes: Scopes, actor: Actor, text: string): Promise<string> {
+  if (actor.scope === undefined) return text;
+  const slash = text.indexOf('/');
+  const owner = slash < 0 ? text : text.slice(0, slash);
+  const disk = slash < 0 ? '' : text.slice(slash);
+  if (owner.includes('@')) return (await scopes.backup(actor, owner)).id + disk;
+  try {
+    return (await scopes.vm(actor, owner)).id + disk;
+  } catch (error) {
+    if (!isPandoError(error, 'vm-missing')) throw error;
+    const backup = await scopes.backup(actor, owner).catch(() => undefined);
+    if (backup === undefined) throw error;
+    return backup.id + disk;
+  }
 }
