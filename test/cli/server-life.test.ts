@@ -172,7 +172,9 @@ test('`pando serve --json` tells where it listens, and ends well', async () => {
     http: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/) as string,
     nbd: expect.stringMatching(/^nbd:\/\/\[::1\]:\d+$/) as string,
   });
-  expect(await pando(['vm', 'ls'], { url: ready['http']! })).toMatchObject({
+  // Its token lies where its own configuration does.
+  const env = { XDG_CONFIG_HOME: `${server.dataDirectory}-config` };
+  expect(await pando(['vm', 'ls'], { url: ready['http']!, env })).toMatchObject({
     status: 0,
     stdout: 'No VMs.\n',
   });
