@@ -35,11 +35,14 @@ test('a backup is named, noted, labelled, dated and locked, and one disk of it r
 
 test('a policy takes a backup of the VMs that carry its tag, and says when the next comes', async () => {
   const flags = ['--every', '1d', '--at', '02:00', '--tz', 'Europe/Berlin', '--keep-daily', '7'];
+  const dry = await done('policy', 'create', 'nightly', ...flags, '--tag', 'prod', '--dry-run');
+  expect(dry.stdout).toMatch(/web +30 +23 /);
   const created = await done('policy', 'create', 'nightly', ...flags, '--tag', 'prod');
   expect(created.stdout).toContain('daily, at 02:00, Europe/Berlin');
   expect(created.stdout).toContain('7 daily, at least 1');
   await done('policy', 'set-rule', 'nightly', 'often', '--every', '15m', '--from', '08:00', '--to', '18:00');
   expect((await done('policy', 'vms', 'nightly')).stdout).toMatch(/web +tag prod +active/);
+  expect((await done('policy', 'impact', 'nightly', '--horizon', '1')).stdout).toMatch(/^VM +TAKEN +EXPIRED/);
   await done('policy', 'run', 'nightly', '--rule', 'main');
   let ended = false;
   while (!ended) {

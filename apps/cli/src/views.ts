@@ -106,6 +106,20 @@ export interface PolicyFailure {
   readonly detail: string;
 }
 
+export interface HeldBackups {
+  readonly backups: number;
+  readonly bytes?: number;
+}
+
+export interface VmImpact {
+  readonly vm: { readonly id: string; readonly name: string };
+  readonly created: number;
+  readonly expired: number;
+  readonly now: HeldBackups;
+  readonly then: HeldBackups;
+  readonly steady?: HeldBackups;
+}
+
 export interface DueRun {
   readonly at: string;
   readonly policy: string;

@@ -27,6 +27,7 @@ const ROUTES = [
   'get /api/v1/backups/{backup}',
   'get /api/v1/policies',
   'post /api/v1/policies',
+  'post /api/v1/policy-impact',
   'get /api/v1/policy-runs',
   'get /api/v1/policies/{policy}',
   'patch /api/v1/policies/{policy}',

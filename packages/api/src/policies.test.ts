@@ -62,6 +62,17 @@ test('VMs are assigned, listed, and get their backups when it runs', async () =>
   expect((await call('POST', '/policies/nightly/resume', {})).body).toMatchObject({ isSuspended: false });
 });
 
+test('the impact of a policy is told before there is one, and of VMs without backups no bytes', async () => {
+  const body = { rules: [{ schedule, retention: { keepLast: 3 } }], tags: ['prod'], horizonDays: 10 };
+  const { items } = (await call('POST', '/policy-impact', body)).body as { items: object[] };
+  expect(items).toHaveLength(2);
+  for (const item of items) {
+    expect(item).toMatchObject({ created: 10, expired: 7, now: { backups: 0 }, steady: { backups: 3 } });
+  }
+  expect(items.map((item) => (item as { then: object }).then)).toEqual([{ backups: 3 }, { backups: 3 }]);
+  expect((await call('POST', '/policy-impact', {})).body['code']).toBe('request-invalid');
+});
+
 test.each<[string, object]>([
   ['a schedule without times', { name: 'p', rules: [{ schedule: { timeZone: 'UTC' }, retention: {} }] }],
   [

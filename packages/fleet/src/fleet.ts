@@ -8,6 +8,7 @@ import type { DiskNumber, Volumes } from '@pando/volume';
 import { attach, listExports } from './attach.ts';
 import { Attachments } from './attachments.ts';
 import { changeBackup, createBackup, deleteBackup, expireBackup, getBackup, listBackups } from './backups.ts';
+import { changeHistory } from './change-history.ts';
 import { diff } from './compare.ts';
 import type { FleetContext } from './context.ts';
 import { DiskOwners } from './disk-owners.ts';
@@ -116,6 +117,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     changeBackup: (backup, change) => run(() => changeBackup(ctx, backup, change)),
     deleteBackup: (backup) => run(() => deleteBackup(ctx, backup)),
     expireBackup: (backup) => run(() => expireBackup(ctx, backup)),
+    changeHistory: (vm) => run(() => changeHistory(ctx, vm)),
     trustedTime: () => ({ now: ctx.time.now(), isBehind: ctx.time.isBehind }),
     tend: () => run(() => tending.tend()),
     restoreBackup: (backup, request = {}, work = {}) => run(() => restoreBackup(ctx, backup, request, work)),

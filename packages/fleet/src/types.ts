@@ -80,6 +80,16 @@ export interface BackupFilter {
   readonly rule?: string;
 }
 
+/** How much of a VM changes in how long, by its own backups. */
+export interface ChangeHistory {
+  /** Of all its disks. */
+  readonly logicalBytes: number;
+  /** Bytes that a backup holds and one that was taken `gapMs` later does not; none when there are no two. */
+  readonly samples: readonly { readonly gapMs: number; readonly bytes: number }[];
+  /** What such bytes come to when they are compressed; 1 when nothing is known. */
+  readonly storedRatio: number;
+}
+
 /** What the fleet did in a moment that it was given. */
 export interface Tended {
   /** Backups that had a date of expiry of their own, and are gone. */
@@ -324,6 +334,11 @@ export interface Fleet {
    * @throws `disk-in-use` while a client reads it
    */
   expireBackup(backup: string): Promise<boolean>;
+  /**
+   * From some pairs of backups of a VM, closer and farther apart; bounded work, and nothing is destaged for it.
+   * @throws `vm-missing`, errors of kind `data`
+   */
+  changeHistory(vm: string): Promise<ChangeHistory>;
   /** The time that locks and expiry count by, and whether the clock is behind what it was. */
   trustedTime(): { readonly now: number; readonly isBehind: boolean };
   /** For somebody to call now and then: expires what has a date, compares backups with those before them, a bounded number. */

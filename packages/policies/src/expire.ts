@@ -57,7 +57,7 @@ export async function look(
  * Newest first, in the order of their making and not of their times: one that was taken while the clock was a year ahead is not to be
  * the newest for a year, and the reason to let go of all that are taken since.
  */
-async function listAll(
+export async function listAll(
   ctx: PolicyContext,
   policy: string,
   vm: string,

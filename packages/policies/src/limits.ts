@@ -24,6 +24,12 @@ export const RECENT_MAX = 32;
 /** What was done so far ahead of the clock was done by a clock that was wrong. */
 export const SET_BACK_MS_MAX = 2 * 24 * 60 * 60_000;
 
+/** VMs of one page of an impact report, how far ahead it looks, and runs and kept backups of a rule that it counts. */
+export const IMPACT_VMS_MAX = 100;
+export const IMPACT_DAYS_MAX = 3660;
+export const IMPACT_RUNS_MAX = 50_000;
+export const STEADY_MAX = 10_000;
+
 /** Entries of the agenda, and looks at backups for expiry, of one tick. */
 export const TICK_RUNS_MAX = 16;
 export const TICK_EXPIRIES_MAX = 64;

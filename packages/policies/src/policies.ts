@@ -4,6 +4,7 @@ import type { Clock } from '@pando/common';
 import type { OnEvent } from '@pando/events';
 import type { Quiesce } from '@pando/guest-agent';
 import { findPolicy, PolicyLocks, type PolicyContext } from './context.ts';
+import { impact } from './impact.ts';
 import { assignPolicy, changePolicy, createPolicy, removePolicy, runNow, suspendPolicy } from './manage.ts';
 import { partsOf } from './records.ts';
 import { Runner } from './runner.ts';
@@ -63,6 +64,7 @@ export function openPolicies(options: PoliciesOptions): OpenPolicies {
     runNow: async (policy, rule) => shown(await runNow(ctx, policy, rule)),
     failures: (policy, request = {}) => listFailures(ctx, policy, request),
     due: (request = {}) => listDue(ctx, request),
+    impact: (request) => impact(ctx, request),
     counters: ctx.counters,
     dueLagMs: async () => {
       const [first] = await catalog.list('policy-agenda', { limit: 1 });

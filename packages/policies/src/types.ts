@@ -100,6 +100,34 @@ export interface PolicyOfVm {
   readonly isSuspended: boolean;
 }
 
+/** What would be, for a policy that there is, with other rules if they are given, or for one that is none yet. */
+export interface ImpactRequest extends Targets {
+  /** Name or id; its backups count among those that there are, and its VMs are meant where none are named. */
+  readonly policy?: string;
+  readonly rules?: PolicyRequest['rules'];
+  /** 30 when absent. */
+  readonly horizonDays?: number;
+}
+
+/** Backups at one time. */
+export interface HeldBackups {
+  readonly backups: number;
+  /** What they hold, compressed; absent: not known, for want of two backups to compare. */
+  readonly bytes?: number;
+}
+
+export interface VmImpact {
+  readonly vm: { readonly id: string; readonly name: string };
+  /** Until the horizon. */
+  readonly created: number;
+  readonly expired: number;
+  readonly now: HeldBackups;
+  /** At the horizon. */
+  readonly then: HeldBackups;
+  /** In the long run; absent: ever more. */
+  readonly steady?: HeldBackups;
+}
+
 export interface PolicyCounters {
   readonly runs: number;
   readonly backups: number;
@@ -135,6 +163,8 @@ export interface Policies {
   failures(policy: string, request?: PageRequest): Promise<Page<PolicyFailure>>;
   /** What is due next, of all policies, soonest first. */
   due(request?: PageRequest): Promise<Page<DueRun>>;
+  /** What a policy or a change of one brings about, VM by VM; nothing is changed. At most 100 a page. */
+  impact(request: ImpactRequest & PageRequest): Promise<Page<VmImpact>>;
   readonly counters: PolicyCounters;
   /** How long the run that is due longest has waited to begin, in milliseconds. */
   dueLagMs(): Promise<number>;
@@ -143,5 +173,12 @@ export interface Policies {
 /** What policies do with the fleet. */
 export type PolicyFleet = Pick<
   Fleet,
-  'createBackup' | 'deleteBackup' | 'listBackups' | 'expireBackup' | 'listVms' | 'getVm' | 'trustedTime'
+  | 'changeHistory'
+  | 'createBackup'
+  | 'deleteBackup'
+  | 'listBackups'
+  | 'expireBackup'
+  | 'listVms'
+  | 'getVm'
+  | 'trustedTime'
 >;

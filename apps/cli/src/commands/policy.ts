@@ -1,6 +1,7 @@
 /** `pando policy …` */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { fields, formatTime, plural, print, table } from '../output.ts';
+import { printImpact } from '../policy-impact.ts';
 import { describeRetention, describeSchedule } from '../policy-text.ts';
 import { Rest } from '../rest.ts';
 import type { AssignedVm, DueRun, Policy, PolicyFailure, Retention, Schedule } from '../views.ts';
@@ -28,6 +29,7 @@ interface RuleOptions extends JsonOption {
 }
 
 interface CreateOptions extends RuleOptions {
+  readonly dryRun?: boolean;
   readonly rule: string;
   readonly note?: string;
   readonly quiesce?: string;
@@ -35,7 +37,15 @@ interface CreateOptions extends RuleOptions {
   readonly tag?: string[];
 }
 
+interface ImpactOptions extends RuleOptions {
+  readonly rule: string;
+  readonly vm?: string[];
+  readonly tag?: string[];
+  readonly horizon?: number;
+}
+
 interface TargetOptions extends JsonOption {
+  readonly dryRun?: boolean;
   readonly vm?: string[];
   readonly tag?: string[];
 }
@@ -100,6 +110,19 @@ function scheduleOf({ every, at, on, day, from, to, tz }: RuleOptions, command: 
   };
 }
 
+function targets(vm: string[] | undefined, tag: string[] | undefined): { vms?: string[]; tags?: string[] } {
+  return { ...(vm === undefined ? {} : { vms: vm }), ...(tag === undefined ? {} : { tags: tag }) };
+}
+
+/** The rules of a policy with this one instead of the one of its name, or at the end. */
+function withRuleSet(
+  before: readonly { readonly name: string }[],
+  rule: { readonly name: string },
+): object[] {
+  const isThere = before.some(({ name }) => name === rule.name);
+  return isThere ? before.map((one) => (one.name === rule.name ? rule : one)) : [...before, rule];
+}
+
 function retentionOf(options: RuleOptions): Retention {
   const { keepFor, keepLast, keepHourly, keepDaily, keepWeekly, keepMonthly, keepYearly, keepAtLeast } =
     options;
@@ -125,7 +148,8 @@ export function addPolicyCommands(program: Command): void {
       .option('--note <text>', 'what it is for')
       .option('--quiesce <agent>', 'bring guests to rest around the instant: qemu-ga:/run/guests/{vm}.sock')
       .option('--vm <vm...>', 'assign these VMs')
-      .option('--tag <tag...>', 'assign all VMs that carry one of these tags'),
+      .option('--tag <tag...>', 'assign all VMs that carry one of these tags')
+      .option('--dry-run', 'create nothing, but say what it would bring about'),
   )
     .option('--json', 'print JSON')
     .addHelpText(
@@ -136,6 +160,10 @@ export function addPolicyCommands(program: Command): void {
       const { rule, note, quiesce, vm, tag, json } = options;
       const rest = new Rest();
       const rules = [{ name: rule, schedule: scheduleOf(options, command), retention: retentionOf(options) }];
+      if (options.dryRun === true) {
+        if ((vm ?? tag) === undefined) command.error('error: for an impact name VMs (--vm) or tags (--tag)');
+        return printImpact({ rules, ...targets(vm, tag) }, json);
+      }
       let made = await rest.post<Policy>('/policies', {
         ...{ name, rules },
         ...(note === undefined ? {} : { note }),
@@ -189,23 +217,26 @@ export function addPolicyCommands(program: Command): void {
       .command('set-rule')
       .description('give a policy a rule, or another schedule and retention to one that it has')
       .argument('<policy>', 'name or id')
-      .argument('<rule>'),
+      .argument('<rule>')
+      .option('--dry-run', 'change nothing, but say what it would bring about'),
   )
     .option('--json', 'print JSON')
-    .action(async (reference: string, rule: string, options: RuleOptions, command: Command) => {
-      const rest = new Rest();
-      const url = `/policies/${part(reference)}`;
-      const made = {
-        name: rule,
-        schedule: scheduleOf(options, command),
-        retention: retentionOf(options),
-      };
-      const before = rulesOf(await rest.get<Policy>(url)) as { name: string }[];
-      const isThere = before.some(({ name }) => name === rule);
-      const rules = isThere ? before.map((one) => (one.name === rule ? made : one)) : [...before, made];
-      const changed = await rest.patch<Policy>(url, { rules });
-      print(options.json, changed, () => policyText(changed));
-    });
+    .action(
+      async (reference: string, rule: string, options: RuleOptions & TargetOptions, command: Command) => {
+        const rest = new Rest();
+        const url = `/policies/${part(reference)}`;
+        const made = {
+          name: rule,
+          schedule: scheduleOf(options, command),
+          retention: retentionOf(options),
+        };
+        const before = rulesOf(await rest.get<Policy>(url)) as { name: string }[];
+        const rules = withRuleSet(before, made);
+        if (options.dryRun === true) return printImpact({ policy: reference, rules }, options.json);
+        const changed = await rest.patch<Policy>(url, { rules });
+        print(options.json, changed, () => policyText(changed));
+      },
+    );
 
   policy
     .command('rm-rule')
@@ -244,13 +275,12 @@ export function addPolicyCommands(program: Command): void {
       .argument('<policy>', 'name or id')
       .option('--vm <vm...>', 'names or ids')
       .option('--tag <tag...>', 'all VMs that carry one of them')
+      .option('--dry-run', 'change nothing, but say what the policy brings about for them')
       .option('--json', 'print JSON')
-      .action(async (reference: string, { vm, tag, json }: TargetOptions, command: Command) => {
+      .action(async (reference: string, { vm, tag, dryRun, json }: TargetOptions, command: Command) => {
         if ((vm ?? tag) === undefined) command.error('error: name VMs (--vm) or tags (--tag)');
-        const body = {
-          ...(vm === undefined ? {} : { vms: vm }),
-          ...(tag === undefined ? {} : { tags: tag }),
-        };
+        const body = targets(vm, tag);
+        if (dryRun === true) return printImpact({ policy: reference, ...body }, json);
         const changed = await new Rest().post<Policy>(`/policies/${part(reference)}/${verb}`, body);
         print(json, changed, `${changed.name}: done.`);
       });
@@ -316,6 +346,44 @@ export function addPolicyCommands(program: Command): void {
               { title: 'BY', text: ({ tag }) => (tag === undefined ? 'name' : `tag ${tag}`) },
               { title: 'STATE', text: ({ isSuspended }) => (isSuspended ? 'suspended' : 'active') },
             ]),
+      );
+    });
+
+  withRule(
+    policy
+      .command('impact')
+      .description(
+        'what a policy, or a rule of one that is none yet, brings about: backups and bytes, now, then and in the long run',
+      )
+      .argument(
+        '[policy]',
+        'name or id; with a rule: as if it had that one too, or instead of the one of its name',
+      )
+      .option('--rule <name>', 'name of the rule', 'main')
+      .option('--vm <vm...>', 'for these VMs (those of the policy)')
+      .option('--tag <tag...>', 'for all VMs that carry one of these tags')
+      .option('--horizon <days>', 'how far ahead (30)', countArgument),
+  )
+    .option('--json', 'print JSON')
+    .action(async (reference: string | undefined, options: ImpactOptions, command: Command) => {
+      const { rule, vm, tag, horizon, json } = options;
+      const isRule = (options.every ?? options.at) !== undefined;
+      if (!isRule && reference === undefined) command.error('error: name a policy, or say a rule');
+      const made = isRule
+        ? { name: rule, schedule: scheduleOf(options, command), retention: retentionOf(options) }
+        : undefined;
+      const before =
+        made === undefined || reference === undefined
+          ? []
+          : (rulesOf(await new Rest().get<Policy>(`/policies/${part(reference)}`)) as { name: string }[]);
+      await printImpact(
+        {
+          ...(reference === undefined ? {} : { policy: reference }),
+          ...(made === undefined ? {} : { rules: withRuleSet(before, made) }),
+          ...targets(vm, tag),
+          ...(horizon === undefined ? {} : { horizonDays: horizon }),
+        },
+        json,
       );
     });
 

@@ -4,6 +4,7 @@ import type { ApiContext, App } from '../context.ts';
 import {
   AssignedVmPage,
   DueRunPage,
+  ImpactRequest,
   Name,
   Nothing,
   PageQuery,
@@ -17,6 +18,7 @@ import {
   problems,
   ref,
   Reference,
+  VmImpactPage,
   withLocation,
 } from '../schemas/index.ts';
 
@@ -63,6 +65,25 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
       },
     },
     async ({ query }) => policies.list(query),
+  );
+
+  app.post(
+    '/policy-impact',
+    {
+      config: look,
+      schema: {
+        operationId: 'reportPolicyImpact',
+        summary: 'What a policy or a change of one would bring about, VM by VM; nothing is changed',
+        description:
+          'Of `policy`, with `rules` instead of its own if they are given; or of `rules` alone. For `vms` and `tags`; without them, for the VMs of the policy. ' +
+          'Says how many backups are taken and let go of until the horizon, and how many there are and what they hold now, then and in the long run (absent: ever more). ' +
+          'Bytes are projected from what changed between backups that the VM has.',
+        tags,
+        body: ImpactRequest,
+        response: { 200: ref(VmImpactPage), ...problems },
+      },
+    },
+    async ({ body }) => policies.impact(body),
   );
 
   app.get(

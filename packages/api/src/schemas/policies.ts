@@ -177,6 +177,48 @@ export const PolicyOfVm = Type.Object(
   { $id: 'PolicyOfVm', additionalProperties: false },
 );
 
+export const ImpactRequest = Type.Object(
+  {
+    policy: Type.Optional(Type.String({ description: 'name or id' })),
+    rules: Type.Optional(Rules),
+    vms: Type.Optional(Type.Array(Name, { maxItems: 1000, description: 'names or ids' })),
+    tags: Type.Optional(Tags),
+    horizonDays: Type.Optional(Type.Integer({ minimum: 1, maximum: 3660, description: '30 when absent' })),
+    cursor: Type.Optional(Type.String({ maxLength: 8192, description: '`nextCursor` of the page before' })),
+    limit: Type.Optional(
+      Type.Integer({ minimum: 1, maximum: 100, description: 'VMs a page; 20 when absent' }),
+    ),
+  },
+  { additionalProperties: false },
+);
+
+export const HeldBackups = Type.Object(
+  {
+    backups: Type.Integer({ minimum: 0 }),
+    bytes: Type.Optional(
+      Type.Integer({
+        minimum: 0,
+        description: 'what they hold, compressed; absent: not known, for want of two backups to compare',
+      }),
+    ),
+  },
+  { $id: 'HeldBackups', additionalProperties: false },
+);
+
+export const VmImpact = Type.Object(
+  {
+    vm: Type.Object({ id: Type.String(), name: Type.String() }, { additionalProperties: false }),
+    created: Type.Integer({ minimum: 0, description: 'backups until the horizon' }),
+    expired: Type.Integer({ minimum: 0 }),
+    now: ref(HeldBackups),
+    then: ref(HeldBackups),
+    steady: Type.Optional(ref(HeldBackups)),
+  },
+  { $id: 'VmImpact', additionalProperties: false },
+);
+
+export const VmImpactPage = Type.Object({ items: list(ref(VmImpact)), nextCursor }, { $id: 'VmImpactPage' });
+
 export const PolicyPage = Type.Object({ items: list(ref(Policy)), nextCursor }, { $id: 'PolicyPage' });
 export const AssignedVmPage = Type.Object(
   { items: list(ref(AssignedVm)), nextCursor },
@@ -199,6 +241,9 @@ export const policySchemas = [
   PolicyFailure,
   DueRun,
   PolicyOfVm,
+  HeldBackups,
+  VmImpact,
+  VmImpactPage,
   PolicyPage,
   AssignedVmPage,
   PolicyFailurePage,

@@ -16,6 +16,7 @@ import type {
   Backup,
   BackupFilter,
   BackupImportResult,
+  ChangeHistory,
   ChunkIds,
   DiskRoot,
   Fleet,
@@ -284,6 +285,16 @@ export class FakeFleet implements Fleet {
       (state.expiresAt === undefined ? state.policy === undefined : !(Date.parse(state.expiresAt) <= NOW_MS));
     if (!isKept) this.backups.delete(backup);
     return !isKept;
+  }
+
+  async changeHistory(vm: string): Promise<ChangeHistory> {
+    const disks = [...this.#vm(vm).disks.values()];
+    // Its backups are all of one time.
+    return {
+      logicalBytes: disks.reduce((sum, { byteLength }) => sum + byteLength, 0),
+      samples: [],
+      storedRatio: 1,
+    };
   }
 
   trustedTime(): { now: number; isBehind: boolean } {

@@ -54,6 +54,7 @@ export async function makeWorld(): Promise<World> {
         expireBackup: (backup) => world.fleet.expireBackup(backup),
         listVms: (request) => world.fleet.listVms(request),
         getVm: (vm) => world.fleet.getVm(vm),
+        changeHistory: (vm) => world.fleet.changeHistory(vm),
         trustedTime: () => world.fleet.trustedTime(),
       },
     });
