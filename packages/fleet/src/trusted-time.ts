@@ -12,7 +12,7 @@ const STEP_MS_MAX = 60_000;
 /** And how far it may drift from the monotonic one: more than the 500 ppm that NTP corrects by. */
 const DRIFT_MAX = 0.001;
 /** The mark is written again when time is so far past it. */
-const MARK_MS = 5 * 60_000;
+const MARK_MS = 60 * 60_000;
 const KEY = 'mark';
 
 export class TrustedTime {

@@ -206,6 +206,28 @@ describe('what fails', () => {
     await w.pass(DAY_MS);
     expect((await w.policies.failures('nightly')).items).toEqual([]);
   });
+
+  test('in one policy keeps no other from its runs', async () => {
+    await w.vm('web', 'prod');
+    await w.policies.create({ ...daily(), tags: ['prod'] });
+    await w.policies.create({ ...hourly(), tags: ['prod'] });
+    const [agenda] = await w.catalog.list('policy-agenda');
+    const { id } = await w.policies.get('hourly');
+    expect(agenda!.key).toContain(id);
+    // A record that cannot be read.
+    const state = await w.catalog.get('policy-state', `${id}/rule-1`);
+    await w.catalog.commit([
+      {
+        type: 'put',
+        table: 'policy-state',
+        key: `${id}/rule-1`,
+        value: { ...(state as object), version: 99 },
+      },
+    ]);
+    w.clock.advance(16 * HOUR_MS);
+    for (let i = 0; i < 4; i++) expect(await codeOf(w.policies.tick())).toBe('store-newer');
+    expect(await w.taken('web')).toEqual(['2026-11-21T02:00']);
+  });
 });
 
 describe('expiry', () => {

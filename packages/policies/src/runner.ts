@@ -63,14 +63,14 @@ export class Runner {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       this.#wake = new AbortController();
-      let isMore = false;
+      // After a failure what is due stays due: it is not tried again at once.
+      let next = TICK_MS_MAX;
       try {
-        isMore = await this.tick();
+        if (await this.tick()) continue;
+        next = await this.#untilNext();
       } catch (error) {
         this.#tell(error);
       }
-      if (isMore) continue;
-      const next = await this.#untilNext();
       await this.#ctx.clock.sleep(next, AbortSignal.any([signal, this.#wake.signal])).catch(() => undefined);
     }
   }
@@ -80,17 +80,12 @@ export class Runner {
   }
 
   async #untilNext(): Promise<number> {
-    try {
-      const [first] = await this.#ctx.catalog.list('policy-agenda', { limit: 1 });
-      const due = first === undefined ? Infinity : partsOf(first.key).at - this.#ctx.clock.now();
-      // After a failure what is due stays due: it is not tried again and again.
-      return Math.min(TICK_MS_MAX, due <= 0 ? 1000 : due);
-    } catch {
-      return TICK_MS_MAX;
-    }
+    const [first] = await this.#ctx.catalog.list('policy-agenda', { limit: 1 });
+    const due = first === undefined ? Infinity : partsOf(first.key).at - this.#ctx.clock.now();
+    return Math.min(TICK_MS_MAX, Math.max(due, 0));
   }
 
-  /** Whether there is more to do at once. */
+  /** Whether there is more to do at once. What fails keeps nothing else from being done. @throws the first failure, at the end */
   async tick(): Promise<boolean> {
     const { catalog, clock, fleet } = this.#ctx;
     const now = clock.now();
@@ -99,21 +94,36 @@ export class Runner {
     if (now < this.#planned - BACK_MS) this.#planned = now;
     await this.#forget();
     const runs = await catalog.list('policy-agenda', { before: timeKey(now + 1), limit: TICK_RUNS_MAX });
-    for (const { key } of runs) {
-      if (this.#stop.signal.aborted) return false;
-      await this.#step(key);
-    }
+    const failures: unknown[] = [];
+    const each = async (actions: readonly (() => Promise<void>)[]): Promise<void> => {
+      for (const action of actions) {
+        if (this.#stop.signal.aborted) return;
+        await action().catch((error: unknown) => failures.push(error));
+      }
+    };
+    await each(
+      runs.map(
+        ({ key }) =>
+          () =>
+            this.#step(key),
+      ),
+    );
     const trusted = fleet.trustedTime();
-    if (trusted.isBehind) return runs.length > 0;
-    const looks = await catalog.list('policy-expiry', {
-      before: timeKey(trusted.now + 1),
-      limit: TICK_EXPIRIES_MAX,
-    });
-    for (const { key, value } of looks) {
-      if (this.#stop.signal.aborted) return false;
-      await this.#look(key, value);
-    }
-    return runs.length > 0 || looks.length > 0;
+    const looks = trusted.isBehind
+      ? []
+      : await catalog.list('policy-expiry', {
+          before: timeKey(trusted.now + 1),
+          limit: TICK_EXPIRIES_MAX,
+        });
+    await each(
+      looks.map(
+        ({ key, value }) =>
+          () =>
+            this.#look(key, value),
+      ),
+    );
+    if (failures.length > 0) throw failures[0];
+    return !this.#stop.signal.aborted && (runs.length > 0 || looks.length > 0);
   }
 
   /** One step of a rule that has something to do. */

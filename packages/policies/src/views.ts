@@ -134,11 +134,21 @@ export async function listFailures(
   ref: string,
   request: PageRequest,
 ): Promise<Page<PolicyFailure>> {
-  const { id } = await findPolicy(ctx, ref);
+  const { id, record } = await findPolicy(ctx, ref);
+  const keys = record.rules.map(({ name }) => ruleKey(id, name));
+  const states = await ctx.catalog.getMany('policy-state', keys);
+  // One of an earlier run is of a VM that this run did not come by: it is gone, or not assigned any more.
+  const current = new Map(
+    record.rules.map(({ name }, i) => {
+      const state = states[i] === undefined ? undefined : readAs('policy-state', keys[i]!, states[i]);
+      return [name, [state?.run?.dueAt, state?.last?.dueAt]];
+    }),
+  );
   return catalogPage(ctx, 'policy-failure', pair(id, ''), request, (entries) =>
-    entries.map(({ key, value }) => {
+    entries.flatMap(({ key, value }) => {
       const { version: _, at, dueAt, ...rest } = readAs('policy-failure', key, value);
-      return { vmId: key.slice(id.length + 1), ...rest, at: instant(at), dueAt: instant(dueAt) };
+      if (current.get(rest.rule)?.includes(dueAt) !== true) return [];
+      return [{ vmId: key.slice(id.length + 1), ...rest, at: instant(at), dueAt: instant(dueAt) }];
     }),
   );
 }
