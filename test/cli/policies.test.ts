@@ -57,8 +57,9 @@ test('a policy takes a backup of the VMs that carry its tag, and says when the n
   expect((await done('policy', 'suspend', 'nightly')).stdout).toContain('suspended');
   expect((await done('policy', 'ls')).stdout).toMatch(/nightly +1 +suspended/);
   await done('policy', 'resume', 'nightly');
+  expect((await done('policy', 'ls', '--vm', 'web')).stdout).toMatch(/nightly +tag prod +active/);
+  expect((await done('policy', 'set', 'nightly', '--note', 'why')).stdout).toContain('why');
   await done('policy', 'rm', 'nightly');
-  expect((await done('policy', 'ls')).stdout).toBe('No policies.\n');
   const wrong = await pando(['policy', 'create', 'p', '--every', 'day'], { url: server.url });
   expect(wrong).toMatchObject({ status: 2, stderr: expect.stringContaining('--every') as string });
 });

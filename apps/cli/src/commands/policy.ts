@@ -4,7 +4,7 @@ import { fields, formatTime, plural, print, table } from '../output.ts';
 import { printImpact } from '../policy-impact.ts';
 import { describeRetention, describeSchedule } from '../policy-text.ts';
 import { Rest } from '../rest.ts';
-import type { AssignedVm, DueRun, Policy, PolicyFailure, Retention, Schedule } from '../views.ts';
+import type { AssignedVm, DueRun, Page, Policy, PolicyFailure, Retention, Schedule } from '../views.ts';
 import { countArgument, durationArgument, part, type JsonOption } from './arguments.ts';
 
 const DAY_MINUTES = 24 * 60;
@@ -176,9 +176,15 @@ export function addPolicyCommands(program: Command): void {
 
   policy
     .command('ls')
-    .description('list policies')
+    .description('list policies, or those that a VM is under')
+    .option('--vm <vm>', 'only those that this VM is under, and how it came to be')
     .option('--json', 'print JSON')
-    .action(async ({ json }: JsonOption) => {
+    .action(async ({ vm, json }: { vm?: string } & JsonOption) => {
+      if (vm !== undefined) {
+        const { items } = await new Rest().get<Page<AssignedVm>>(`/vms/${part(vm)}/policies`);
+        print(json, { items }, () => (items.length === 0 ? 'No policies.' : assignedTable('POLICY', items)));
+        return;
+      }
       const policies = await new Rest().all<Policy>('/policies');
       print(json, { items: policies }, () =>
         policies.length === 0 ? 'No policies.' : policyTable(policies),
@@ -251,6 +257,17 @@ export function addPolicyCommands(program: Command): void {
       const rules = before.filter(({ name }) => name !== rule);
       if (rules.length === before.length) command.error(`error: the policy has no rule ${rule}`);
       const changed = await rest.patch<Policy>(url, { rules });
+      print(json, changed, () => policyText(changed));
+    });
+
+  policy
+    .command('set')
+    .description('change what is said about a policy')
+    .argument('<policy>', 'name or id')
+    .requiredOption('--note <text>', 'what it is for; empty: no note')
+    .option('--json', 'print JSON')
+    .action(async (reference: string, { note, json }: { note: string } & JsonOption) => {
+      const changed = await new Rest().patch<Policy>(`/policies/${part(reference)}`, { note });
       print(json, changed, () => policyText(changed));
     });
 
@@ -338,15 +355,7 @@ export function addPolicyCommands(program: Command): void {
         return;
       }
       const vms = await new Rest().all<AssignedVm>(`${url}/vms`);
-      print(json, { items: vms }, () =>
-        vms.length === 0
-          ? 'No VMs.'
-          : table(vms, [
-              { title: 'VM', text: ({ name }) => name },
-              { title: 'BY', text: ({ tag }) => (tag === undefined ? 'name' : `tag ${tag}`) },
-              { title: 'STATE', text: ({ isSuspended }) => (isSuspended ? 'suspended' : 'active') },
-            ]),
-      );
+      print(json, { items: vms }, () => (vms.length === 0 ? 'No VMs.' : assignedTable('VM', vms)));
     });
 
   withRule(
@@ -424,6 +433,14 @@ function policyText(policy: Policy): string {
       }
       return lines;
     }),
+  ]);
+}
+
+function assignedTable(title: string, items: readonly AssignedVm[]): string {
+  return table(items, [
+    { title, text: ({ name }) => name },
+    { title: 'BY', text: ({ tag }) => (tag === undefined ? 'name' : `tag ${tag}`) },
+    { title: 'STATE', text: ({ isSuspended }) => (isSuspended ? 'suspended' : 'active') },
   ]);
 }
 
