@@ -1,13 +1,18 @@
 /** What is said about backups, over HTTP. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { harness, type Harness } from './testing/harness.ts';
 
 let at: Harness;
-beforeEach(async () => {
+// One for all tests: building it costs more than all that they do.
+beforeAll(async () => {
   at = await harness();
+});
+beforeEach(async () => {
+  at.fleet.vms.clear();
+  at.fleet.backups.clear();
   await call('POST', '/vms', { name: 'web', disks: [{ name: 'disk0', sizeBytes: 8192 }] });
 });
-afterEach(() => at.close());
+afterAll(() => at.close());
 
 async function call(method: 'GET' | 'POST' | 'PATCH' | 'DELETE', url: string, payload?: object) {
   const response = await at.app.inject({ method, url: `/api/v1${url}`, ...(payload ? { payload } : {}) });
