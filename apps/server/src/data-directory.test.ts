@@ -221,6 +221,9 @@ test('flags become options, and wrong values are refused', () => {
     gcEveryMs: 3_600_000,
     verifyEveryMs: 7 * 24 * 3_600_000,
     verifyBytesPerSecond: 100 * 2 ** 20,
+    tripwireLockDays: 30,
+    httpSocketMode: 0o600,
+    insecureHttp: false,
     logLevel: 'info',
     json: false,
   });
@@ -231,6 +234,7 @@ test('flags become options, and wrong values are refused', () => {
       'gc-every': '0',
       'verify-every': '0',
       'verify-rate': '8',
+      'tripwire-lock': '0',
       'json': true,
     }),
   ).toMatchObject({
@@ -239,6 +243,7 @@ test('flags become options, and wrong values are refused', () => {
     gcEveryMs: 0,
     verifyEveryMs: 0,
     verifyBytesPerSecond: 8 * 2 ** 20,
+    tripwireLockDays: 0,
     json: true,
   });
   for (const wrong of [
@@ -248,6 +253,8 @@ test('flags become options, and wrong values are refused', () => {
     { 'verify-every': '-1' },
     { 'verify-every': 'weekly' },
     { 'verify-rate': '0' },
+    { 'tripwire-lock': '-1' },
+    { 'tripwire-lock': 'x' },
     { 'chunk-bytes': 'x' },
     { http: 'x' },
   ]) {

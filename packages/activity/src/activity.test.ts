@@ -40,6 +40,7 @@ const fleet: ActivityOptions['fleet'] = {
     locks.push([id, lockedUntil!]);
     return Promise.resolve({} as Backup);
   },
+  trustedTime: () => ({ now: clock.now(), isBehind: false }),
 };
 
 function open(options: Partial<ActivityOptions> = {}): Activity {
@@ -123,7 +124,21 @@ describe('what VMs write', () => {
     await activity.flush();
     await activity.flush();
     expect(await newBytes('web')).toEqual([4096, 8192]);
-    expect(await catalog.get(HISTORY_TABLE, 'web/5m')).toMatchObject({ buckets: { length: 16 } });
+  });
+
+  it('begins anew where it is damaged, and keeps nobody else from being counted', async () => {
+    destage(1, 4096);
+    await activity.flush();
+    for (const grain of ['5m', '1d']) {
+      const damaged = { version: 1, buckets: Buffer.of(0xff) };
+      await catalog.commit([{ type: 'put', table: HISTORY_TABLE, key: `web/${grain}`, value: damaged }]);
+      clock.advance(HOUR_MS);
+      destage(1, 8192);
+      destage(2, 4096);
+      await activity.flush();
+    }
+    expect(troubles).toMatchObject([{ code: 'catalog-corrupt' }, { code: 'catalog-corrupt' }]);
+    expect([await newBytes('web'), await newBytes('db')]).toEqual([[8192], [4096, 4096]]);
   });
 
   it('of disks that nobody knows is counted as not counted', async () => {

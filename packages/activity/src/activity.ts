@@ -2,7 +2,7 @@
  * What every VM writes, over time, and the tripwire on it.
  *
  * The numbers come from destages: each says what became of its chunks, and nothing is counted on the way of a write. They wait in memory,
- * one sum a VM, and every five minutes go into the catalog: three small records of each VM that wrote since, read, added to and judged. So a VM that
+ * one sum a VM, and every five minutes go into the catalog: of each VM that wrote since, a small record is read, added to and judged; two more once an hour. So a VM that
  * does not write costs nothing, and memory is a few hundred bytes for one that does.
  *
  * What survives: numbers that wait are lost in a crash, at most five minutes of them; nothing is decided by them alone. A trip is, in this order:
@@ -14,9 +14,11 @@ import { isPandoError, type Clock } from '@pando/common';
 import type { OnEvent } from '@pando/events';
 import {
   bucketOf,
-  GRAINS,
+  EMPTY,
+  keptOfDay,
   merged,
   rolledUp,
+  startOf,
   upToNow,
   type Bucket,
   type Grain,
@@ -26,9 +28,12 @@ import { judge, mayBeJump, RULES, type Judgement, type Rule } from './detector.t
 import { FLUSH_EVERY_MS, FLUSH_VMS, SWEEP_RECORDS, WAITING_BUCKETS_MAX, WAITING_VMS_MAX } from './limits.ts';
 import {
   HISTORY_TABLE,
+  historyKey,
   historyKeys,
+  putBuckets,
   putHistory,
   putTripwire,
+  readBuckets,
   readHistory,
   readTripwire,
   removeAll,
@@ -196,31 +201,36 @@ export class Activity {
       const taken = new Map(all.slice(at, at + FLUSH_VMS).map((vmId) => [vmId, this.#waiting.get(vmId)!]));
       for (const vmId of taken.keys()) this.#waiting.delete(vmId);
       try {
-        const histories = await this.#keep(taken);
-        for (const [vmId, history] of isJudged ? histories : []) await this.#judge(vmId, history);
+        const lastDays = await this.#keep(taken);
+        for (const [vmId, lastDay] of isJudged ? lastDays : []) await this.#judge(vmId, lastDay);
       } catch (error) {
         this.#options.onTrouble?.(error);
       }
     }
   }
 
-  async #keep(taken: ReadonlyMap<string, readonly Bucket[]>): Promise<ReadonlyMap<string, History>> {
+  /** Adds what was taken to the records, and returns what they hold of the last day. */
+  async #keep(
+    taken: ReadonlyMap<string, readonly Bucket[]>,
+  ): Promise<ReadonlyMap<string, readonly Bucket[]>> {
     const { catalog, clock } = this.#options;
     try {
       const now = clock.now();
-      const keys = [...taken.keys()].flatMap(historyKeys);
-      const values = await catalog.getMany(HISTORY_TABLE, keys);
-      const histories = new Map<string, History>();
+      const lastDays = new Map<string, readonly Bucket[]>();
       const operations: CatalogOperation[] = [];
-      for (const [index, [vmId, buckets]] of [...taken].entries()) {
-        const grains = Object.keys(GRAINS).length;
-        const before = readHistory(vmId, values.slice(index * grains, (index + 1) * grains));
-        const after = rolledUp({ ...before, '5m': merged(before['5m'], buckets) }, now);
-        operations.push(...putHistory(vmId, before, after));
-        histories.set(vmId, after);
+      for (const [vmId, buckets] of taken) {
+        const added = await this.#added(vmId, buckets, now).catch((error: unknown) => {
+          if (!isPandoError(error, 'catalog-corrupt')) throw error;
+          this.#options.onTrouble?.(error);
+          return anew(vmId, buckets, now);
+        });
+        operations.push(...added.operations);
+        lastDays.set(vmId, added.lastDay);
+        // Guests have their turn between one VM and the next.
+        await new Promise((resolve) => setImmediate(resolve));
       }
       await catalog.commit(operations);
-      return histories;
+      return lastDays;
     } catch (error) {
       for (const [vmId, buckets] of taken) {
         this.#waiting.set(vmId, joined(buckets, this.#waiting.get(vmId) ?? []));
@@ -229,13 +239,28 @@ export class Activity {
     }
   }
 
-  async #judge(vmId: string, history: History): Promise<void> {
+  /** Hours and days are read only once an hour. */
+  async #added(vmId: string, buckets: readonly Bucket[], now: number): Promise<Added> {
+    const { catalog } = this.#options;
+    const value = await catalog.get(HISTORY_TABLE, historyKey(vmId, '5m'));
+    const recent = readBuckets(vmId, '5m', value);
+    if (recent.rolledTo === startOf('1h', now)) {
+      const lastDay = keptOfDay(merged(recent.buckets, buckets), now);
+      return { operations: [putBuckets(vmId, '5m', lastDay, now)], lastDay };
+    }
+    const before = readHistory(vmId, await catalog.getMany(HISTORY_TABLE, historyKeys(vmId)));
+    const after = rolledUp({ ...before, '5m': merged(before['5m'], buckets) }, now);
+    return { operations: putHistory(vmId, before, after, now), lastDay: after['5m'] };
+  }
+
+  async #judge(vmId: string, lastDay: readonly Bucket[]): Promise<void> {
     const { catalog, clock, fleet, lockMs, onEvent } = this.#options;
     try {
       const record = readTripwire(vmId, await catalog.get(TRIPWIRE_TABLE, vmId));
       const { sensitivity = 'normal' } = record;
-      if (sensitivity === 'off' || !mayBeJump(history['5m'], this.#rules[sensitivity])) return;
+      if (sensitivity === 'off' || !mayBeJump(lastDay, this.#rules[sensitivity])) return;
       const now = clock.now();
+      const history = readHistory(vmId, await catalog.getMany(HISTORY_TABLE, historyKeys(vmId)));
       const { jump, usualShare } = judge(history, now, this.#rules[sensitivity]);
       if (jump === undefined) return;
       const next = await nextTrip(
@@ -272,6 +297,22 @@ export class Activity {
       if (!isThere) await catalog.commit(removeAll(vmId));
     }
   }
+}
+
+interface Added {
+  readonly operations: readonly CatalogOperation[];
+  readonly lastDay: readonly Bucket[];
+}
+
+/** A history that begins now, in the place of one that is damaged: nothing hangs on it, and others wait. */
+function anew(vmId: string, buckets: readonly Bucket[], now: number): Added {
+  const { '5m': lastDay, ...ended } = rolledUp({ ...EMPTY, '5m': buckets }, now);
+  const operations = [
+    putBuckets(vmId, '5m', lastDay, now),
+    putBuckets(vmId, '1h', ended['1h'], now),
+    putBuckets(vmId, '1d', ended['1d'], now),
+  ];
+  return { operations, lastDay };
 }
 
 /** Both, in as many buckets as may wait. */

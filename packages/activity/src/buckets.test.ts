@@ -90,16 +90,30 @@ describe('buckets', () => {
 });
 
 it('a history comes out of its records as it went in, and what has not changed is not written', () => {
-  const history = rolledUp({ ...EMPTY, '5m': [at(0, 5), at(30 * HOUR_MS, 7)] }, MONDAY_MS + 31 * HOUR_MS);
-  const operations = putHistory('id', EMPTY, history);
+  const random = seededRandom(5);
+  const now = MONDAY_MS + 400 * DAY_MS;
+  const buckets = Array.from({ length: 300 }, (_, i) => {
+    const size = Math.floor(2 ** (40 * random())) * 4096;
+    return at((400 * 24 - 1) * HOUR_MS - i * i * STEP_MS, size, random() < 0.5 ? 0 : 1);
+  });
+  const inKiB = buckets.map((bucket) => ({
+    ...bucket,
+    storedBytes: Math.round(bucket.storedBytes / 1024) * 1024,
+  }));
+  const history = rolledUp({ ...EMPTY, '5m': merged(inKiB, []) }, now);
+  for (const grain of GRAIN_NAMES) expect(history[grain].length).toBeGreaterThan(10);
+  const operations = putHistory('id', EMPTY, history, now);
   const values = operations.map((operation) => (operation.type === 'put' ? operation.value : undefined));
   expect(readHistory('id', values)).toEqual(history);
-  const more = rolledUp(
-    { ...history, '5m': merged(history['5m'], [at(31 * HOUR_MS, 1)]) },
-    MONDAY_MS + 32 * HOUR_MS + 1,
-  );
-  expect(putHistory('id', history, more).map(({ key }) => key)).toEqual(['id/5m', 'id/1h']);
-  expect(() => readHistory('id', [{ version: 2, buckets: [] }])).toThrow(
-    expect.objectContaining({ code: 'store-newer' }),
-  );
+  const more = rolledUp({ ...history, '5m': merged(history['5m'], [at(400 * DAY_MS, 1)]) }, now + 1);
+  expect(putHistory('id', history, more, now).map(({ key }) => key)).toEqual(['id/5m']);
+
+  const [{ buckets: packed }] = values as [{ buckets: Buffer }];
+  for (const wrong of [
+    { version: 2, buckets: packed },
+    { version: 1, buckets: packed.subarray(0, -1) },
+  ]) {
+    const code = wrong.version === 2 ? 'store-newer' : 'catalog-corrupt';
+    expect(() => readHistory('id', [wrong])).toThrow(expect.objectContaining({ code }));
+  }
 });

@@ -105,6 +105,15 @@ export function rolledUp(history: History, now: number): History {
   };
 }
 
+/** The five minutes of `rolledUp`, by themselves: while the hour lasts in which the history was rolled up last. */
+export function keptOfDay(buckets: readonly Bucket[], now: number): readonly Bucket[] {
+  return recent(
+    '5m',
+    dropWhere(buckets, ({ start }) => start > now),
+    now,
+  );
+}
+
 /** As `rolledUp`, with the hour and the day that have not ended yet. */
 export function upToNow(history: History, now: number): History {
   const kept = rolledUp(history, now);

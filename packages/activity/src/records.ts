@@ -5,8 +5,9 @@
  *     tripwire      VM id         → TripwireRecord    of a VM with a sensitivity of its own, or that it tripped for
  */
 import { checkRecord, type CatalogOperation } from '@pando/catalog';
-import { GRAIN_NAMES, type Bucket, type Grain, type History } from './buckets.ts';
+import { GRAIN_NAMES, startOf, type Bucket, type Grain, type History } from './buckets.ts';
 import type { Window } from './detector.ts';
+import { packBuckets, unpackBuckets } from './packed.ts';
 
 export const HISTORY_TABLE = '~activity';
 export const TRIPWIRE_TABLE = 'tripwire';
@@ -14,20 +15,11 @@ const VERSION = 1;
 
 interface HistoryRecord {
   readonly version: 1;
-  /** Eight numbers a bucket, in the order of FIELDS. */
-  readonly buckets: readonly number[];
+  /** See packed.ts. */
+  readonly buckets: Uint8Array;
+  /** Of five minutes: start of the hour in which it was written; what lies before is in the coarser ones. */
+  readonly rolledTo?: number;
 }
-
-const FIELDS = [
-  'start',
-  'writtenBytes',
-  'zeroBytes',
-  'knownBytes',
-  'newBytes',
-  'storedBytes',
-  'rawBytes',
-  'peakRawBytes',
-] as const satisfies readonly (keyof Bucket)[];
 
 export const SENSITIVITIES = ['off', 'low', 'normal', 'high'] as const;
 export type Sensitivity = (typeof SENSITIVITIES)[number];
@@ -59,42 +51,41 @@ export interface TripwireRecord {
 export const historyKey = (vmId: string, grain: Grain): string => `${vmId}/${grain}`;
 export const historyKeys = (vmId: string): string[] => GRAIN_NAMES.map((grain) => historyKey(vmId, grain));
 
-/** @param values the records of `historyKeys` */
+/** @param values the records of `historyKeys` @throws `store-newer`, `catalog-corrupt` */
 export function readHistory(vmId: string, values: readonly unknown[]): History {
-  const of = (grain: Grain): readonly Bucket[] => {
-    const value = values[GRAIN_NAMES.indexOf(grain)];
-    if (value === undefined) return [];
-    checkRecord(HISTORY_TABLE, historyKey(vmId, grain), value, VERSION);
-    return bucketsOf((value as HistoryRecord).buckets);
-  };
+  const of = (grain: Grain): readonly Bucket[] =>
+    readBuckets(vmId, grain, values[GRAIN_NAMES.indexOf(grain)]).buckets;
   return { '5m': of('5m'), '1h': of('1h'), '1d': of('1d') };
 }
 
-function bucketsOf(numbers: readonly number[]): Bucket[] {
-  const buckets: Bucket[] = [];
-  for (let at = 0; at + FIELDS.length <= numbers.length; at += FIELDS.length) {
-    const field = (name: (typeof FIELDS)[number]): number => numbers[at + FIELDS.indexOf(name)]!;
-    buckets.push({
-      start: field('start'),
-      writtenBytes: field('writtenBytes'),
-      zeroBytes: field('zeroBytes'),
-      knownBytes: field('knownBytes'),
-      newBytes: field('newBytes'),
-      storedBytes: field('storedBytes'),
-      rawBytes: field('rawBytes'),
-      peakRawBytes: field('peakRawBytes'),
-    });
-  }
-  return buckets;
+/** @throws `store-newer`, `catalog-corrupt` */
+export function readBuckets(
+  vmId: string,
+  grain: Grain,
+  value: unknown,
+): { readonly buckets: readonly Bucket[]; readonly rolledTo?: number } {
+  if (value === undefined) return { buckets: [] };
+  checkRecord(HISTORY_TABLE, historyKey(vmId, grain), value, VERSION);
+  const { buckets, rolledTo } = value as HistoryRecord;
+  return { buckets: unpackBuckets(grain, buckets), ...(rolledTo === undefined ? {} : { rolledTo }) };
 }
 
-/** The operations that make `before` `after`. */
-export function putHistory(vmId: string, before: History, after: History): CatalogOperation[] {
-  return GRAIN_NAMES.filter((grain) => before[grain] !== after[grain]).map((grain) => {
-    const buckets = after[grain].flatMap((bucket) => FIELDS.map((field) => bucket[field]));
-    const value: HistoryRecord = { version: VERSION, buckets };
-    return { type: 'put', table: HISTORY_TABLE, key: historyKey(vmId, grain), value };
-  });
+/** The operations that make `before` `after`, at `now`. */
+export function putHistory(vmId: string, before: History, after: History, now: number): CatalogOperation[] {
+  return GRAIN_NAMES.filter((grain) => before[grain] !== after[grain]).map((grain) =>
+    putBuckets(vmId, grain, after[grain], now),
+  );
+}
+
+export function putBuckets(
+  vmId: string,
+  grain: Grain,
+  buckets: readonly Bucket[],
+  now: number,
+): CatalogOperation {
+  const packed = { version: VERSION, buckets: packBuckets(grain, buckets) } as const;
+  const value: HistoryRecord = grain === '5m' ? { ...packed, rolledTo: startOf('1h', now) } : packed;
+  return { type: 'put', table: HISTORY_TABLE, key: historyKey(vmId, grain), value };
 }
 
 export function readTripwire(vmId: string, value: unknown): TripwireRecord {

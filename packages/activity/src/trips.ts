@@ -12,7 +12,7 @@ const PAGE = 1000;
 const SEEN_EVERY_MS = 60 * 60_000;
 
 export interface TripParts {
-  readonly fleet: Pick<Fleet, 'getVm' | 'listBackups' | 'changeBackup'>;
+  readonly fleet: Pick<Fleet, 'getVm' | 'listBackups' | 'changeBackup' | 'trustedTime'>;
   readonly onEvent: OnEvent;
   readonly lockMs: number;
 }
@@ -37,7 +37,7 @@ export async function nextTrip(
   if (before !== undefined && Math.abs(now - before.seenAt) < EPISODE_QUIET_MS) {
     const { notLocked, ...known } = before;
     if (notLocked !== undefined) {
-      const locked = await lockBackup(parts, vmId, before.since, now);
+      const locked = await lockBackup(parts, vmId, before.since);
       if (locked.notLocked === notLocked) return undefined;
       const trip = { ...known, ...locked, seenAt: now };
       parts.onEvent(await eventOf(parts, vmId, trip, usualShare));
@@ -49,7 +49,7 @@ export async function nextTrip(
   }
   const { since, window, rawBytes, newBytes, limitBytes } = jump;
   const seen = { at: now, seenAt: now, ...{ since, window, rawBytes, newBytes, limitBytes } };
-  const trip = { ...seen, ...(await lockBackup(parts, vmId, since, now)) };
+  const trip = { ...seen, ...(await lockBackup(parts, vmId, since)) };
   parts.onEvent(await eventOf(parts, vmId, trip, usualShare));
   return { trip, isNew: true };
 }
@@ -58,7 +58,6 @@ async function lockBackup(
   { fleet, lockMs }: TripParts,
   vmId: string,
   since: number,
-  now: number,
 ): Promise<Pick<Trip, 'backup' | 'lockedUntil' | 'notLocked'>> {
   const found = await lastBackupBefore(fleet, vmId, since - BACKUP_GUARD_MS);
   if (found === undefined) return {};
@@ -66,7 +65,7 @@ async function lockBackup(
   const backup = { id, name };
   if (lockMs === 0) return { backup };
   const locked = found.lockedUntil === undefined ? -Infinity : Date.parse(found.lockedUntil);
-  const lockedUntil = Math.max(locked, now + lockMs);
+  const lockedUntil = Math.max(locked, Math.round(fleet.trustedTime().now + lockMs));
   try {
     if (locked < lockedUntil) await fleet.changeBackup(id, { lockedUntil });
     return { backup, lockedUntil };

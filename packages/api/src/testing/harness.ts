@@ -100,6 +100,7 @@ export async function harness({
       getVm: (vm) => fleet.getVm(vm),
       listBackups: (request) => fleet.listBackups(request),
       changeBackup: (backup, change) => fleet.changeBackup(backup, change),
+      trustedTime: () => fleet.trustedTime(),
     },
   });
   const sent: Harness['sent'] = [];
