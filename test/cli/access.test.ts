@@ -88,9 +88,17 @@ test('the token is kept for its owner only, printed once, in no log, and taken a
   expect(server.log.split(server.token)).toHaveLength(2);
   const kept = join(folder, 'owner', 'pando', 'tokens');
   expect(await readdir(kept)).toHaveLength(1);
+  const seen = await as('owner', ['audit', 'ls', '--operation', 'revokeToken']);
+  expect(seen.stdout).toMatch(/ admin +127\.0\.0\.1 +revokeToken +guest +done\n/);
   const lost = server.token;
   expect(await server.stop()).toBe(0);
   expect(await readdir(kept)).toEqual([]);
+
+  const checked = await pando(['audit', 'verify', '--data', server.dataDirectory]);
+  expect(checked).toMatchObject({
+    status: 0,
+    stdout: expect.stringContaining('each follows the one before') as string,
+  });
 
   const reset = await pando(['token', 'reset', '--data', server.dataDirectory, '--json']);
   expect(reset.json()).toEqual({ name: 'admin-2', file: join(server.dataDirectory, 'admin-token') });

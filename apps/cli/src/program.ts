@@ -1,6 +1,7 @@
 /** The command line as a whole. */
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { addAuditCommands } from './commands/audit.ts';
 import { addBackupCommands } from './commands/backup.ts';
 import { addConfigCommands } from './commands/config.ts';
 import { addEventCommands } from './commands/events.ts';
@@ -44,6 +45,7 @@ export function buildProgram(): Command {
   addTokenCommands(program);
   addTopCommand(program);
   addSupportBundleCommand(program);
+  addAuditCommands(program);
   addServeCommand(program);
   addConfigCommands(program);
   program

@@ -415,3 +415,15 @@ export interface Whoami {
   readonly scope?: Scope;
   readonly expiresAt?: string;
 }
+
+export interface AuditEntry {
+  readonly at: string;
+  readonly kind: 'change' | 'outcome' | 'refusal';
+  readonly request: string;
+  readonly operation: string;
+  readonly actor?: { readonly name: string };
+  readonly from?: string;
+  readonly subjects?: readonly string[];
+  readonly status?: number;
+  readonly code?: string;
+}

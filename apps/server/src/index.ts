@@ -14,6 +14,7 @@ export {
   type CatalogRebuildOptions,
   type CatalogRebuildReport,
 } from './rebuild-catalog.ts';
+export { verifyAuditOffline } from './verify-audit.ts';
 export { resetAdminTokenOffline } from './reset-token.ts';
 export { rebuildIndex, repairOffline, verifyOffline } from './rebuild-index.ts';
 export { type RepairWork } from './repair.ts';

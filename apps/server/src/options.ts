@@ -15,6 +15,9 @@ export interface ServeOptions {
   readonly httpSocketMode?: number;
   /** Paths of certificate and key, PEM: REST by HTTPS. */
   readonly tlsFiles?: { readonly certificate: string; readonly key: string };
+  /** How long the audit trail is kept, and how big it may get. */
+  readonly auditDays?: number;
+  readonly auditBytes?: number;
   /** Serve REST without TLS also beyond this machine. */
   readonly insecureHttp?: boolean;
   readonly nbd: Address;
@@ -107,6 +110,13 @@ export const SERVE_FLAGS: readonly Flag[] = [
   },
   { name: 'tls-key', value: 'FILE', help: 'key of that certificate, PEM' },
   { name: 'insecure-http', help: 'let REST listen beyond this machine without TLS, tokens in clear' },
+  { name: 'audit-days', value: 'DAYS', fallback: '400', help: 'how long the audit trail is kept' },
+  {
+    name: 'audit-bytes',
+    value: 'SIZE',
+    fallback: '1G',
+    help: 'and how big it may get, the oldest days going first',
+  },
   { name: 'nbd', value: 'HOST:PORT', fallback: '127.0.0.1:10809', help: 'where NBD listens' },
   { name: 'nbd-socket', value: 'PATH', help: 'Unix socket on which NBD listens too' },
   {
@@ -228,6 +238,10 @@ export function runOptions(values: FlagValues): RunOptions {
     }
     return Number.parseInt(mode, 8);
   };
+  const auditDays = Number(text('audit-days'));
+  if (!(auditDays >= 1 && auditDays <= 36_500)) {
+    throw new PandoError('request-invalid', '--audit-days is a number of days from 1 to 36500');
+  }
   const nbdSocketMode = octal('nbd-socket-mode');
   const httpSocketMode = octal('http-socket-mode');
   const [certificate, key] = [text('tls-cert'), text('tls-key')];
@@ -246,6 +260,8 @@ export function runOptions(values: FlagValues): RunOptions {
     ...given('httpSocket', text('http-socket')),
     httpSocketMode,
     ...(certificate === undefined || key === undefined ? {} : { tlsFiles: { certificate, key } }),
+    auditDays,
+    auditBytes: parseSize(text('audit-bytes')!),
     insecureHttp: values['insecure-http'] === true,
     nbd: parseAddress(text('nbd')!),
     ...given('nbdSocket', nbdSocket),

@@ -1,10 +1,14 @@
 /** Starts everything over one data directory, and stops it in the order that loses nothing. */
 import { stat } from 'node:fs/promises';
-import { Tokens } from '@pando/access';
+import { join } from 'node:path';
+import { AuditTrail, Tokens } from '@pando/access';
 import { Activity } from '@pando/activity';
 import { buildApi, HttpCounts, Jobs, type App, type ReadyCheck } from '@pando/api';
 import {
   FileSystemSpaceGuard,
+  fromIoError,
+  GiB,
+  nodeFileSystem,
   PandoError,
   systemClock,
   systemRandom,
@@ -59,6 +63,8 @@ import { VERSION } from './version.ts';
 /** How long requests that are under way may take when the server stops. */
 const HTTP_DRAIN_MS = 2_000;
 const NBD_DRAIN_MS = 10_000;
+const AUDIT_DAYS_DEFAULT = 400;
+const AUDIT_BYTES_DEFAULT = GiB;
 
 export interface Addresses {
   /** `http://127.0.0.1:7400`, or `https://…` */
@@ -181,6 +187,15 @@ export async function serve(
       onTrouble: (error) => logger.warn({ err: error }, 'when tokens were last used could not be kept'),
     });
     closers.push(() => tokens.close());
+    const audit = await AuditTrail.open({
+      ...{ fs: nodeFileSystem, directory: join(directory.path, 'audit'), clock },
+      keepDays: options.auditDays ?? AUDIT_DAYS_DEFAULT,
+      bytesMax: options.auditBytes ?? AUDIT_BYTES_DEFAULT,
+      onTrouble: (error) => logger.error({ err: error }, 'the audit trail has trouble'),
+    }).catch((error: unknown) => {
+      throw fromIoError(error, 'opening the audit trail', 'store-failed');
+    });
+    closers.push(() => audit.close());
     const newAdminToken = await ensureAdminToken(tokens, directory.path);
 
     const housekeeping = new Housekeeping();
@@ -277,6 +292,7 @@ export async function serve(
       activity: watched,
       clock,
       tokens,
+      audit,
       isTrusted: httpSocket.isTrusted,
       ...(https === undefined ? {} : { https }),
       version: VERSION,

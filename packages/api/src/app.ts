@@ -6,6 +6,7 @@ import type { TlsOptions } from 'node:tls';
 import { DEFAULT_LIMITS, type ApiContext, type ApiOptions, type App } from './context.ts';
 import { activityRoutes } from './plugins/activity.ts';
 import { access } from './plugins/access.ts';
+import { audit, auditRoutes } from './plugins/audit.ts';
 import { backups } from './plugins/backups.ts';
 import { chunks } from './plugins/chunks.ts';
 import { content } from './plugins/content.ts';
@@ -78,6 +79,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
   errors(app);
   guard(app, context);
   access(app, context);
+  audit(app, context);
   idempotency(app, context);
   app.addHook('onResponse', (request, reply, done) => {
     context.httpCounts?.count(request, reply);
@@ -112,6 +114,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
         jobRoutes,
         ...operations,
         tokenRoutes,
+        auditRoutes,
       ]) {
         // Each in a scope of its own: what one adds (a body parser, a hook) is not seen by the others.
         await typed.register(async (scope) => routes(scope as unknown as App, context));

@@ -1,7 +1,7 @@
 /** What the plugins work with: given to `buildApi` by whoever runs it. */
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { Activity } from '@pando/activity';
-import type { Tokens } from '@pando/access';
+import type { AuditTrail, Tokens } from '@pando/access';
 import type { Clock, DiskPart } from '@pando/common';
 import type { EventLog, Webhooks } from '@pando/events';
 import type { Fleet, Work } from '@pando/fleet';
@@ -128,6 +128,7 @@ export interface ApiOptions {
   /** Counts requests, where somebody reads that. */
   readonly httpCounts?: HttpCounts;
   readonly tokens: Pick<Tokens, 'authenticate' | 'create' | 'get' | 'list' | 'revoke' | 'onRevoked'>;
+  readonly audit: Pick<AuditTrail, 'begin' | 'end' | 'refuse' | 'list' | 'failure'>;
   /** Speaks HTTPS with these, in place of HTTP. */
   readonly https?: TlsOptions;
   /** Whether who connects so may do everything without a token. Default: nobody. */

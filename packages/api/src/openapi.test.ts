@@ -70,6 +70,7 @@ const ROUTES = [
   'get /api/v1/report/space',
   'get /api/v1/report/space/history',
   'get /api/v1/report/space/owners',
+  'get /api/v1/audit',
   'get /api/v1/tokens',
   'post /api/v1/tokens',
   'get /api/v1/tokens/{token}',

@@ -223,6 +223,11 @@ export const ERROR_CODES = {
     remedy: 'Start a server (`npm start`, `pando serve`), or set PANDO_URL to where one listens.',
   },
   'shutting-down': { kind: 'unavailable', remedy: 'The server is stopping; try again when it is back.' },
+  'audit-unavailable': {
+    kind: 'unavailable',
+    remedy:
+      'Changes are refused while nobody could say afterwards who made them: make room on the disk under the data directory (deleting works), or check it; the log of the server says more. After a failed sync, restart.',
+  },
   'too-busy': { kind: 'unavailable', remedy: 'A limit on work in flight is reached; try again later.' },
   'import-interrupted': {
     kind: 'unavailable',

@@ -81,6 +81,7 @@ export function access(app: App, { tokens, scopes, jobs, limits, isTrusted }: Ap
     }
     if (actor.scope === undefined) return;
     const params = request.params as Record<string, string>;
+    request.named = { ...params };
     switch (on) {
       case 'vm':
         params['vm'] = (await scopes.vm(actor, params['vm']!)).id;

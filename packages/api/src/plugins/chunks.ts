@@ -23,7 +23,7 @@ export function chunks(app: App, { fleet }: ApiContext): void {
   app.post(
     '/chunks/lookup',
     {
-      config: { needs: { role: 'operator', on: 'store' } },
+      config: { needs: { role: 'operator', on: 'store' }, reads: true },
       schema: {
         operationId: 'lookUpChunks',
         summary: 'Say which chunks are stored',

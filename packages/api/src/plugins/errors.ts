@@ -89,8 +89,16 @@ export function sendProblem(
   status?: number,
 ): FastifyReply {
   const problem = problemOf(error, `urn:pando:request:${request.id}`, status);
+  codes.set(request, error.code);
   if (problem.status === 401) void reply.header('www-authenticate', 'Bearer realm="pando"');
   return reply.code(problem.status).type(PROBLEM_MEDIA_TYPE).serializer(JSON.stringify).send(problem);
+}
+
+const codes = new WeakMap<FastifyRequest, ErrorCode>();
+
+/** Code of the error that a request was answered with. */
+export function codeOfAnswer(request: FastifyRequest): ErrorCode | undefined {
+  return codes.get(request);
 }
 
 export function errors(app: App): void {

@@ -58,7 +58,7 @@ export function sharing(app: App, { fleet }: ApiContext): void {
   app.post(
     '/report/reclaim',
     {
-      config,
+      config: { ...config, reads: true },
       schema: {
         operationId: 'reportReclaim',
         summary: 'What deleting a set of VMs and backups frees, exactly, and what stays because of whom',
@@ -74,7 +74,7 @@ export function sharing(app: App, { fleet }: ApiContext): void {
   app.post(
     '/report/reclaim/plan',
     {
-      config,
+      config: { ...config, reads: true },
       schema: {
         operationId: 'planReclaim',
         summary: 'Which backups to delete so that so many bytes are freed',

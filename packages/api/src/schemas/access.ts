@@ -76,6 +76,40 @@ export const TokenPage = Type.Object(
   { $id: 'TokenPage' },
 );
 
+export const AuditEntry = Type.Object(
+  {
+    n: Type.Integer({ description: 'counts lines' }),
+    at: Instant,
+    kind: Type.Unsafe<'change' | 'outcome' | 'refusal'>(
+      Type.Union([Type.Literal('change'), Type.Literal('outcome'), Type.Literal('refusal')]),
+    ),
+    request: Type.String({ description: 'id of the request, as in the log and in problem documents' }),
+    operation: Type.String({ description: 'the operationId' }),
+    actor: Type.Optional(Type.Object({ name: Type.String(), tokenId: Type.Optional(Type.String()) })),
+    from: Type.Optional(Type.String({ description: 'address of the client; absent for the Unix socket' })),
+    subjects: Type.Optional(
+      list(Type.String(), { description: 'what it was about, as it was named, and by its id' }),
+    ),
+    asked: Type.Optional(Type.Unsafe<unknown>({ description: 'query and body, without what may be secret' })),
+    status: Type.Optional(Type.Integer({ description: 'of the answer' })),
+    code: Type.Optional(Type.String({ description: 'of the error' })),
+    ms: Type.Optional(Type.Integer()),
+    left: Type.Optional(
+      Type.Integer({ description: 'refusals that were left out before it, because there were too many' }),
+    ),
+    prev: Type.String({ description: 'SHA-256 of the line before' }),
+  },
+  { $id: 'AuditEntry' },
+);
+
+export const AuditPage = Type.Object(
+  {
+    items: list(ref(AuditEntry)),
+    nextCursor: Type.Optional(Type.String({ description: 'absent on the last page' })),
+  },
+  { $id: 'AuditPage' },
+);
+
 export const Whoami = Type.Object(
   {
     name: Type.String({ description: 'of the token; `socket` for the Unix socket' }),

@@ -1,7 +1,7 @@
 /** Every named schema, in an order in which each comes after what it refers to. */
 import { answerSchemas } from './answers.ts';
 import { ActivityBucket, ActivityPage, Tripwire, TripwireTrip } from './activity.ts';
-import { CreatedToken, NewToken, Scope, Token, TokenPage, Whoami } from './access.ts';
+import { AuditEntry, AuditPage, CreatedToken, NewToken, Scope, Token, TokenPage, Whoami } from './access.ts';
 import { Problem } from './common.ts';
 import { Event, EventPage, NewWebhook, Webhook, WebhookList, WebhookTest } from './events.ts';
 import {
@@ -57,6 +57,8 @@ export const namedSchemas = [
   CreatedToken,
   TokenPage,
   Whoami,
+  AuditEntry,
+  AuditPage,
   Disk,
   Vm,
   BackupPolicy,

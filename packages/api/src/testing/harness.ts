@@ -1,8 +1,8 @@
 /** An api over a fake fleet, for tests. */
-import { Tokens, type Actor } from '@pando/access';
+import { AuditTrail, Tokens, type Actor } from '@pando/access';
 import { MemoryCatalog } from '@pando/catalog';
 import { Activity } from '@pando/activity';
-import { PandoError, systemClock, systemRandom } from '@pando/common';
+import { MemoryFileSystem, PandoError, systemClock, systemRandom } from '@pando/common';
 import { EventLog, Webhooks, type Send } from '@pando/events';
 import { openPolicies, type OpenPolicies } from '@pando/policies';
 import { buildApi, Jobs, type ApiOptions, type App, type Engine } from '../index.ts';
@@ -61,6 +61,9 @@ export interface Harness {
   /** What webhooks were sent. */
   readonly sent: Parameters<Send>[0][];
   readonly tokens: Tokens;
+  /** In `/audit` of `fs`. */
+  readonly audit: AuditTrail;
+  readonly fs: MemoryFileSystem;
   close(): Promise<void>;
 }
 
@@ -116,6 +119,14 @@ export async function harness({
     clock: systemClock,
     random: systemRandom,
   });
+  const fs = new MemoryFileSystem();
+  const audit = await AuditTrail.open({
+    fs,
+    directory: '/audit',
+    clock: systemClock,
+    keepDays: 400,
+    bytesMax: 2 ** 30,
+  });
   const app = await buildApi({
     fleet,
     policies,
@@ -142,6 +153,7 @@ export async function harness({
       revoke: (reference) => tokens.revoke(reference),
       onRevoked: (watcher) => tokens.onRevoked(watcher),
     },
+    audit,
     clock: systemClock,
     version: '1.2.3',
     metrics: { contentType: 'text/plain; version=0.0.4', print: () => Promise.resolve('up 1\n') },
@@ -158,6 +170,8 @@ export async function harness({
     activity,
     vmOfDisk,
     tokens,
+    audit,
+    fs,
     sent,
     close: async () => {
       await jobs.close();
@@ -166,6 +180,7 @@ export async function harness({
       await webhooks.close();
       await events.close();
       await tokens.close();
+      await audit.close();
     },
   };
 }

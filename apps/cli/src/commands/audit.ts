@@ -1,0 +1,77 @@
+/** `pando audit …`: who has changed what. */
+import type { Command } from 'commander';
+import { CommandFailure } from '../failures.ts';
+import { formatTime, plural, print, table } from '../output.ts';
+import { Rest } from '../rest.ts';
+import type { AuditEntry, Page } from '../views.ts';
+import { countArgument, part, type JsonOption } from './arguments.ts';
+
+const FILTERS = ['since', 'until', 'actor', 'operation', 'subject'] as const;
+
+type ListOptions = { readonly [name in (typeof FILTERS)[number]]?: string } & JsonOption & {
+    readonly limit: number;
+  };
+
+export function addAuditCommands(program: Command): void {
+  const audit = program.command('audit').description('who has changed what, from where, and what came of it');
+
+  audit
+    .command('ls')
+    .description('list changes, newest first')
+    .option('--since <time>', 'from then on, RFC 3339')
+    .option('--until <time>', 'before then')
+    .option('--actor <token>', 'by this token, by name or id, or socket')
+    .option('--operation <name>', 'such as deleteVm')
+    .option('--subject <name>', 'about this VM, backup, token, …, as it was named, or by its id')
+    .option('--limit <n>', 'how many lines are looked at', countArgument, 200)
+    .option('--json', 'print JSON: lines as they are written')
+    .action(async ({ json, limit, ...filter }: ListOptions) => {
+      const query = FILTERS.flatMap((name) =>
+        filter[name] === undefined ? [] : [`&${name}=${part(filter[name])}`],
+      );
+      const rest = new Rest();
+      const items: AuditEntry[] = [];
+      let cursor: string | undefined;
+      do {
+        const after = cursor === undefined ? '' : `&cursor=${part(cursor)}`;
+        const page: Page<AuditEntry> = await rest.get(
+          `/audit?limit=${Math.min(1000, limit - items.length)}${query.join('')}${after}`,
+        );
+        items.push(...page.items);
+        cursor = page.nextCursor;
+      } while (cursor !== undefined && items.length < limit);
+      print(json, { items }, () => auditTable(items));
+    });
+
+  audit
+    .command('verify')
+    .description('whether lines of the audit trail in a data directory were taken out or changed')
+    .requiredOption('--data <dir>', 'data directory')
+    .option('--json', 'print JSON')
+    .action(async ({ data, json }: { data: string } & JsonOption) => {
+      // Only here: the other commands start faster without the engine.
+      const { verifyAuditOffline } = await import('@pando/server');
+      const { files, lines, problems } = await verifyAuditOffline(data);
+      print(json, { files, lines, problems }, () =>
+        [
+          `${plural(lines, 'line')} in ${plural(files, 'file')}: ${problems.length === 0 ? 'each follows the one before.' : 'something is wrong.'}`,
+          ...problems.map(({ file, line, problem }) => `${file}, line ${line}: ${problem}`),
+        ].join('\n'),
+      );
+      if (problems.length > 0) throw new CommandFailure(1);
+    });
+}
+
+/** A line for each request: that it was asked for only where nothing is known of its end. */
+function auditTable(items: readonly AuditEntry[]): string {
+  const ended = new Set(items.filter(({ kind }) => kind === 'outcome').map(({ request }) => request));
+  const shown = items.filter(({ kind, request }) => kind !== 'change' || !ended.has(request));
+  return table(shown, [
+    { title: 'TIME', text: ({ at }) => formatTime(at) },
+    { title: 'WHO', text: ({ actor }) => actor?.name ?? 'nobody' },
+    { title: 'FROM', text: ({ from, actor }) => from ?? (actor === undefined ? '' : 'socket') },
+    { title: 'WHAT', text: ({ operation }) => operation },
+    { title: 'ABOUT', text: ({ subjects = [] }) => subjects.join(', ') },
+    { title: 'OUTCOME', text: ({ status, code }) => code ?? (status === undefined ? 'unknown' : 'done') },
+  ]);
+}

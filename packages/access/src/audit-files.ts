@@ -1,0 +1,190 @@
+/** The files of the audit trail, read: page by page from the newest line, and from end to end to see whether anything is missing. */
+import { createHash } from 'node:crypto';
+import { PandoError, type File, type FileSystem } from '@pando/common';
+import type { AuditEntry } from './audit.ts';
+
+/** Behind the day in a file's name. */
+export const AUDIT_FILE = '.jsonl';
+
+const WINDOW_BYTES = 256 * 1024;
+/** A page looks through so much at most, and says where it came to. */
+const PAGE_BYTES_MAX = 8 * 1024 * 1024;
+/** Places that `verifyAudit` names. */
+const PROBLEMS_MAX = 100;
+
+/** Names of the files, oldest first. */
+export async function auditFiles(fs: FileSystem, directory: string): Promise<string[]> {
+  return (await fs.list(directory)).filter((name) => /^\d{4}-\d\d-\d\d\.jsonl$/.test(name));
+}
+
+export interface AuditQuery {
+  /** Milliseconds since 1970. */
+  readonly since?: number;
+  readonly until?: number;
+  /** Name or id of a token. */
+  readonly actor?: string;
+  readonly operation?: string;
+  readonly subject?: string;
+  readonly cursor?: string;
+  readonly limit: number;
+}
+
+/** Lines, newest first; a page may be short and not the last. @throws `cursor-invalid`, the system's errors */
+export async function listAudit(
+  fs: FileSystem,
+  directory: string,
+  query: AuditQuery,
+): Promise<{ items: AuditEntry[]; nextCursor?: string }> {
+  const from = query.cursor === undefined ? undefined : decodeCursor(query.cursor);
+  const names = (await auditFiles(fs, directory)).filter((name) => from === undefined || name <= from.name);
+  const items: AuditEntry[] = [];
+  let budget = PAGE_BYTES_MAX;
+  for (const name of names.reverse()) {
+    // A day is over before what came the day after; one that was written to later, by a clock set back, is looked at as well.
+    if (query.since !== undefined && Date.parse(`${name.slice(0, 10)}T23:59:59.999Z`) < query.since) break;
+    const file = await fs.open(`${directory}/${name}`, 'read').catch((error: unknown) => {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (file === undefined) continue;
+    try {
+      const size = await file.size();
+      const end = from?.name === name ? Math.min(from.end, size) : size;
+      for await (const { line, start } of linesBackwards(file, end)) {
+        const entry = parse(line);
+        if (entry !== undefined && matches(entry, query)) items.push(entry);
+        budget -= line.length;
+        if (items.length >= query.limit || budget <= 0)
+          return { items, nextCursor: encodeCursor(name, start) };
+      }
+    } finally {
+      await file.close();
+    }
+  }
+  return { items };
+}
+
+export interface AuditVerification {
+  readonly files: number;
+  readonly lines: number;
+  readonly problems: readonly { readonly file: string; readonly line: number; readonly problem: string }[];
+}
+
+/** Whether each line is followed by one that knows it. Of the oldest file nobody knows what was before. */
+export async function verifyAudit(fs: FileSystem, directory: string): Promise<AuditVerification> {
+  const problems: { file: string; line: number; problem: string }[] = [];
+  const names = await auditFiles(fs, directory);
+  let prev: string | undefined;
+  let lines = 0;
+  for (const name of names) {
+    const file = await fs.open(`${directory}/${name}`, 'read');
+    let line = 0;
+    const tell = (problem: string): void => {
+      if (problems.length < PROBLEMS_MAX) problems.push({ file: name, line, problem });
+    };
+    try {
+      for await (const text of linesForwards(file)) {
+        line++;
+        lines++;
+        const entry = parse(text);
+        if (entry === undefined) tell('is no line of an audit trail');
+        else if (prev !== undefined && entry.prev !== prev) tell('does not follow the line before it');
+        prev = createHash('sha256').update(text).digest('hex');
+      }
+    } finally {
+      await file.close();
+    }
+  }
+  return { files: names.length, lines, problems };
+}
+
+/** The last line of a file that has an end, and where that is. */
+export async function lastWholeLine(
+  file: File,
+): Promise<{ line: string | undefined; entry: AuditEntry | undefined; end: number }> {
+  for await (const { line, start, whole } of linesBackwards(file, await file.size())) {
+    const entry = whole ? parse(line) : undefined;
+    if (entry !== undefined) return { line, entry, end: start + Buffer.byteLength(line) + 1 };
+  }
+  return { line: undefined, entry: undefined, end: 0 };
+}
+
+/** Lines before `end`, last first, with where they begin; the very last may lack its end. */
+async function* linesBackwards(
+  file: File,
+  end: number,
+): AsyncGenerator<{ line: string; start: number; whole: boolean }> {
+  let rest = Buffer.alloc(0);
+  let whole = false;
+  for (let at = end; at > 0;) {
+    const bytes = Math.min(WINDOW_BYTES, at);
+    at -= bytes;
+    const window = Buffer.alloc(bytes);
+    await file.read(window, at);
+    let text = Buffer.concat([window, rest]);
+    for (let newline; (newline = text.lastIndexOf(10)) >= 0; whole = true) {
+      const line = text.subarray(newline + 1);
+      if (line.byteLength > 0) yield { line: line.toString(), start: at + newline + 1, whole };
+      text = text.subarray(0, newline);
+    }
+    rest = text;
+  }
+  if (rest.byteLength > 0) yield { line: rest.toString(), start: 0, whole };
+}
+
+async function* linesForwards(file: File): AsyncGenerator<string> {
+  const size = await file.size();
+  let rest = Buffer.alloc(0);
+  for (let at = 0; at < size; at += WINDOW_BYTES) {
+    const window = Buffer.alloc(Math.min(WINDOW_BYTES, size - at));
+    await file.read(window, at);
+    let text = Buffer.concat([rest, window]);
+    for (let newline; (newline = text.indexOf(10)) >= 0;) {
+      yield text.subarray(0, newline).toString();
+      text = text.subarray(newline + 1);
+    }
+    rest = text;
+  }
+  if (rest.byteLength > 0) yield rest.toString();
+}
+
+function matches(entry: AuditEntry, { since, until, actor, operation, subject }: AuditQuery): boolean {
+  const at = Date.parse(entry.at);
+  return (
+    (since === undefined || at >= since) &&
+    (until === undefined || at < until) &&
+    (actor === undefined || entry.actor?.name === actor || entry.actor?.tokenId === actor) &&
+    (operation === undefined || entry.operation === operation) &&
+    (subject === undefined || entry.subjects?.includes(subject) === true)
+  );
+}
+
+function parse(line: string): AuditEntry | undefined {
+  try {
+    const entry = JSON.parse(line) as Partial<AuditEntry> | null;
+    return typeof entry?.n === 'number' && typeof entry.prev === 'string' ? (entry as AuditEntry) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function encodeCursor(name: string, end: number): string {
+  return Buffer.from(JSON.stringify([1, 'audit', name, end])).toString('base64url');
+}
+
+function decodeCursor(cursor: string): { name: string; end: number } {
+  try {
+    const [version, list, name, end] = JSON.parse(Buffer.from(cursor, 'base64url').toString()) as unknown[];
+    if (
+      version === 1 &&
+      list === 'audit' &&
+      typeof name === 'string' &&
+      Number.isSafeInteger(end) &&
+      (end as number) >= 0
+    )
+      return { name, end: end as number };
+  } catch {
+    // Said below.
+  }
+  throw new PandoError('cursor-invalid', 'the cursor is not one of this list');
+}

@@ -1,0 +1,226 @@
+import { MemoryFileSystem, systemClock, type Clock, type File, type FileSystem } from '@pando/common';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { AuditTrail, type AuditEntry } from './audit.ts';
+import { verifyAudit } from './audit-files.ts';
+
+const DIRECTORY = '/audit';
+let now: number;
+const clock: Clock = { ...systemClock, now: () => now };
+let disk: MemoryFileSystem;
+let syncs: number;
+/** What the next write, or sync, fails with. */
+let failing: { write?: string; sync?: string };
+let trail: AuditTrail;
+
+/** The disk with faults. */
+function faulty(): FileSystem {
+  const wrap = (file: File): File =>
+    new Proxy(file, {
+      get(target, name: keyof File) {
+        if (name === 'write' && failing.write !== undefined)
+          return async (parts: readonly Uint8Array[], at: number) => {
+            // A part of it is there, as on a full disk.
+            await target.write([parts[0]!.subarray(0, 10)], at);
+            throw Object.assign(new Error(failing.write), { code: failing.write });
+          };
+        if (name === 'sync') {
+          syncs++;
+          if (failing.sync !== undefined) return () => Promise.reject(new Error(failing.sync));
+        }
+        const value: unknown = target[name];
+        return typeof value === 'function' ? (value as () => unknown).bind(target) : value;
+      },
+    });
+  return new Proxy(disk, {
+    get(target, name: keyof FileSystem) {
+      if (name === 'open')
+        return async (path: string, mode: 'read' | 'write' | 'create') => wrap(await target.open(path, mode));
+      const value: unknown = target[name];
+      return typeof value === 'function' ? (value as () => unknown).bind(target) : value;
+    },
+  });
+}
+
+const open = (more: { keepDays?: number; bytesMax?: number } = {}): Promise<AuditTrail> =>
+  AuditTrail.open({ fs: faulty(), directory: DIRECTORY, clock, keepDays: 400, bytesMax: 2 ** 30, ...more });
+const change = (request: string, more: object = {}) => ({
+  ...{ request, operation: 'createVm', actor: { name: 'ci', tokenId: 't1' }, from: '10.0.0.1' },
+  ...more,
+});
+async function lines(limit = 1000): Promise<AuditEntry[]> {
+  return (await trail.list({ limit })).items;
+}
+async function content(name: string): Promise<string> {
+  const file = await disk.open(`${DIRECTORY}/${name}`, 'read');
+  const bytes = Buffer.alloc(await file.size());
+  await file.read(bytes, 0);
+  await file.close();
+  return bytes.toString();
+}
+async function replace(name: string, text: string): Promise<void> {
+  const file = await disk.open(`${DIRECTORY}/${name}`, 'write');
+  await file.truncate(0);
+  await file.write([Buffer.from(text)], 0);
+  await file.close();
+}
+
+beforeEach(async () => {
+  now = Date.UTC(2026, 10, 20, 23, 59);
+  disk = new MemoryFileSystem();
+  syncs = 0;
+  failing = {};
+  trail = await open();
+});
+afterEach(() => trail.close());
+
+describe('the audit trail', () => {
+  test('has what was asked for and what came of it, newest first, over restarts and days', async () => {
+    const asked = change('r1', { subjects: ['web'], asked: { body: { name: 'web' } } });
+    await trail.begin(asked);
+    trail.end(asked, { status: 201, ms: 3 });
+    await trail.close();
+    now += 60_000;
+    trail = await open();
+    await trail.begin(change('r2'));
+    expect(await lines()).toMatchObject([
+      { n: 3, kind: 'change', request: 'r2', at: '2026-11-21T00:00:00.000Z' },
+      { n: 2, kind: 'outcome', request: 'r1', operation: 'createVm', subjects: ['web'], status: 201, ms: 3 },
+      { n: 1, kind: 'change', request: 'r1', actor: { name: 'ci', tokenId: 't1' }, from: '10.0.0.1' },
+    ]);
+    expect(await disk.list(DIRECTORY)).toEqual(['2026-11-20.jsonl', '2026-11-21.jsonl']);
+    expect(await verifyAudit(disk, DIRECTORY)).toEqual({ files: 2, lines: 3, problems: [] });
+  });
+
+  test('syncs once for all that wait, and not for outcomes', async () => {
+    await trail.begin(change('first'));
+    syncs = 0;
+    await Promise.all(Array.from({ length: 50 }, (_, i) => trail.begin(change(`r${i}`))));
+    expect(syncs).toBeLessThanOrEqual(2);
+    const before = syncs;
+    trail.end(change('r1'), { status: 200 });
+    await lines();
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(syncs).toBe(before);
+    expect(await lines()).toHaveLength(52);
+  });
+
+  test('is listed by actor, operation, subject and time, page by page', async () => {
+    await trail.begin(change('r1', { subjects: ['web'] }));
+    now += 1000;
+    await trail.begin(change('r2', { operation: 'deleteVm', actor: { name: 'socket' } }));
+    now += 86_400_000;
+    await trail.begin(change('r3', { subjects: ['db', 'id-1'] }));
+    const requests = async (query: object) =>
+      (await trail.list({ limit: 10, ...query })).items.map(({ request }) => request);
+    expect(await requests({ actor: 'ci' })).toEqual(['r3', 'r1']);
+    expect(await requests({ actor: 't1', subject: 'id-1' })).toEqual(['r3']);
+    expect(await requests({ operation: 'deleteVm' })).toEqual(['r2']);
+    expect(await requests({ since: now - 86_400_000 })).toEqual(['r3', 'r2']);
+    expect(await requests({ until: now })).toEqual(['r2', 'r1']);
+    const found: string[] = [];
+    let cursor: string | undefined;
+    do {
+      const page = await trail.list({ limit: 1, ...(cursor === undefined ? {} : { cursor }) });
+      found.push(...page.items.map(({ request }) => request));
+      cursor = page.nextCursor;
+    } while (cursor !== undefined);
+    expect(found).toEqual(['r3', 'r2', 'r1']);
+    await expect(trail.list({ limit: 1, cursor: 'nonsense' })).rejects.toMatchObject({
+      code: 'cursor-invalid',
+    });
+  });
+
+  test('shows a line that was changed or taken out, but for the last ones', async () => {
+    for (const request of ['r1', 'r2', 'r3', 'r4']) await trail.begin(change(request));
+    const name = '2026-11-20.jsonl';
+    const text = await content(name);
+    const all = text.trimEnd().split('\n');
+    await replace(name, text.replace('"r2"', '"r9"'));
+    const wrong = { file: name, problem: 'does not follow the line before it' };
+    expect((await verifyAudit(disk, DIRECTORY)).problems).toEqual([{ ...wrong, line: 3 }]);
+    await replace(name, `${[all[0], all[2], all[3]].join('\n')}\n`);
+    expect((await verifyAudit(disk, DIRECTORY)).problems).toEqual([{ ...wrong, line: 2 }]);
+    await replace(name, text.replace(all[1]!, 'x'));
+    expect((await verifyAudit(disk, DIRECTORY)).problems).toHaveLength(2);
+  });
+
+  test('goes on behind the last whole line after a crash', async () => {
+    await trail.begin(change('r1'));
+    const name = '2026-11-20.jsonl';
+    await replace(name, `${await content(name)}{"n":2,"at":"2026`);
+    trail = await open();
+    await trail.begin(change('r2'));
+    expect((await lines()).map(({ request, n }) => [request, n])).toEqual([
+      ['r2', 2],
+      ['r1', 1],
+    ]);
+    expect((await verifyAudit(disk, DIRECTORY)).problems).toEqual([]);
+  });
+
+  test('refuses while nothing can be written, and goes on with whole lines when it can', async () => {
+    await trail.begin(change('r1'));
+    failing = { write: 'ENOSPC' };
+    await expect(trail.begin(change('r2'))).rejects.toMatchObject({ code: 'audit-unavailable' });
+    expect(trail.failure).toMatchObject({ code: 'audit-unavailable' });
+    failing = {};
+    await trail.begin(change('r3'));
+    expect(trail.failure).toBeUndefined();
+    expect((await lines()).map(({ request, n }) => [request, n])).toEqual([
+      ['r3', 3],
+      ['r1', 1],
+    ]);
+    expect((await verifyAudit(disk, DIRECTORY)).problems).toEqual([]);
+  });
+
+  test('does not believe in a sync after one has failed', async () => {
+    await trail.begin(change('r1'));
+    failing = { sync: 'EIO' };
+    await expect(trail.begin(change('r2'))).rejects.toMatchObject({ code: 'audit-unavailable' });
+    failing = {};
+    await expect(trail.begin(change('r3'))).rejects.toMatchObject({ code: 'audit-unavailable' });
+  });
+
+  test('counts refusals that are too many', async () => {
+    for (let i = 0; i < 100; i++) trail.refuse({ request: `r${i}`, operation: 'listVms' }, { status: 401 });
+    now += 60_000;
+    trail.refuse({ request: 'later', operation: 'listVms' }, { status: 401 });
+    await trail.begin(change('r'));
+    const found = await lines();
+    expect(found).toHaveLength(62);
+    expect(found[1]).toMatchObject({ kind: 'refusal', request: 'later', left: 40, status: 401 });
+  });
+
+  test('keeps files for so long, and so many bytes of them, and always the newest', async () => {
+    for (let day = 0; day < 5; day++) {
+      await trail.begin(change(`r${day}`, { asked: 'x'.repeat(500) }));
+      now += 86_400_000;
+    }
+    await trail.close();
+    const days = async () => (await disk.list(DIRECTORY)).map((name) => name.slice(8, 10));
+    expect(await days()).toEqual(['20', '21', '22', '23', '24']);
+    trail = await open({ keepDays: 3 });
+    expect(await days()).toEqual(['22', '23', '24']);
+    await trail.close();
+    trail = await open({ bytesMax: 1500 });
+    expect(await days()).toEqual(['23', '24']);
+    await trail.close();
+    trail = await open({ bytesMax: 1 });
+    expect(await days()).toEqual(['24']);
+    expect((await verifyAudit(disk, DIRECTORY)).problems).toEqual([]);
+  });
+
+  test('keeps its order when the clock is set back', async () => {
+    await trail.begin(change('r1'));
+    now -= 3 * 86_400_000;
+    await trail.begin(change('r2'));
+    trail = await open();
+    await trail.begin(change('r3'));
+    expect(await disk.list(DIRECTORY)).toEqual(['2026-11-20.jsonl']);
+    expect((await lines()).map(({ request }) => request)).toEqual(['r3', 'r2', 'r1']);
+  });
+
+  test('leaves out of a line what makes it too long', async () => {
+    await trail.begin(change('r1', { asked: 'x'.repeat(20_000) }));
+    expect((await lines())[0]).toMatchObject({ asked: 'too long' });
+  });
+});
