@@ -95,7 +95,12 @@ test('events are listed and sent on, and nothing that is secret comes into a bun
   for (const planted of [secret, secret.slice(6), PLANTED, server.token])
     expect(unpacked.stdout).not.toContain(planted);
 
-  await run('webhook', 'rm', webhook.id);
+  const unheard = ['webhook', 'add', 'http://127.0.0.1:9/', '--insecure', '--json'];
+  const other = (await run(...unheard)).json<{ webhook: { id: string } }>().webhook.id;
+  const tried = await pando(['webhook', 'test', other], { url: server.url });
+  expect(tried).toMatchObject({ status: 1, stdout: expect.stringMatching(/^Not taken: /) as string });
+
+  await run('webhook', 'rm', webhook.id, other);
   expect((await run('webhook', 'ls')).stdout).toBe('No webhooks.\n');
 });
 

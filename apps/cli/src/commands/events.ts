@@ -1,6 +1,7 @@
 /** `pando events`, `pando webhook …`: what happened, and where it is sent on to. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { createParser } from 'eventsource-parser';
+import { CommandFailure } from '../failures.ts';
 import { interruptible } from '../interrupt.ts';
 import { fields, formatTime, print, printable, table } from '../output.ts';
 import { Rest } from '../rest.ts';
@@ -127,7 +128,7 @@ export function addEventCommands(program: Command): void {
         `/webhooks/${part(id)}/test`,
       );
       print(json, result, () => (result.taken ? 'Taken.' : `Not taken: ${result.problem ?? ''}.`));
-      if (!result.taken) process.exitCode = 1;
+      if (!result.taken) throw new CommandFailure(1);
     });
 }
 

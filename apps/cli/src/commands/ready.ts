@@ -1,5 +1,6 @@
 /** `pando ready`: whether the server can do its work, check by check. */
 import type { Command } from 'commander';
+import { CommandFailure } from '../failures.ts';
 import { print, table } from '../output.ts';
 import { Rest } from '../rest.ts';
 import type { JsonOption } from './arguments.ts';
@@ -23,6 +24,6 @@ export function addReadyCommand(program: Command): void {
           { title: '', text: ({ detail }) => detail ?? '' },
         ]),
       );
-      if (!found.ready) process.exitCode = 1;
+      if (!found.ready) throw new CommandFailure(1);
     });
 }
