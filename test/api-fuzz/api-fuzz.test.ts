@@ -18,6 +18,14 @@ test('no request makes the server answer 500, hang or die', { timeout: 600_000 }
     tags: ['a'],
   });
   await rest.must('POST', '/vms/web/backups', { name: 'first' });
+  for (const name of ['nightly', 'hourly', 'p1', 'p2', 'p3', 'p4']) {
+    const schedule = { timeZone: 'Europe/Berlin', everyMinutes: 60 };
+    await rest.must('POST', '/policies', {
+      name,
+      rules: [{ schedule, retention: { keepLast: 3 } }],
+      tags: ['a'],
+    });
+  }
   const pid = server.pid;
   const own = Object.values((await rest.must('GET', '/whoami')) as object).filter(
     (value) => typeof value === 'string',

@@ -81,6 +81,14 @@ const TEXTS = [
   'y'.repeat(5000),
 ];
 
+/** What chance does not come by. */
+const KNOWN: Readonly<Record<string, readonly string[]>> = {
+  timeZone: ['UTC', 'Europe/Berlin', 'America/New_York'],
+  at: ['02:00', '23:59'],
+  from: ['00:00', '08:30'],
+  to: ['24:00', '06:00'],
+};
+
 export class Values {
   readonly #random: Random;
   readonly #document: Document;
@@ -110,7 +118,8 @@ export class Values {
     } else if (Array.isArray(value)) for (const item of value.slice(0, 20)) this.learn(item, key);
     else if (typeof value === 'object' && value !== null) {
       for (const [name, item] of Object.entries(value)) this.learn(item, name);
-      const { vmName, name, attachedClients } = value as Record<string, unknown>;
+      const { vmName, name, attachedClients, rules } = value as Record<string, unknown>;
+      if (rules !== undefined) this.learn(name, 'policy');
       if (attachedClients !== undefined) this.learn(name, 'vm');
       if (typeof vmName === 'string' && typeof name === 'string') this.learn(`${vmName}@${name}`, 'backup');
     }
@@ -149,7 +158,7 @@ export class Values {
 
   /** A text for something of this name. */
   text(key: string, schema: Schema = {}): string {
-    const known = [...(this.#seen.get(key) ?? []), ...this.#related(key)];
+    const known = KNOWN[key] ?? [...(this.#seen.get(key) ?? []), ...this.#related(key)];
     const chosen = known.length > 0 && this.chance(0.7) ? this.pick(known) : this.#freshText();
     return schema.maxLength === undefined ? chosen : chosen.slice(0, schema.maxLength);
   }
@@ -239,7 +248,7 @@ export class Values {
       disk: ['disk0'],
       since: ['backup', 'createdAt'],
       cursor: ['nextCursor'],
-      policy: ['name', 'id'],
+      policy: [],
     };
     const names = others[key] ?? ['id', 'name'];
     return [...names.flatMap((name) => this.#seen.get(name) ?? []), ...(key === 'disk' ? ['disk0'] : [])];
