@@ -14,6 +14,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { pando } from '../cli/pando.ts';
 import { importVm, MiB } from '../support/disks.ts';
 import { restOf } from '../support/rest.ts';
+import { tokenOfServing } from '../support/tokens.ts';
 import { itWithTools, mustRun } from '../support/tools.ts';
 
 const CHUNK = 4096;
@@ -335,6 +336,7 @@ describe(`repair (seed ${seed})`, () => {
     await restOf(foreign).must('POST', '/vms/golden/backups', { name: 'old' });
     const server = await serving(data);
     const url = server.addresses.http;
+    tokenOfServing(server);
     const useless = join(folder, 'useless.raw');
     await writeFile(useless, other);
     const none = await pando(['verify', '--repair-from', useless], { url });

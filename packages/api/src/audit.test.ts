@@ -121,4 +121,5 @@ test('while it cannot be written changes are refused before they begin, but for 
   expect(await call('GET', '/vms', undefined, '')).toMatchObject({ status: 200 });
   expect(await call('DELETE', '/vms/web', undefined, '')).toMatchObject({ status: 204 });
   expect(at.fleet.vms.size).toBe(1);
+  expect(await call('POST', '/gc', {}, '')).toMatchObject({ status: 202 });
 });

@@ -2,7 +2,7 @@
  * The audit trail of changes, and its list. A change is any request that is no GET or HEAD, unless its route says that it only reads.
  *
  * That it is asked for is written while it runs, and durable before its answer goes out. While the trail cannot be written, changes are
- * refused before they begin; but for those that delete, which may make the room that is missing.
+ * refused before they begin; but for those that delete and gc, which may make the room that is missing.
  */
 import { Type } from '@fastify/type-provider-typebox';
 import type { Audited } from '@pando/access';
@@ -16,6 +16,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** It changes nothing although it is no GET. */
     reads?: boolean;
+    /** It frees room, so it is let through also while the audit trail cannot be written; as is every DELETE. */
+    makesRoom?: boolean;
   }
   interface FastifyRequest {
     /** What its path named, where that was looked up and replaced by ids. */
@@ -40,7 +42,7 @@ export function audit(app: App, { audit: trail }: ApiContext): void {
     if (!isChange(request)) return;
     const about = aboutOf(request);
     // While it is known to fail, nothing else begins.
-    const isRefused = trail.failure !== undefined && request.method !== 'DELETE';
+    const isRefused = trail.failure !== undefined && !makesRoom(request);
     const durable = trail.begin(about);
     durable.catch(() => undefined);
     if (isRefused) await durable;
@@ -52,7 +54,7 @@ export function audit(app: App, { audit: trail }: ApiContext): void {
     if (audited?.durable === undefined) return payload;
     const { durable } = audited;
     audited.durable = undefined; // An error that it throws is sent as well.
-    if (reply.statusCode < 400 && request.method !== 'DELETE') {
+    if (reply.statusCode < 400 && !makesRoom(request)) {
       await durable.catch((cause: unknown) => {
         const why = 'what was asked for may have been done, but that could not be written down';
         throw new PandoError('audit-unavailable', why, { cause });
@@ -113,6 +115,10 @@ export function auditRoutes(app: App, { audit: trail }: ApiContext): void {
         ...(until === undefined ? {} : { until: instantOf('until', until) }),
       }),
   );
+}
+
+function makesRoom({ method, routeOptions }: FastifyRequest): boolean {
+  return method === 'DELETE' || routeOptions.config.makesRoom === true;
 }
 
 function isChange({ method, routeOptions: { config } }: FastifyRequest): boolean {

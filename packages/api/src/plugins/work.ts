@@ -22,7 +22,7 @@ export function work(app: App, { engine, jobs }: ApiContext): void {
   app.post(
     '/gc',
     {
-      config: { needs: { role: 'operator', on: 'store' }, idempotent: true },
+      config: { needs: { role: 'operator', on: 'store' }, idempotent: true, makesRoom: true },
       schema: {
         operationId: 'collectGarbage',
         summary: 'Free what nothing refers to any more',
