@@ -222,6 +222,8 @@ test('flags become options, and wrong values are refused', () => {
     verifyEveryMs: 7 * 24 * 3_600_000,
     verifyBytesPerSecond: 100 * 2 ** 20,
     tripwireLockDays: 30,
+    auditDays: 400,
+    auditBytes: 2 ** 30,
     httpSocketMode: 0o600,
     insecureHttp: false,
     logLevel: 'info',
