@@ -55,6 +55,7 @@ describe('the bench', () => {
           'import',
           'random-writes',
           'sequential',
+          'service-scale',
           'start-up',
           'sustained-writes',
           'thousand-clones',
