@@ -31,6 +31,7 @@ import { webhookRoutes } from './plugins/webhooks.ts';
 import { work } from './plugins/work.ts';
 import { namedSchemas, REFERENCE_CHARACTERS_MAX } from './schemas/index.ts';
 import { Scopes } from './scopes.ts';
+import { lazySerializers } from './serializer.ts';
 import { validatorCompiler } from './validator.ts';
 
 /** Time for the header of a request. Bodies have deadlines of their own: an upload may take days. */
@@ -64,6 +65,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
     clientErrorHandler: onClientError,
     frameworkErrors: (error, request, reply) => void sendProblem(request, reply, toPandoError(error)),
     return503OnClosing: true,
+    schemaController: { compilersFactory: { buildSerializer: lazySerializers() } },
   };
   // Of the server inside nothing is known here but what both have.
   const secured = { ...server, ...(context.https === undefined ? {} : { https: handshake(context.https) }) };
