@@ -5,7 +5,7 @@ import { describeFigures, noFigures } from './figures.ts';
 import { mix } from './mix.ts';
 import { simulate } from './run.ts';
 
-const SEEDS = 20;
+const SEEDS = 8;
 const figures = noFigures();
 afterAll(() => console.log(describeFigures(figures)));
 
