@@ -6,6 +6,9 @@
  * What is counted: each test; besides, as one failed test each, every file that could not be collected or whose
  * hooks failed, every error outside of any test, and a run that found no test at all.
  */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { startVitest } from 'vitest/node';
 import type { TestCase, TestModule, Vitest } from 'vitest/node';
 import { parseArguments } from './test-arguments.ts';
@@ -118,6 +121,16 @@ async function main(): Promise<number> {
   return outcome.failed > 0 || (strict && outcome.skipped.length > 0) ? 1 : 0;
 }
 
+/** Servers and commands start a thousand times here, and half of that would be compiling them: it is done once a run. */
+function keepCompiled(): () => void {
+  if (process.env['NODE_COMPILE_CACHE'] !== undefined) return () => undefined;
+  const folder = mkdtempSync(join(tmpdir(), 'pando-compiled-'));
+  process.env['NODE_COMPILE_CACHE'] = folder;
+  return () => rmSync(folder, { recursive: true, force: true });
+}
+
+const forget = keepCompiled();
 const exitCode = await main();
+forget();
 // A suite that leaks a handle must not hang the run; the last line is written by then (stdout may be a pipe).
 process.stdout.write('', () => process.exit(exitCode));
