@@ -1,7 +1,7 @@
 import { ID_BYTES, MiB } from '@pando/common';
 import { describe, expect, it } from 'vitest';
 import { rebuildIndex } from './chunk-store.ts';
-import { CHUNK, chunkOf, expectChunks, idAt, put, range, STORE_ID, World } from './test-world.ts';
+import { CHUNK, chunkOf, expectChunks, idAt, put, range, World } from './test-world.ts';
 import type { ChunkStore } from './types.ts';
 
 const CHUNK_BYTES = [4096, 65_536];
@@ -44,7 +44,7 @@ describe.each(CHUNK_BYTES)('anchors in a store with chunks of %i bytes', (chunkB
     const id = await putAnchor(store, 100);
     await world.crash(() => 0.5);
     void store.close().catch(() => undefined);
-    await rebuildIndex(world.storage(), world.index, { storeId: STORE_ID, chunkBytes });
+    await rebuildIndex(world.storage(), world.index, world.identity);
     const again = await world.open();
     expect(await anchorsOf(again)).toEqual([hex(id)]);
     expect(Buffer.from(await again.readChunk(id, 0)).equals(chunkOf(100))).toBe(true);

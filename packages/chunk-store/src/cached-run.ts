@@ -1,6 +1,6 @@
 /** A decompressed run in memory, and the slot of a page where its bytes stand (run-memory.ts). */
 import { ID_BYTES, idsEqual, idToHex, PandoError } from '@pando/common';
-import { hashChunk } from './hashing.ts';
+import type { Hash } from './hashing.ts';
 import type { RunPage } from './run-memory.ts';
 
 export class CachedRun {
@@ -51,7 +51,7 @@ export class CachedRun {
    * for: a run may hold up to 32 chunks for which that is remembered, more are hashed each time.
    * @throws `chunk-corrupt`
    */
-  chunkAt(slot: number, ids: Uint8Array, offset: number): number {
+  chunkAt(slot: number, ids: Uint8Array, offset: number, hash: Hash): number {
     const chunk = slot - this.firstSlot;
     const idAt = chunk * ID_BYTES;
     if (!(chunk >= 0 && idAt < this.ids.byteLength) || !idsEqual(this.ids, idAt, ids, offset)) {
@@ -60,7 +60,7 @@ export class CachedRun {
     const bit = chunk < 32 ? 1 << chunk : 0;
     if ((this.#verified & bit) !== 0) return chunk;
     const bytes = this.raw.subarray(chunk * this.chunkBytes, (chunk + 1) * this.chunkBytes);
-    if (!idsEqual(hashChunk(bytes), 0, ids, offset)) {
+    if (!idsEqual(hash(bytes), 0, ids, offset)) {
       throw new PandoError('chunk-corrupt', `the bytes of chunk ${idToHex(ids, offset)} do not match its id`);
     }
     this.#verified |= bit;

@@ -10,6 +10,7 @@ import { ID_BYTES, idsEqual, idToHex, isHole, isLost, PandoError } from '@pando/
 import { FANOUT, NODE_BYTES, type ChunkReader, type TreeNode } from '@pando/tree';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator, type Found } from './chunk-locator.ts';
 import { isDamage, type DamagedRuns } from './damaged-runs.ts';
+import type { Hash } from './hashing.ts';
 import { LaterRead, type LaterSource } from './later-read.ts';
 import { NodeCache, StoreNode } from './node-cache.ts';
 import { offsetOfKey, runKey, segmentOfKey, type CachedRun } from './run-cache.ts';
@@ -29,6 +30,7 @@ export class ChunkSource implements ChunkReader, LaterSource {
   readonly #isGone: (segment: number) => boolean;
   readonly #damaged: DamagedRuns;
   readonly #counters: StoreCounters;
+  readonly #hash: Hash;
   /** Of the child whose run was found last, for this turn. */
   #slot = 0;
   /** The run that is worth waiting for, in the same way. */
@@ -45,6 +47,7 @@ export class ChunkSource implements ChunkReader, LaterSource {
     isGone: (segment: number) => boolean,
     damaged: DamagedRuns,
     counters: StoreCounters,
+    hash: Hash,
   ) {
     this.chunkBytes = chunkBytes;
     this.nodes = new NodeCache(nodeCacheBytes);
@@ -54,6 +57,7 @@ export class ChunkSource implements ChunkReader, LaterSource {
     this.#isGone = isGone;
     this.#damaged = damaged;
     this.#counters = counters;
+    this.#hash = hash;
   }
 
   peekNode(ids: Uint8Array, offset: number): TreeNode | undefined {
@@ -208,7 +212,7 @@ export class ChunkSource implements ChunkReader, LaterSource {
       const slot = known < 0 ? run.slotOf(ids, offset) : known;
       if (slot < 0) return null;
       if (run.chunkBytes !== NODE_BYTES) return undefined;
-      return this.nodes.add(ids, offset, run.raw, run.chunkAt(slot, ids, offset) * NODE_BYTES);
+      return this.nodes.add(ids, offset, run.raw, run.chunkAt(slot, ids, offset, this.#hash) * NODE_BYTES);
     } catch (error) {
       if (!isDamage(error)) throw error;
       return undefined; // who reads it with a promise is told
@@ -254,7 +258,7 @@ export class ChunkSource implements ChunkReader, LaterSource {
     target: Uint8Array,
     at: number,
   ): void {
-    const chunk = run.chunkAt(slot, node.bytes, child * ID_BYTES);
+    const chunk = run.chunkAt(slot, node.bytes, child * ID_BYTES, this.#hash);
     if (run.chunkBytes !== this.chunkBytes) {
       throw new PandoError(
         'chunk-corrupt',
@@ -371,7 +375,7 @@ export class ChunkSource implements ChunkReader, LaterSource {
       try {
         const run = await this.#loadUnlessGone(key, runBytes);
         if (run !== undefined) {
-          const chunk = run.chunkAt(slot, id, 0);
+          const chunk = run.chunkAt(slot, id, 0, this.#hash);
           return run.raw.subarray(chunk * run.chunkBytes, (chunk + 1) * run.chunkBytes);
         }
       } catch (error) {

@@ -17,12 +17,13 @@ import { DamagedRuns } from './damaged-runs.ts';
 import { Directories } from './directories.ts';
 import { FreshChunks } from './fresh-chunks.ts';
 import { GrowingBytes } from './growing-bytes.ts';
+import { HASH_KEY_BYTES, hashOf, type Hash } from './hashing.ts';
 import { CHUNK_STORE_LIMITS, SEGMENT_BYTES_MAX, type ChunkStoreLimits } from './limits.ts';
 import { LostPlaces, VerifiedFinder } from './lost-places.ts';
 import { recover } from './recovery.ts';
 import { RunLoads } from './run-loads.ts';
 import { RunReader } from './run-reader.ts';
-import { STORE_ID_BYTES } from './segment-format.ts';
+import { STORE_ID_BYTES, type StoreIdentity } from './segment-format.ts';
 import { SegmentLog } from './segment-log.ts';
 import { SegmentTable } from './segment-table.ts';
 import { SerialQueue } from './serial-queue.ts';
@@ -50,6 +51,8 @@ export interface ChunkStoreOptions {
   readonly storeId: Uint8Array;
   /** A power of two from 4 KiB to 64 KiB, the same every time. */
   readonly chunkBytes: number;
+  /** 32 bytes with which ids are keyed, the same every time; absent for ids that are plain BLAKE3. */
+  readonly hashKey?: Uint8Array | undefined;
   readonly limits?: Partial<ChunkStoreLimits>;
   /** While it refuses, sessions take no more chunks, unless they may use the reserve; compaction goes on. */
   readonly space?: SpaceGuard;
@@ -65,7 +68,7 @@ export interface ChunkStoreOptions {
 export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkStore> {
   const limits: ChunkStoreLimits = { ...CHUNK_STORE_LIMITS, ...options.limits };
   checkOptions(options, limits);
-  const table = new SegmentTable(options.storeId, options.chunkBytes);
+  const table = new SegmentTable(options);
   try {
     await recover({ ...options, table });
   } catch (error) {
@@ -81,20 +84,19 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
 export async function rebuildIndex(
   storage: SegmentStorage,
   index: ChunkIndex,
-  options: { readonly storeId: Uint8Array; readonly chunkBytes: number },
+  options: StoreIdentity,
 ): Promise<void> {
   checkOptions({ ...options, storage, index }, CHUNK_STORE_LIMITS);
-  const { storeId, chunkBytes } = options;
   try {
     await index.clear();
-    await recover({ storage, index, storeId, chunkBytes, table: new SegmentTable(storeId, chunkBytes) });
+    await recover({ ...options, storage, index, table: new SegmentTable(options) });
   } catch (error) {
     throw fromIoError(error, 'rebuilding the index', 'store-failed');
   }
 }
 
 function checkOptions(options: ChunkStoreOptions, limits: ChunkStoreLimits): void {
-  const { chunkBytes, storeId } = options;
+  const { chunkBytes, storeId, hashKey } = options;
   const isPowerOfTwo = Number.isInteger(chunkBytes) && (chunkBytes & (chunkBytes - 1)) === 0;
   if (!isPowerOfTwo || chunkBytes < CHUNK_BYTES_MIN || chunkBytes > CHUNK_BYTES_MAX) {
     throw new PandoError(
@@ -103,6 +105,9 @@ function checkOptions(options: ChunkStoreOptions, limits: ChunkStoreLimits): voi
     );
   }
   if (storeId.byteLength !== STORE_ID_BYTES) throw new PandoError('internal', 'a store id has 16 bytes');
+  if (hashKey !== undefined && hashKey.byteLength !== HASH_KEY_BYTES) {
+    throw new PandoError('internal', `a key of ids has ${HASH_KEY_BYTES} bytes`);
+  }
   if (limits.segmentBytesMax > SEGMENT_BYTES_MAX) {
     throw new PandoError('request-invalid', `segments have at most ${SEGMENT_BYTES_MAX} bytes`);
   }
@@ -110,6 +115,8 @@ function checkOptions(options: ChunkStoreOptions, limits: ChunkStoreLimits): voi
 
 class LocalChunkStore implements ChunkStore {
   readonly chunkBytes: number;
+  readonly hash: Hash;
+  readonly isKeyed: boolean;
   readonly #options: ChunkStoreOptions;
   readonly #limits: ChunkStoreLimits;
   readonly #table: SegmentTable;
@@ -135,8 +142,10 @@ class LocalChunkStore implements ChunkStore {
     table: SegmentTable,
     staleEntries: number,
   ) {
-    const { storage, index, chunkBytes, storeId } = options;
+    const { storage, index, chunkBytes, storeId, hashKey } = options;
     this.chunkBytes = chunkBytes;
+    this.hash = hashOf(hashKey);
+    this.isKeyed = hashKey !== undefined;
     this.#options = options;
     this.#limits = limits;
     this.#table = table;
@@ -156,7 +165,7 @@ class LocalChunkStore implements ChunkStore {
       options.pages,
     );
     const { workers } = limits;
-    this.#loads = new RunLoads(storage, table, this.#runs, chunkBytes, workers, this.#counters);
+    this.#loads = new RunLoads(storage, table, this.#runs, chunkBytes, workers, this.#counters, hashKey);
     this.#source = new ChunkSource(
       chunkBytes,
       limits.nodeCacheBytes,
@@ -166,8 +175,9 @@ class LocalChunkStore implements ChunkStore {
       (segment) => table.get(segment) === undefined,
       this.#damaged,
       this.#counters,
+      this.hash,
     );
-    this.#pool = new WorkerPool(limits.workers, limits.batchesInFlightMax, this.#counters);
+    this.#pool = new WorkerPool(limits.workers, limits.batchesInFlightMax, this.#counters, hashKey);
     this.#log = new SegmentLog({
       storage,
       index,
@@ -176,6 +186,7 @@ class LocalChunkStore implements ChunkStore {
       fresh: this.#fresh,
       damaged: this.#damaged,
       storeId: storeId.slice(),
+      hashKey: hashKey?.slice(),
       chunkBytes,
       limits,
       counters: this.#counters,
@@ -257,6 +268,7 @@ class LocalChunkStore implements ChunkStore {
     const collection = new StoreCollection(
       {
         chunkBytes: this.chunkBytes,
+        hash: this.hash,
         storage: this.#options.storage,
         index: this.#options.index,
         indexQueue: this.#indexQueue,
@@ -290,7 +302,10 @@ class LocalChunkStore implements ChunkStore {
     const table = this.#table;
     const directories = new Directories(storage, table);
     const found = await verifyStore(
-      { ...this.#options, indexQueue: this.#indexQueue, directories, table, damaged: this.#damaged, lost },
+      {
+        ...{ ...this.#options, hash: this.hash, indexQueue: this.#indexQueue, directories, table, lost },
+        damaged: this.#damaged,
+      },
       options,
     );
     // Ids loaded from footers hide what the index lacks: only a full verification has compared the two before.

@@ -5,7 +5,7 @@
  */
 import { ID_BYTES, idsEqual } from '@pando/common';
 import { expandRunInto } from './codec.ts';
-import { hashChunk } from './hashing.ts';
+import type { Hash } from './hashing.ts';
 import { RUN_RAW_BYTES } from './limits.ts';
 import { chunkBytesOf, decodeRunHeader, isRunBodyIntact, RUN_HEADER_BYTES } from './segment-format.ts';
 
@@ -119,7 +119,7 @@ export class DecodeRing {
   // Of the worker.
 
   /** Works for ever. */
-  work(chunkBytes: number): void {
+  work(chunkBytes: number, hash: Hash): void {
     const counters = this.#counters;
     Atomics.store(counters, READY, 1);
     for (let job = 0; ;) {
@@ -127,7 +127,7 @@ export class DecodeRing {
       const slot = this.#slot(job);
       slot.fields[STATUS] = 0;
       try {
-        if (decode(slot, chunkBytes)) slot.fields[STATUS] = 1;
+        if (decode(slot, chunkBytes, hash)) slot.fields[STATUS] = 1;
       } catch {
         // Whoever submitted it reads the run again, and says what is wrong.
       }
@@ -153,7 +153,7 @@ export interface DecodedRun {
 }
 
 /** Checks and decompresses what is in a slot. False, or an error, when anything is wrong with it. */
-function decode({ fields, wanted, stored, raw }: Slot, storeChunkBytes: number): boolean {
+function decode({ fields, wanted, stored, raw }: Slot, storeChunkBytes: number, hash: Hash): boolean {
   const runBytes = fields[RUN_BYTES]!;
   const header = decodeRunHeader(stored, 0, fields[SEED]! >>> 0, storeChunkBytes);
   if (header?.runBytes !== runBytes || header.rawBytes > raw.byteLength) return false;
@@ -165,7 +165,7 @@ function decode({ fields, wanted, stored, raw }: Slot, storeChunkBytes: number):
   for (let chunk = 0; chunk < header.count; chunk++) {
     const idAt = RUN_HEADER_BYTES + chunk * ID_BYTES;
     if (fields[WANTED] === 1 && !idsEqual(stored, idAt, wanted, 0)) continue;
-    const id = hashChunk(raw.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes));
+    const id = hash(raw.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes));
     if (idsEqual(stored, idAt, id, 0)) verified |= 1 << chunk;
   }
   fields[RAW_BYTES] = header.rawBytes;

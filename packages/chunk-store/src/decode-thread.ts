@@ -13,6 +13,7 @@ const YOUNG_MIB_MAX = 2;
 
 export class DecodeThread {
   readonly #chunkBytes: number;
+  readonly #hashKey: Uint8Array | undefined;
   readonly #onDecoded: () => void;
   #ring: DecodeRing | undefined;
   #worker: Worker | undefined;
@@ -22,8 +23,9 @@ export class DecodeThread {
   #listening = false;
 
   /** @param onDecoded is called when `take` has something, or never will again */
-  constructor(chunkBytes: number, onDecoded: () => void) {
+  constructor(chunkBytes: number, onDecoded: () => void, hashKey?: Uint8Array) {
     this.#chunkBytes = chunkBytes;
+    this.#hashKey = hashKey;
     this.#onDecoded = onDecoded;
   }
 
@@ -43,7 +45,7 @@ export class DecodeThread {
     const buffer = new SharedArrayBuffer(RING_BYTES);
     this.#ring = new DecodeRing(buffer);
     const file = import.meta.url.endsWith('.ts') ? './decode-worker.ts' : './decode-worker.js';
-    const work: DecodeWork = { buffer, chunkBytes: this.#chunkBytes };
+    const work: DecodeWork = { buffer, chunkBytes: this.#chunkBytes, hashKey: this.#hashKey };
     try {
       const worker = new Worker(new URL(file, import.meta.url), {
         workerData: work,

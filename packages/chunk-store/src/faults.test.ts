@@ -1,11 +1,10 @@
 import { KiB, PandoError } from '@pando/common';
 import { between, fillRandom, runSeed, seededRandom, type CrashFileSystem } from '@pando/common/testing';
 import { describe, expect, it } from 'vitest';
-import { rebuildIndex } from './chunk-store.ts';
+import { openChunkStore, rebuildIndex } from './chunk-store.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
 import { decodeFileHeader } from './segment-format.ts';
 import {
-  CHUNK,
   CrashIndex,
   chunkOf,
   chunksOf,
@@ -14,7 +13,6 @@ import {
   isCode,
   put,
   range,
-  STORE_ID,
   World,
 } from './test-world.ts';
 import { CHUNK_MISSING } from './types.ts';
@@ -147,7 +145,7 @@ describe('a torn tail', () => {
     await expectChunks(store, ids, numbers);
     expect((await store.verify()).damaged).toEqual([]);
     await store.close();
-    await rebuildIndex(world.storage(), new MemoryChunkIndex(), { storeId: STORE_ID, chunkBytes: CHUNK });
+    await rebuildIndex(world.storage(), new MemoryChunkIndex(), world.identity);
   });
 
   it('that is nothing but a header leaves no segment', async () => {
@@ -389,6 +387,30 @@ describe('a segment', () => {
       // Written again, they are there again.
       await put(store, range(1, 20));
       await expectChunks(store, ids, range(1, 20));
+      await store.close();
+    }
+  });
+
+  it('with a damaged header is not taken for empty where store.json is of another store', async () => {
+    for (const how of ['indexed', 'not indexed', 'sealed']) {
+      const isIndexed = how !== 'not indexed';
+      const world = new World({ segmentBytesMax: 64 * KiB });
+      const first = await world.open();
+      const ids = await put(first, range(1, 60));
+      // The last one is open, or all are known to be sealed.
+      await (how === 'sealed' ? first.close() : world.kill());
+      const files = await world.files();
+      expect(files.length).toBeGreaterThan(1);
+      const file = isIndexed ? files.at(-1)! : files[0]!;
+      world.fs.damage(file, (bytes) => bytes.fill(1, 8, 12));
+      const index = isIndexed ? world.index : new CrashIndex();
+      const other = { ...world.identity, storeId: new Uint8Array(16).fill(77) };
+      await expect(openChunkStore({ storage: world.storage(), index, ...other })).rejects.toSatisfy(
+        isCode('store-foreign'),
+      );
+      expect(await world.files()).toEqual(files);
+      const store = await world.open(new CrashIndex());
+      await expectChunks(store, ids, range(1, 60));
       await store.close();
     }
   });

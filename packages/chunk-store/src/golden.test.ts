@@ -1,11 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { blake3 } from '@noble/hashes/blake3.js';
 import { describe, expect, it } from 'vitest';
 import { openChunkStore } from './chunk-store.ts';
 import { segmentFileName } from './directory-segment-storage.ts';
 import {
   GOLDEN_CHUNK_BYTES,
   GOLDEN_DIRECTORY,
+  GOLDEN_HASH_KEY,
+  GOLDEN_KEYED,
   GOLDEN_STORE_ID,
   goldenNoise,
   goldenSegments,
@@ -14,6 +17,7 @@ import {
 import { hashChunk } from './hashing.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
 import { MemorySegmentStorage } from './memory-segment-storage.ts';
+import { readStoreOf } from './store-of-segments.ts';
 import { idAt, range } from './test-world.ts';
 
 const golden = [1, 2, 3].map((segment) => readFileSync(join(GOLDEN_DIRECTORY, segmentFileName(segment))));
@@ -88,6 +92,55 @@ describe('format version 1', () => {
     for (const i of range(0, 7)) expect(await store.readChunk(idAt(ids, i), 0)).toEqual(chunks[i]);
     expect(await store.verify()).toMatchObject({ chunks: 7, damaged: [] });
     expect(await store.anchors()).toEqual(new Uint8Array(ids.subarray(6 * 32)));
+    await store.close();
+  });
+});
+
+describe('format version 2, of stores with a key', () => {
+  const bytes = readFileSync(GOLDEN_KEYED);
+
+  it('is what the golden segment has, byte for byte: as version 1 but for the key in its header, what is named with it, and CRCs', async () => {
+    expect(Buffer.compare((await goldenSegments(GOLDEN_HASH_KEY))[0]!, bytes)).toBe(0);
+    const ids = [1, 2, 3].map((number) => hex(blake3(goldenNoise(number), { key: GOLDEN_HASH_KEY }), 0, 32));
+    const listing: [at: number, length: number, hex: string][] = [
+      [0, 8, Buffer.from('PANDOSEG').toString('hex')],
+      [8, 4, '02000000'], // format version
+      [12, 4, '00100000'], // chunk bytes
+      [16, 16, 'a0a1a2a3a4a5a6a7a8a9aaabacadaeaf'], // store id
+      [32, 8, '0100000000000000'], // segment
+      [40, 4, '00000000'],
+      [44, 4, '3dbad3ca'], // CRC of what is before
+      [48, 32, hex(GOLDEN_HASH_KEY, 0, 32)],
+      [80, 4, '3a56b469'], // CRC of all before but that one, from which the others start
+      // First run, second run: 36 bytes later than without a key
+      [84, 4, Buffer.from('PRUN').toString('hex')],
+      [112, 64, ids[0]! + ids[1]!],
+      [176, 4096, hex(goldenNoise(1), 0, 4096)],
+      [8368, 4, Buffer.from('PRUN').toString('hex')],
+      [8396, 32, ids[2]!],
+      [8428, 4096, hex(goldenNoise(3), 0, 4096)],
+      [12524, 16, '54000000' + '5c200000' + '00000000' + '02000000'],
+      [12556, 96, ids.join('')],
+      [12652, 8, Buffer.from('PANDOEND').toString('hex')],
+    ];
+    for (const [at, length, expected] of listing) expect(hex(bytes, at, length), `at ${at}`).toBe(expected);
+    expect(bytes.byteLength).toBe(12692);
+  });
+
+  it('is read', async () => {
+    const storage = new MemorySegmentStorage();
+    await (await storage.create(1)).append([bytes]);
+    const store = await openChunkStore({
+      storage,
+      index: new MemoryChunkIndex(),
+      ...(await readStoreOf(storage))!,
+      limits: { workers: 0 },
+    });
+    for (const number of [1, 2, 3]) {
+      const chunk = goldenNoise(number);
+      expect(await store.readChunk(blake3(chunk, { key: GOLDEN_HASH_KEY }), 0)).toEqual(chunk);
+    }
+    expect(await store.verify()).toMatchObject({ chunks: 3, damaged: [] });
     await store.close();
   });
 });

@@ -12,7 +12,11 @@ import { MemorySegmentStorage } from './memory-segment-storage.ts';
 
 export const GOLDEN_STORE_ID = new Uint8Array(16).map((_, i) => 0xa0 + i);
 export const GOLDEN_CHUNK_BYTES = 4096;
+/** Of the golden segment of a keyed store. */
+export const GOLDEN_HASH_KEY = new Uint8Array(32).map((_, i) => 0x40 + i);
 export const GOLDEN_DIRECTORY = fileURLToPath(new URL('../test/golden', import.meta.url));
+/** Segment 1 of a store with that key. */
+export const GOLDEN_KEYED = join(GOLDEN_DIRECTORY, 'keyed-000000000001.seg');
 
 /** A chunk that does not compress, from a number: xorshift32. */
 export function goldenNoise(number: number): Uint8Array {
@@ -36,13 +40,14 @@ export function goldenText(number: number): Uint8Array {
  * Segment 1: a run of two data chunks and a run of one node, both raw, so that every byte is fixed. Segment 2: a run of
  * three chunks in zstd, which another version of zstd may pack into other bytes. Segment 3: an anchor, raw.
  */
-export async function goldenSegments(): Promise<Uint8Array[]> {
+export async function goldenSegments(hashKey?: Uint8Array): Promise<Uint8Array[]> {
   const storage = new MemorySegmentStorage();
   const store = await openChunkStore({
     storage,
     index: new MemoryChunkIndex(),
     storeId: GOLDEN_STORE_ID,
     chunkBytes: GOLDEN_CHUNK_BYTES,
+    hashKey,
     limits: { workers: 0 },
   });
   const session = store.openSession();
@@ -69,4 +74,5 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   (await goldenSegments()).forEach((bytes, i) => {
     writeFileSync(join(GOLDEN_DIRECTORY, segmentFileName(i + 1)), bytes);
   });
+  writeFileSync(GOLDEN_KEYED, (await goldenSegments(GOLDEN_HASH_KEY))[0]!);
 }

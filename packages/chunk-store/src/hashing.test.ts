@@ -1,10 +1,20 @@
 import { createRequire } from 'node:module';
+import { blake3 } from '@noble/hashes/blake3.js';
 import { describe, expect, it } from 'vitest';
-import { chooseHash, hashChunk, hashPortable } from './hashing.ts';
+import { chooseHash, hashChunk, hashOf, hashPortable } from './hashing.ts';
+
+interface Hasher {
+  reset(): void;
+  update(bytes: Uint8Array): unknown;
+  digest(format: 'hex'): string;
+}
 
 interface Native {
   readonly blake3: unknown;
-  readonly Blake3Hasher: new () => { reset(): void; update(bytes: Uint8Array): unknown };
+  readonly Blake3Hasher: {
+    new (): Hasher;
+    newKeyed(key: Buffer): Hasher;
+  };
 }
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
@@ -25,6 +35,54 @@ describe('hashing', () => {
     ]) {
       const bytes = new Uint8Array(size).map((_, i) => (i * 7 + size) % 251);
       expect(hex(hashChunk(bytes))).toBe(hex(hashPortable(bytes)));
+    }
+  });
+
+  it('computes the keyed mode as its published test vectors say', () => {
+    const hash = hashOf(Buffer.from('whats the Elvish word for friend'));
+    expect(hex(hash(new Uint8Array(0)))).toBe(
+      '92b2b75604ed3c761f9d6f62392c8a9227ad0ea3f09573e783f1498a4ed60d26',
+    );
+    expect(hex(hash(Uint8Array.of(0)))).toBe(
+      '6d7878dfff2f485635d39013278ae14f1454b8c0a3a2d34bc1ab38228a80c95b',
+    );
+    expect(hashOf(undefined)).toBe(hashChunk);
+  });
+
+  it('computes the keyed mode natively as portably, with hashers of several keys in use at once', () => {
+    const keys = [1, 2, 3].map((fill) => new Uint8Array(32).fill(fill));
+    const hashes = keys.map((key) => hashOf(key));
+    for (const size of [0, 1, 64, 1025, 4096, 4097, 65536]) {
+      const bytes = new Uint8Array(size).map((_, i) => (i * 5 + size) % 251);
+      for (const [i, hash] of hashes.entries())
+        expect(hex(hash(bytes))).toBe(hex(blake3(bytes, { key: keys[i]! })));
+    }
+  });
+
+  it('keys portably, with one warning, where no native hasher is right with a key, also when it is reset', () => {
+    const { blake3: native, Blake3Hasher } = createRequire(import.meta.url)('@napi-rs/blake-hash') as Native;
+    const key = new Uint8Array(32).fill(7);
+    const Keyless = Object.assign(() => undefined, { newKeyed: () => new Blake3Hasher() });
+    const Forgetful = Object.assign(() => undefined, {
+      newKeyed: (of: Buffer) => {
+        let hasher = Blake3Hasher.newKeyed(of);
+        return {
+          reset: () => (hasher = new Blake3Hasher()),
+          update: (bytes: Uint8Array) => hasher.update(bytes),
+          digest: (format: 'hex') => hasher.digest(format),
+        };
+      },
+    });
+    for (const Hasher of [undefined, Keyless, Forgetful]) {
+      const warnings: string[] = [];
+      const hash = chooseHash(
+        () => ({ blake3: native, Blake3Hasher: Hasher }),
+        (message) => warnings.push(message),
+        key,
+      );
+      const bytes = new Uint8Array(4096).fill(3);
+      expect(hex(hash(bytes))).toBe(hex(blake3(bytes, { key })));
+      expect(warnings).toHaveLength(1);
     }
   });
 

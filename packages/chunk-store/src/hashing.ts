@@ -1,5 +1,6 @@
 /**
- * BLAKE3-256, the hash that names chunks: native where it can be loaded, portable elsewhere.
+ * BLAKE3-256, the hash that names chunks: native where it can be loaded, portable elsewhere; plain, or keyed with 32 bytes that a store has for
+ * itself (ADR 0021).
  *
  * Measured per 4 KiB chunk, processor time of all threads: one native hasher that is kept, and says the id in hex digits, 2.8 µs; the function `blake3` of
  * the same package 5.5, because V8 has to keep track of the memory outside of its heap that each id then is; `@noble/hashes` 81–109.
@@ -10,9 +11,16 @@ import { blake3 as portableBlake3 } from '@noble/hashes/blake3.js';
 export type Hash = (bytes: Uint8Array) => Uint8Array;
 
 const HASH_BYTES = 32;
+/** Of the key of a keyed hash. */
+export const HASH_KEY_BYTES = 32;
 
 /** The portable implementation. Returns a fresh 32-byte id. */
 export const hashPortable: Hash = (bytes) => portableBlake3(bytes);
+
+/** The same with a key. */
+function keyedPortable(key: Uint8Array): Hash {
+  return (bytes) => portableBlake3(bytes, { key });
+}
 
 interface NativeHasher {
   reset(): void;
@@ -22,40 +30,45 @@ interface NativeHasher {
 
 interface NativePackage {
   readonly blake3?: unknown;
-  readonly Blake3Hasher?: new () => NativeHasher;
+  readonly Blake3Hasher?: (new () => NativeHasher) & { newKeyed?(key: Buffer): NativeHasher };
 }
 
 /**
  * The native implementation when `load` gives one that answers correctly, else the portable one after
  * `warn` was told. `load` is an argument so that the way without it can be tested.
  */
-export function chooseHash(load: () => unknown, warn: (message: string) => void): Hash {
+export function chooseHash(load: () => unknown, warn: (message: string) => void, key?: Uint8Array): Hash {
+  const portable = key === undefined ? hashPortable : keyedPortable(key);
   try {
     const native = load() as NativePackage;
-    const kept = keptHash(native);
+    const kept = keptHash(native, portable, key);
     if (kept !== undefined) return kept;
+    if (key !== undefined) throw new TypeError('it has no keyed hasher that answers correctly');
     if (typeof native.blake3 !== 'function') throw new TypeError('it has no function blake3');
     const hash = native.blake3 as Hash;
-    if (!isRight(hash)) throw new Error('it computes something else');
+    if (!isRight(hash, portable)) throw new Error('it computes something else');
     return hash;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     warn(`the native BLAKE3 package cannot be used, so hashing is about 30 times slower: ${reason}`);
-    return hashPortable;
+    return portable;
   }
 }
 
-/** With one hasher for all chunks; undefined where there is none that answers correctly, also when it is used again. */
-function keptHash({ Blake3Hasher }: NativePackage): Hash | undefined {
+/**
+ * With one hasher for all chunks, which keeps its key when it is reset; undefined where there is none that answers correctly, also when it is used
+ * again.
+ */
+function keptHash({ Blake3Hasher }: NativePackage, portable: Hash, key?: Uint8Array): Hash | undefined {
   if (typeof Blake3Hasher !== 'function') return undefined;
   try {
-    const hasher = new Blake3Hasher();
+    const hasher = key === undefined ? new Blake3Hasher() : Blake3Hasher.newKeyed!(Buffer.from(key));
     const hash: Hash = (bytes) => {
       hasher.reset();
       hasher.update(bytes);
       return fromHex(hasher.digest('hex'));
     };
-    return isRight(hash) && isRight(hash) ? hash : undefined;
+    return isRight(hash, portable) && isRight(hash, portable) ? hash : undefined;
   } catch {
     return undefined;
   }
@@ -63,9 +76,9 @@ function keptHash({ Blake3Hasher }: NativePackage): Hash | undefined {
 
 const PROBE = new Uint8Array(5000).map((_, i) => i % 251);
 
-function isRight(hash: Hash): boolean {
+function isRight(hash: Hash, portable: Hash): boolean {
   const probes = [PROBE, PROBE.subarray(0, 4096), new Uint8Array()];
-  return probes.every((bytes) => Buffer.from(hash(bytes)).equals(hashPortable(bytes)));
+  return probes.every((bytes) => Buffer.from(hash(bytes)).equals(portable(bytes)));
 }
 
 /** Values of the lower-case hex digits by their character code. */
@@ -80,8 +93,13 @@ function fromHex(digits: string): Uint8Array {
   return id;
 }
 
-/** The id of `bytes`: 32 bytes, fresh. */
-export const hashChunk: Hash = chooseHash(
-  () => createRequire(import.meta.url)('@napi-rs/blake-hash') as unknown,
-  (message) => process.emitWarning(message, { code: 'PANDO_SLOW_HASH' }),
-);
+const load = (): unknown => createRequire(import.meta.url)('@napi-rs/blake-hash') as unknown;
+const warn = (message: string): void => process.emitWarning(message, { code: 'PANDO_SLOW_HASH' });
+
+/** The plain hash of `bytes`: 32 bytes, fresh. The id of a chunk in a store without a key. */
+export const hashChunk: Hash = chooseHash(load, warn);
+
+/** What names the chunks of a store: with its key, or without one the plain hash. Each thread makes its own, once. */
+export function hashOf(key: Uint8Array | undefined): Hash {
+  return key === undefined ? hashChunk : chooseHash(load, warn, key);
+}

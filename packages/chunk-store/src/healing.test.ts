@@ -4,7 +4,7 @@ import { between, runSeed, seededRandom } from '@pando/common/testing';
 import { describe, expect, it } from 'vitest';
 import { rebuildIndex } from './chunk-store.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
-import { CHUNK, chunkOf, expectChunks, isCode, put, putLeaf, range, STORE_ID, World } from './test-world.ts';
+import { CHUNK, chunkOf, expectChunks, isCode, put, putLeaf, range, World } from './test-world.ts';
 import type { ChunkStore } from './types.ts';
 
 /** A sealed store of some chunks in runs of four, damaged in the body of the run that holds `index`. */
@@ -69,7 +69,7 @@ describe('a damaged chunk', () => {
     await expectChunks(reopened, ids, numbers);
     await reopened.close();
     const index = new MemoryChunkIndex();
-    await rebuildIndex(world.storage(), index, { storeId: STORE_ID, chunkBytes: CHUNK });
+    await rebuildIndex(world.storage(), index, world.identity);
     const rebuilt = await world.open(index);
     await expectChunks(rebuilt, ids, numbers);
     await rebuilt.close();
@@ -179,7 +179,7 @@ describe('a damaged chunk', () => {
       }
     }
     const index = new FullIndex();
-    await rebuildIndex(world.storage(), index, { storeId: STORE_ID, chunkBytes: CHUNK });
+    await rebuildIndex(world.storage(), index, world.identity);
     const store = await world.open(index);
     index.refusals = 1;
     await expect(store.readChunk(ids, 5 * ID_BYTES)).rejects.toSatisfy(isCode('chunk-corrupt'));

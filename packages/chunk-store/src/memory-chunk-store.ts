@@ -9,12 +9,14 @@ import type { ChunkStore } from './types.ts';
 export function createMemoryChunkStore(
   chunkBytes: number,
   limits: Partial<ChunkStoreLimits> = {},
+  hashKey?: Uint8Array,
 ): Promise<ChunkStore> {
   return openChunkStore({
     storage: new MemorySegmentStorage(),
     index: new MemoryChunkIndex(),
     storeId: new Uint8Array(16).fill(1),
     chunkBytes,
+    hashKey,
     limits: { workers: 0, ...limits },
   });
 }

@@ -183,10 +183,10 @@ describe('where storage is quick', () => {
     run.ids.set(id);
     run.raw.set(chunk);
     run.hold(7, 3, CHUNK);
-    expect(run.chunkAt(3, id, 0)).toBe(0);
+    expect(run.chunkAt(3, id, 0, hashChunk)).toBe(0);
     run.raw[5]! ^= 1;
     run.hold(8, 3, CHUNK);
-    expect(() => run.chunkAt(3, id, 0)).toThrow(/do not match its id/);
+    expect(() => run.chunkAt(3, id, 0, hashChunk)).toThrow(/do not match its id/);
   });
 });
 

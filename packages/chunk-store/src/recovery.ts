@@ -20,9 +20,13 @@ import {
 import {
   decodeFileHeader,
   encodeFooter,
-  FILE_HEADER_BYTES,
+  FILE_HEADER_BYTES_MAX,
+  fileHeaderBytes,
+  isOfStore,
   RUN_ENTRY_BYTES,
   writeRunEntry,
+  type FileHeader,
+  type StoreIdentity,
 } from './segment-format.ts';
 import type { Segment, SegmentTable } from './segment-table.ts';
 import { refuseNewerSegment } from './store-of-segments.ts';
@@ -30,12 +34,10 @@ import { deleteStale } from './stale-entries.ts';
 import { readCheckpoint, readNumbers, writeCheckpoint, writeNumbers } from './store-marks.ts';
 import { PLACE_BYTES, type ChunkIndex, type SegmentStorage } from './types.ts';
 
-export interface RecoveryContext {
+export interface RecoveryContext extends StoreIdentity {
   readonly storage: SegmentStorage;
   readonly index: ChunkIndex;
   readonly table: SegmentTable;
-  readonly storeId: Uint8Array;
-  readonly chunkBytes: number;
 }
 
 /** Fills the segment table and brings the index up to date. @throws `store-foreign`, `store-newer`, `store-failed` */
@@ -61,18 +63,29 @@ export async function recover(context: RecoveryContext): Promise<void> {
     if (segment !== undefined) segment.suspect = true;
   }
   let reindexed = false;
+  // Whether store.json may be of another store: then what has no whole run of this one may have some of its own, behind a damaged header.
+  let isDoubtful = table.all().some(({ state }) => state === 'damaged');
   // All of them before the first one is cut or written to.
   for (const { segment } of found) {
-    if (segment >= checkpoint.completeBelow) await refuseNewerSegment(storage, segment);
+    if (segment < checkpoint.completeBelow) continue;
+    const header = await refuseNewerSegment(storage, segment);
+    if (header !== undefined && !(header.segment === segment && isOfStore(header, context)))
+      isDoubtful = true;
   }
+  const empty: number[] = [];
+  const removeEmpty = async (segment: number): Promise<void> => {
+    if (isDoubtful) empty.push(segment);
+    else await storage.remove(segment);
+  };
   for (const { segment, size } of found) {
     if (segment < checkpoint.completeBelow) continue;
-    const directory = await wholeDirectory(context, segment, size);
+    const directory = await wholeDirectory(context, segment, size, removeEmpty);
     if (directory === undefined) continue;
     await reindex(context, table.get(segment)!, directory);
     reindexed = true;
   }
   await refuseIfAllForeign(context);
+  for (const segment of empty) await storage.remove(segment);
   if (reindexed) await saveSuspects(index, table);
   const removed = await finishRemovals(context);
   const next = table.nextNumber;
@@ -108,6 +121,7 @@ async function wholeDirectory(
   context: RecoveryContext,
   number: number,
   size: number,
+  removeEmpty: (segment: number) => Promise<void>,
 ): Promise<SegmentDirectory | undefined> {
   const foreign = await foreignHeader(context, number);
   const segment = context.table.add(number, 'sealed', size);
@@ -134,7 +148,7 @@ async function wholeDirectory(
       return directory;
     }
   }
-  return sealTorn(context, segment, size);
+  return sealTorn(context, segment, size, removeEmpty);
 }
 
 /**
@@ -145,12 +159,15 @@ async function sealTorn(
   context: RecoveryContext,
   segment: Segment,
   size: number,
+  removeEmpty: (segment: number) => Promise<void>,
 ): Promise<SegmentDirectory | undefined> {
   const { storage, table } = context;
   const { directory, end } = await scanDirectory(context, segment, size);
   segment.slots = directory.ids.byteLength / ID_BYTES;
-  if (segment.slots === 0 || (await isUnsynced(context, segment, directory))) {
-    await storage.remove(segment.number);
+  const isEmpty = segment.slots === 0;
+  if (isEmpty || (await isUnsynced(context, segment, directory))) {
+    if (isEmpty) await removeEmpty(segment.number);
+    else await storage.remove(segment.number);
     table.remove(segment.number);
     return undefined;
   }
@@ -177,11 +194,12 @@ async function sealTorn(
  * of its chunks. A header that rot has blanked takes no chunks along.
  */
 async function isUnsynced(
-  { storage, index }: RecoveryContext,
+  context: RecoveryContext,
   { number }: Segment,
   { ids }: SegmentDirectory,
 ): Promise<boolean> {
-  const header = new Uint8Array(FILE_HEADER_BYTES);
+  const { storage, index } = context;
+  const header = new Uint8Array(fileHeaderBytes(context));
   await storage.read(number, header, 0);
   if (header.some((byte) => byte !== 0) || (await readCheckpoint(index)).next === 1) return false;
   for (let at = 0; at < ids.byteLength; at += ID_BYTES) {
@@ -200,12 +218,13 @@ export async function scanDirectory(
   const runTable = new GrowingBytes();
   const ids = new GrowingBytes();
   const entry = new Uint8Array(RUN_ENTRY_BYTES);
-  const { number, seed } = segment;
+  const { number, seed, runsAt } = segment;
   const end = await scanRuns(
     context.storage,
     number,
     seed,
     context.chunkBytes,
+    runsAt,
     size,
     (bytes, at, header, offset) => {
       writeRunEntry(entry, 0, offset, header);
@@ -221,32 +240,48 @@ export async function scanDirectory(
  * What the header of a segment says when it is whole and of another segment or store, in words. One that is damaged or blank
  * is not needed: what it says is known, and runs carry what proves that they belong here.
  */
-async function foreignHeader(
-  { storage, storeId, chunkBytes }: RecoveryContext,
-  number: number,
-): Promise<string | undefined> {
-  const bytes = new Uint8Array(FILE_HEADER_BYTES);
-  await storage.read(number, bytes, 0);
-  const header = decodeFileHeader(bytes);
-  if (header === undefined) return undefined;
-  const same = Buffer.from(header.storeId).equals(storeId);
-  if (same && header.chunkBytes === chunkBytes && header.segment === number) return undefined;
-  return `segment ${header.segment} of store ${idText(header.storeId)}`;
+async function foreignHeader(context: RecoveryContext, number: number): Promise<string | undefined> {
+  const header = await headerOf(context, number);
+  return header === undefined ? undefined : foreignWords(context, number, header);
 }
 
-/** A single segment that belongs elsewhere is damage to that one; when none belongs here, store.json does not. */
+/** Undefined when it is damaged. */
+async function headerOf({ storage }: RecoveryContext, number: number): Promise<FileHeader | undefined> {
+  const bytes = new Uint8Array(FILE_HEADER_BYTES_MAX);
+  await storage.read(number, bytes, 0);
+  return decodeFileHeader(bytes);
+}
+
+/** Undefined when the header is that of this segment of this store. */
+function foreignWords(context: RecoveryContext, number: number, header: FileHeader): string | undefined {
+  if (isOfStore(header, context) && header.segment === number) return undefined;
+  const isSame = isOfStore({ ...header, hashKey: context.hashKey }, context);
+  const key = !isSame
+    ? ''
+    : header.hashKey === undefined
+      ? ', without a key of ids'
+      : ', with another key of ids';
+  return `segment ${header.segment} of store ${idText(header.storeId)}${key}`;
+}
+
+/**
+ * A single segment that belongs elsewhere is damage to that one; when none belongs here, store.json does not. One whose header is damaged as
+ * well says nothing for either.
+ */
 async function refuseIfAllForeign(context: RecoveryContext): Promise<void> {
-  const all = context.table.all();
-  let says: string | undefined;
-  for (const { number, state } of all) {
+  let found: { readonly number: number; readonly says: string } | undefined;
+  for (const { number, state } of context.table.all()) {
     if (state !== 'damaged') return;
-    says = await foreignHeader(context, number);
+    const header = await headerOf(context, number);
+    if (header === undefined) continue;
+    const says = foreignWords(context, number, header);
     if (says === undefined) return;
+    found = { number, says };
   }
-  if (says === undefined) return;
+  if (found === undefined) return;
   throw new PandoError(
     'store-foreign',
-    `segment ${all.at(-1)!.number} says that it is ${says}, and no segment is of this store, ${idText(context.storeId)}: they were copied here, or store.json was`,
+    `segment ${found.number} says that it is ${found.says}, and no segment is of this store, ${idText(context.storeId)}: they were copied here, or store.json was`,
   );
 }
 

@@ -6,19 +6,19 @@ import { DecodeThread } from './decode-thread.ts';
 import { DamagedRuns } from './damaged-runs.ts';
 import { RunLoads, type RunTaker } from './run-loads.ts';
 import { RunReader } from './run-reader.ts';
-import { decodeRunHeader, FILE_HEADER_BYTES, RUN_HEADER_BYTES } from './segment-format.ts';
+import { decodeRunHeader, RUN_HEADER_BYTES, segmentSeed } from './segment-format.ts';
 import { SegmentTable } from './segment-table.ts';
 import { StoreCounters } from './store-counters.ts';
 import {
   CHUNK,
   chunkOf,
   chunksOf,
+  HASH_KEY,
   idAt,
   isCode,
   put,
   putLeaf,
   range,
-  STORE_ID,
   World,
 } from './test-world.ts';
 import type { ChunkStore, TreeNode } from './types.ts';
@@ -176,12 +176,12 @@ describe('loads', () => {
     await store.close();
     const storage = world.storage();
     const [{ segment, size }] = (await storage.list()) as [{ segment: number; size: number }];
-    const table = new SegmentTable(STORE_ID, CHUNK);
-    const { seed } = table.add(segment, 'sealed', size);
+    const table = new SegmentTable(world.identity);
+    const { seed, runsAt } = table.add(segment, 'sealed', size);
     const counters = new StoreCounters();
     const runs = new RunReader(storage, table, CHUNK, 100 * KiB, 4, new DamagedRuns(table), counters);
-    const loads = new RunLoads(storage, table, runs, CHUNK, 1, counters);
-    const places = runsOf(world.fs.bytesOf((await world.files())[0]!), seed);
+    const loads = new RunLoads(storage, table, runs, CHUNK, 1, counters, world.hashKey);
+    const places = runsOf(world.fs.bytesOf((await world.files())[0]!), runsAt, seed);
     counters.runMisses = 1000;
     await runs.load(segment, places[0]!.offset, places[0]!.bytes); // opens the file
     while (!loads.takes(segment, 100)) {
@@ -197,7 +197,7 @@ describe('loads', () => {
           took(run, _key, first, end) {
             for (let child = first; child < end; child++) {
               const slot = run!.slotOf(ids, child * ID_BYTES);
-              const at = run!.chunkAt(slot, ids, child * ID_BYTES) * CHUNK;
+              const at = run!.chunkAt(slot, ids, child * ID_BYTES, store.hash) * CHUNK;
               expect(Buffer.from(run!.raw.subarray(at, at + CHUNK)).equals(chunkOf(child))).toBe(true);
               took.push(child);
             }
@@ -218,9 +218,9 @@ describe('loads', () => {
   });
 });
 
-function runsOf(file: Uint8Array, seed: number): { offset: number; bytes: number }[] {
+function runsOf(file: Uint8Array, runsAt: number, seed: number): { offset: number; bytes: number }[] {
   const found: { offset: number; bytes: number }[] = [];
-  for (let at = FILE_HEADER_BYTES; ;) {
+  for (let at = runsAt; ;) {
     const header = decodeRunHeader(file, at, seed, CHUNK);
     if (header === undefined) return found;
     found.push({ offset: at, bytes: header.runBytes });
@@ -229,58 +229,68 @@ function runsOf(file: Uint8Array, seed: number): { offset: number; bytes: number
 }
 
 describe('the ring', () => {
-  it('says of garbage, of a run of another segment and of a chunk that is not its id that something is wrong', async () => {
-    const world = new World();
-    const store = await world.open();
-    const session = store.openSession();
-    const ids = await session.writeChunks(chunksOf(range(0, 8)), 8);
-    await session.flush();
-    session.release();
-    const [file] = await world.files();
-    const bytes = Buffer.from(world.fs.bytesOf(file!));
-    await store.close();
-    const from = bytes.indexOf('PRUN');
-    const run = bytes.subarray(from, bytes.indexOf('PRUN', from + 4));
-    const seed = bytes.readUInt32LE(44);
-    const results: (ReturnType<DecodeRing['result']> | { job: number })[] = [];
-    let jobs = 0;
-    const done = new Promise<void>((resolve) => {
-      const thread = new DecodeThread(CHUNK, () => {
-        while (thread.hasNext) {
-          const result = thread.take();
-          // Valid until the slot is used again.
-          results.push(result === undefined ? undefined : { ...result, raw: result.raw.slice() });
-        }
-        if (results.length === jobs) void thread.close().then(resolve);
+  it.each([
+    ['plain', undefined],
+    ['keyed', HASH_KEY],
+  ])(
+    'says of garbage, of a run of another segment and of a chunk that is not its id, %s, that something is wrong',
+    async (_how, hashKey) => {
+      const world = new World({}, CHUNK, hashKey);
+      const store = await world.open();
+      const session = store.openSession();
+      const ids = await session.writeChunks(chunksOf(range(0, 8)), 8);
+      await session.flush();
+      session.release();
+      const [file] = await world.files();
+      const bytes = Buffer.from(world.fs.bytesOf(file!));
+      await store.close();
+      const from = bytes.indexOf('PRUN');
+      const run = bytes.subarray(from, bytes.indexOf('PRUN', from + 4));
+      const seed = segmentSeed(world.identity, 1);
+      const results: (ReturnType<DecodeRing['result']> | { job: number })[] = [];
+      let jobs = 0;
+      const done = new Promise<void>((resolve) => {
+        const thread = new DecodeThread(
+          CHUNK,
+          () => {
+            while (thread.hasNext) {
+              const result = thread.take();
+              // Valid until the slot is used again.
+              results.push(result === undefined ? undefined : { ...result, raw: result.raw.slice() });
+            }
+            if (results.length === jobs) void thread.close().then(resolve);
+          },
+          world.hashKey,
+        );
+        const add = (stored: Uint8Array, withSeed: number, wanted?: Uint8Array): void => {
+          thread.next().set(stored);
+          thread.add(stored.byteLength, withSeed, wanted, 0);
+          jobs++;
+        };
+        const submit = (): void => {
+          if (!thread.isReady) {
+            setImmediate(submit);
+            return;
+          }
+          add(run, seed);
+          add(run, seed, idAt(ids, 2));
+          add(run, seed + 1);
+          add(run.subarray(0, run.byteLength - 1), seed);
+          add(Buffer.from(run).fill(0x5a, 60, 61), seed);
+          add(run, seed, idAt(ids, 7)); // stands in the next run
+          thread.submit();
+        };
+        thread.start();
+        submit();
       });
-      const add = (stored: Uint8Array, withSeed: number, wanted?: Uint8Array): void => {
-        thread.next().set(stored);
-        thread.add(stored.byteLength, withSeed, wanted, 0);
-        jobs++;
-      };
-      const submit = (): void => {
-        if (!thread.isReady) {
-          setImmediate(submit);
-          return;
-        }
-        add(run, seed);
-        add(run, seed, idAt(ids, 2));
-        add(run, seed + 1);
-        add(run.subarray(0, run.byteLength - 1), seed);
-        add(Buffer.from(run).fill(0x5a, 60, 61), seed);
-        add(run, seed, idAt(ids, 7)); // stands in the next run
-        thread.submit();
-      };
-      thread.start();
-      submit();
-    });
-    await done;
-    const found = results.map((result) =>
-      result === undefined ? -1 : (result as { verified: number }).verified,
-    );
-    expect(found).toEqual([0b1111, 0b0100, -1, -1, -1, 0]);
-    expect(areChunks((results[0] as { raw: Uint8Array }).raw, 0, 4)).toBe(true);
-  });
+      await done;
+      const found = results.map((result) =>
+        result === undefined ? -1 : (result as { verified: number }).verified,
+      );
+      expect(found).toEqual([0b1111, 0b0100, -1, -1, -1, 0]);
+      expect(areChunks((results[0] as { raw: Uint8Array }).raw, 0, 4)).toBe(true);
+    },
+  );
 
   it('has room for as many runs as it says, on whichever side their numbers wrap', () => {
     const ring = new DecodeRing(new SharedArrayBuffer(RING_BYTES));

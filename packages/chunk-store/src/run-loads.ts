@@ -90,13 +90,14 @@ export class RunLoads {
     chunkBytes: number,
     threads: number,
     counters: StoreCounters,
+    hashKey?: Uint8Array,
   ) {
     this.#storage = storage;
     this.#table = table;
     this.#runs = runs;
     this.#counters = counters;
     const usable = threads > 0 && storage.readNow !== undefined;
-    this.#thread = usable ? new DecodeThread(chunkBytes, this.#decoded) : undefined;
+    this.#thread = usable ? new DecodeThread(chunkBytes, this.#decoded, hashKey) : undefined;
   }
 
   /**

@@ -7,6 +7,7 @@
 import { ID_BYTES } from '@pando/common';
 import type { BatchWriter } from './batch-writer.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
+import type { Hash } from './hashing.ts';
 import { RUN_RAW_BYTES } from './limits.ts';
 import type { RunReader } from './run-reader.ts';
 import { idsOfRun, runEntryAt, type RunEntry, type SegmentDirectory } from './segment-directory.ts';
@@ -34,6 +35,8 @@ export interface CopyParts {
   readonly log: SegmentLog;
   readonly damaged: DamagedRuns;
   readonly pool: WorkerPool;
+  /** What names the store's chunks. */
+  readonly hash: Hash;
 }
 
 /**
@@ -171,7 +174,7 @@ async function copyBatch(
   chunkBytes: number,
   kind: number,
 ): Promise<number> {
-  const { pool, runs, writer } = parts;
+  const { pool, runs, writer, hash } = parts;
   const slab = await pool.acquire();
   try {
     let at = -1;
@@ -184,7 +187,7 @@ async function copyBatch(
         at = item.run;
       }
       // Checks the bytes against the id: damage must not be copied under a new CRC.
-      const chunk = run.chunkAt(item.slot, directory.ids, item.slot * ID_BYTES);
+      const chunk = run.chunkAt(item.slot, directory.ids, item.slot * ID_BYTES, hash);
       slab.input.set(run.raw.subarray(chunk * chunkBytes, (chunk + 1) * chunkBytes), i * chunkBytes);
       slab.ids.set(directory.ids.subarray(item.slot * ID_BYTES, (item.slot + 1) * ID_BYTES), i * ID_BYTES);
       slab.order[i] = i;

@@ -8,7 +8,6 @@ import { writePlace } from './place.ts';
 import {
   decodeRunHeader,
   decodeTrailer,
-  FILE_HEADER_BYTES,
   isFooterIntact,
   isRunBodyIntact,
   RUN_ENTRY_BYTES,
@@ -74,7 +73,7 @@ export async function readTrailer(
   seed: number,
   size: number,
 ): Promise<Trailer | undefined> {
-  if (size < FILE_HEADER_BYTES + TRAILER_BYTES) return undefined;
+  if (size < TRAILER_BYTES) return undefined;
   const bytes = new Uint8Array(TRAILER_BYTES);
   const read = await readIfReadable(storage, segment, bytes, size - TRAILER_BYTES);
   return read < TRAILER_BYTES ? undefined : decodeTrailer(bytes, seed, segment, size);
@@ -106,7 +105,7 @@ export async function readDirectory(
 export type RunVisitor = (bytes: Uint8Array, at: number, header: RunHeader, offset: number) => void;
 
 /**
- * Visits the whole and valid runs of a segment up to `end`, ascending. Damaged bytes between runs are stepped
+ * Visits the whole and valid runs of a segment from `start` up to `end`, ascending. Damaged bytes between runs are stepped
  * over: the next run is found by its magic and proven by its CRCs, which no other bytes satisfy.
  * Resolves to the offset behind the last run visited. Reads in large pieces.
  */
@@ -115,11 +114,12 @@ export async function scanRuns(
   segment: number,
   seed: number,
   chunkBytes: number,
+  start: number,
   end: number,
   visit: RunVisitor,
 ): Promise<number> {
   const piece = Buffer.alloc(SCAN_BYTES);
-  let offset = FILE_HEADER_BYTES;
+  let offset = start;
   let wholeEnd = offset;
   let slot = 0;
   while (offset < end) {

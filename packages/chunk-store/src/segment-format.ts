@@ -1,6 +1,6 @@
 /**
- * Segment format version 1, byte by byte: file header, run header, footer and trailer. All numbers are
- * little endian. docs/format.md is the same in words and tables; test/golden pins it.
+ * Segment formats 1 and 2, byte by byte: file header, run header, footer and trailer; 2 is that of stores whose ids are keyed, and has the
+ * key in its file header. All numbers are little endian. docs/format.md is the same in words and tables; test/golden pins it.
  *
  * Pure: encodes and decodes buffers, reads no file. The CRC of every structure inside a segment starts
  * from the CRC of the segment's file header, so that bytes of another segment (or of another store) are
@@ -9,10 +9,17 @@
 import { crc32 } from 'node:zlib';
 import { ID_BYTES } from '@pando/common';
 import { NODE_BYTES } from '@pando/tree';
+import { HASH_KEY_BYTES } from './hashing.ts';
 import type { ChunkKind } from './types.ts';
 
-export const FORMAT_VERSION = 1;
-export const FILE_HEADER_BYTES = 48;
+/** The newest one that is known. */
+export const FORMAT_VERSION = 2;
+const FORMAT_PLAIN = 1;
+const FORMAT_KEYED = 2;
+const PLAIN_HEADER_BYTES = 48;
+const KEYED_HEADER_BYTES = 84;
+/** The longest file header. */
+export const FILE_HEADER_BYTES_MAX = KEYED_HEADER_BYTES;
 export const RUN_HEADER_BYTES = 28;
 export const RUN_ENTRY_BYTES = 16;
 export const TRAILER_BYTES = 40;
@@ -43,41 +50,82 @@ function viewOf(bytes: Uint8Array, at: number, length: number): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset + at, length);
 }
 
-export interface FileHeader {
-  readonly version: number;
-  readonly chunkBytes: number;
+/** What the header of every segment says of its store. */
+export interface StoreIdentity {
+  /** 16 bytes that name the store. */
   readonly storeId: Uint8Array;
+  /** Bytes of a data chunk. */
+  readonly chunkBytes: number;
+  /** 32 bytes with which its ids are keyed; undefined when they are not. */
+  readonly hashKey?: Uint8Array | undefined;
+}
+
+export interface FileHeader extends StoreIdentity {
+  readonly version: number;
   readonly segment: number;
 }
 
-export function encodeFileHeader(storeId: Uint8Array, chunkBytes: number, segment: number): Uint8Array {
-  const bytes = new Uint8Array(FILE_HEADER_BYTES);
-  const view = viewOf(bytes, 0, FILE_HEADER_BYTES);
+/** Bytes of the file header of a store's segments: where their first run begins. */
+export function fileHeaderBytes({ hashKey }: StoreIdentity): number {
+  return hashKey === undefined ? PLAIN_HEADER_BYTES : KEYED_HEADER_BYTES;
+}
+
+export function encodeFileHeader(store: StoreIdentity, segment: number): Uint8Array {
+  const { storeId, chunkBytes, hashKey } = store;
+  const bytes = new Uint8Array(fileHeaderBytes(store));
+  const view = viewOf(bytes, 0, bytes.byteLength);
   bytes.set(FILE_MAGIC, 0);
-  view.setUint32(8, FORMAT_VERSION, true);
+  view.setUint32(8, hashKey === undefined ? FORMAT_PLAIN : FORMAT_KEYED, true);
   view.setUint32(12, chunkBytes, true);
   bytes.set(storeId.subarray(0, STORE_ID_BYTES), 16);
   view.setBigUint64(32, BigInt(segment), true);
   view.setUint32(44, crc32(bytes.subarray(0, 44)), true);
+  if (hashKey === undefined) return bytes;
+  // Up to here as in version 1, so that who knows that one only finds a version that it does not know.
+  bytes.set(hashKey.subarray(0, HASH_KEY_BYTES), 48);
+  view.setUint32(80, keyedCrc(bytes), true);
   return bytes;
 }
 
-/** What a file header says, or undefined when it is not one (torn, damaged, something else). */
+/**
+ * What a file header says, or undefined when it is not one (torn, damaged, something else). Of a version that is not known: only what all versions
+ * have alike.
+ */
 export function decodeFileHeader(bytes: Uint8Array): FileHeader | undefined {
-  if (bytes.byteLength < FILE_HEADER_BYTES || !FILE_MAGIC.equals(bytes.subarray(0, 8))) return undefined;
-  const view = viewOf(bytes, 0, FILE_HEADER_BYTES);
+  if (bytes.byteLength < PLAIN_HEADER_BYTES || !FILE_MAGIC.equals(bytes.subarray(0, 8))) return undefined;
+  const view = viewOf(bytes, 0, bytes.byteLength);
   if (view.getUint32(44, true) !== crc32(bytes.subarray(0, 44))) return undefined;
-  return {
+  const header = {
     version: view.getUint32(8, true),
     chunkBytes: view.getUint32(12, true),
     storeId: bytes.slice(16, 32),
     segment: Number(view.getBigUint64(32, true)),
   };
+  if (header.version !== FORMAT_KEYED) return header;
+  if (bytes.byteLength < KEYED_HEADER_BYTES) return undefined;
+  if (view.getUint32(80, true) !== keyedCrc(bytes)) return undefined;
+  return { ...header, hashKey: bytes.slice(48, 80) };
 }
 
-/** The CRC that all others in the segment start from: that of its file header. */
-export function segmentSeed(storeId: Uint8Array, chunkBytes: number, segment: number): number {
-  return viewOf(encodeFileHeader(storeId, chunkBytes, segment), 44, 4).getUint32(0, true);
+/**
+ * Of all that a keyed file header says. The first CRC is left out: over bytes and their own CRC it is the same number whatever they are, and
+ * all segments would have one seed.
+ */
+function keyedCrc(header: Uint8Array): number {
+  return crc32(header.subarray(48, 80), crc32(header.subarray(0, 44)));
+}
+
+/** Whether a file header is of a store with this identity; its segment may be any. */
+export function isOfStore(header: StoreIdentity, { storeId, chunkBytes, hashKey }: StoreIdentity): boolean {
+  if (header.chunkBytes !== chunkBytes || !Buffer.from(header.storeId).equals(storeId)) return false;
+  if (header.hashKey === undefined || hashKey === undefined) return header.hashKey === hashKey;
+  return Buffer.from(header.hashKey).equals(hashKey);
+}
+
+/** The CRC that all others in the segment start from: that of its file header, the key included. */
+export function segmentSeed(store: StoreIdentity, segment: number): number {
+  const header = encodeFileHeader(store, segment);
+  return viewOf(header, header.byteLength - 4, 4).getUint32(0, true);
 }
 
 export interface RunHeader {

@@ -19,11 +19,12 @@ import {
   decodeRunHeader,
   encodeFileHeader,
   encodeFooter,
-  FILE_HEADER_BYTES,
+  fileHeaderBytes,
   placeRun,
   RUN_ENTRY_BYTES,
   TRAILER_BYTES,
   writeRunEntry,
+  type StoreIdentity,
 } from './segment-format.ts';
 import { SegmentContents, type Segment, type SegmentTable } from './segment-table.ts';
 import { SerialQueue } from './serial-queue.ts';
@@ -34,7 +35,7 @@ import type { ChunkIndex, SegmentStorage, SegmentWriter } from './types.ts';
 /** Ids of one run: nodes and the smallest data chunks have the same size. */
 const RUN_IDS_BYTES_MAX = (RUN_RAW_BYTES / NODE_BYTES) * ID_BYTES;
 
-export interface SegmentLogOptions {
+export interface SegmentLogOptions extends StoreIdentity {
   readonly storage: SegmentStorage;
   readonly index: ChunkIndex;
   /** All changes of the index go through it. */
@@ -42,8 +43,6 @@ export interface SegmentLogOptions {
   readonly table: SegmentTable;
   readonly fresh: FreshChunks;
   readonly damaged: DamagedRuns;
-  readonly storeId: Uint8Array;
-  readonly chunkBytes: number;
   readonly limits: ChunkStoreLimits;
   readonly counters: StoreCounters;
   /** Something appended or about to be is lost: called in the turn in which it goes. */
@@ -164,12 +163,12 @@ export class SegmentLog {
       this.#startSeal(open);
     await this.#open?.contents?.repairing;
     if (this.#open !== undefined) return this.#open;
-    const { storage, table, storeId, chunkBytes } = this.#options;
+    const { storage, table } = this.#options;
     const number = table.reserve(); // used up also when creating it fails: something may be there then
     let writer: SegmentWriter | undefined;
     try {
       writer = await storage.create(number);
-      await writer.append([encodeFileHeader(storeId, chunkBytes, number)]);
+      await writer.append([encodeFileHeader(this.#options, number)]);
       // So that runs are never found behind a blank header but where something has blanked it.
       await this.#sync(writer);
     } catch (error) {
@@ -179,7 +178,7 @@ export class SegmentLog {
       this.#options.onAppendFailed(wrapped);
       throw wrapped;
     }
-    const segment = table.add(number, 'open', FILE_HEADER_BYTES);
+    const segment = table.add(number, 'open', fileHeaderBytes(this.#options));
     segment.contents = new SegmentContents();
     segment.contents.writer = writer;
     this.#open = segment;

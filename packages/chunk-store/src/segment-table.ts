@@ -10,7 +10,7 @@
 import { PandoError } from '@pando/common';
 import { GrowingBytes } from './growing-bytes.ts';
 import { SEGMENT_NUMBER_MAX } from './limits.ts';
-import { RUN_ENTRY_BYTES, segmentSeed } from './segment-format.ts';
+import { fileHeaderBytes, RUN_ENTRY_BYTES, segmentSeed, type StoreIdentity } from './segment-format.ts';
 import type { SegmentWriter } from './types.ts';
 
 /**
@@ -23,6 +23,8 @@ export type SegmentState = 'open' | 'sealing' | 'stuck' | 'sealed' | 'damaged';
 export class Segment {
   readonly number: number;
   readonly seed: number;
+  /** Where its first run begins: behind the file header. */
+  readonly runsAt: number;
   state: SegmentState;
   /** Bytes that count: what a failed append left behind them does not. */
   bytes: number;
@@ -35,9 +37,10 @@ export class Segment {
   /** While it is not sealed: what its footer will say. */
   contents: SegmentContents | undefined;
 
-  constructor(number: number, seed: number, state: SegmentState, bytes: number) {
+  constructor(number: number, seed: number, runsAt: number, state: SegmentState, bytes: number) {
     this.number = number;
     this.seed = seed;
+    this.runsAt = runsAt;
     this.state = state;
     this.bytes = bytes;
   }
@@ -66,16 +69,14 @@ export class SegmentTable {
   /** Condemned segments whose files are not gone yet. */
   readonly removing = new Set<number>();
   readonly #segments = new Map<number, Segment>();
-  readonly #storeId: Uint8Array;
-  readonly #chunkBytes: number;
+  readonly #store: StoreIdentity;
   #next = 1;
   /** The number of the segment that is being created, if one is. */
   #creating: number | undefined;
   #last: Segment | undefined;
 
-  constructor(storeId: Uint8Array, chunkBytes: number) {
-    this.#storeId = storeId;
-    this.#chunkBytes = chunkBytes;
+  constructor(store: StoreIdentity) {
+    this.#store = store;
   }
 
   /** The number that the next segment gets; higher than any that was ever given out. */
@@ -92,7 +93,7 @@ export class SegmentTable {
   }
 
   seedOf(segment: number): number {
-    return segmentSeed(this.#storeId, this.#chunkBytes, segment);
+    return segmentSeed(this.#store, segment);
   }
 
   /**
@@ -109,7 +110,7 @@ export class SegmentTable {
   add(number: number, state: SegmentState, bytes: number): Segment {
     if (number > SEGMENT_NUMBER_MAX)
       throw new PandoError('internal', `no segment numbers are left: ${number}`);
-    const segment = new Segment(number, this.seedOf(number), state, bytes);
+    const segment = new Segment(number, this.seedOf(number), fileHeaderBytes(this.#store), state, bytes);
     this.#segments.set(number, segment);
     if (this.#creating === number) this.#creating = undefined;
     this.reserveBelow(number + 1);

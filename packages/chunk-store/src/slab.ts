@@ -10,7 +10,7 @@
  */
 import { ID_BYTES } from '@pando/common';
 import { compressRun } from './codec.ts';
-import { hashChunk } from './hashing.ts';
+import type { Hash } from './hashing.ts';
 import { BATCH_BYTES, BATCH_CHUNKS_MAX, RUN_RAW_BYTES } from './limits.ts';
 import { CODEC_RAW, CODEC_ZSTD, RUN_HEADER_BYTES, writeRunHeader } from './segment-format.ts';
 
@@ -66,18 +66,24 @@ export function runChunks(chunkBytes: number): number {
 }
 
 /** What a batch goes to a worker for: packs it into runs of `kind`, or hashes it without one. Returns how many runs `output` then holds. */
-export function workOn(slab: Slab, count: number, chunkBytes: number, kind: number | undefined): number {
+export function workOn(
+  slab: Slab,
+  count: number,
+  chunkBytes: number,
+  kind: number | undefined,
+  hash: Hash,
+): number {
   if (kind !== undefined) return packSlab(slab, count, chunkBytes, kind);
-  hashSlab(slab, count, chunkBytes);
+  hashSlab(slab, count, chunkBytes, hash);
   return 0;
 }
 
 /** Writes the ids of the first `count` chunks of `input`. */
-export function hashSlab(slab: Slab, count: number, chunkBytes: number): void {
+export function hashSlab(slab: Slab, count: number, chunkBytes: number, hash: Hash): void {
   const words = chunkBytes / 4;
   for (let i = 0; i < count; i++) {
     if (isZero(slab.words, i * words, words)) slab.ids.fill(0, i * ID_BYTES, (i + 1) * ID_BYTES);
-    else slab.ids.set(hashChunk(slab.input.subarray(i * chunkBytes, (i + 1) * chunkBytes)), i * ID_BYTES);
+    else slab.ids.set(hash(slab.input.subarray(i * chunkBytes, (i + 1) * chunkBytes)), i * ID_BYTES);
   }
 }
 

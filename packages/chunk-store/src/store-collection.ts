@@ -10,6 +10,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { ID_BYTES, idToHex, isHole, isLost, PandoError } from '@pando/common';
 import { FOUND, IN_FLIGHT, MISSING, type ChunkLocator } from './chunk-locator.ts';
 import type { BatchWriter } from './batch-writer.ts';
+import type { Hash } from './hashing.ts';
 import { saveSuspects } from './recovery.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
 import type { RunReader } from './run-reader.ts';
@@ -45,6 +46,8 @@ interface SlotsToCopy {
 
 export interface CollectionParts {
   readonly chunkBytes: number;
+  /** What names the store's chunks. */
+  readonly hash: Hash;
   readonly storage: SegmentStorage;
   readonly index: ChunkIndex;
   readonly indexQueue: SerialQueue;

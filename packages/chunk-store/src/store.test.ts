@@ -220,8 +220,7 @@ describe('a chunk store', () => {
     store = await openChunkStore({
       storage,
       index: world.index,
-      storeId: STORE_ID,
-      chunkBytes: CHUNK,
+      ...world.identity,
       limits: { ...world.limits, recentPlacesMax: 0, placeHintsMax: 0 },
     });
     const leaf = { bytes: ids };
@@ -303,7 +302,7 @@ describe('a chunk store', () => {
     const storage = world.storage();
     const index = new MemoryChunkIndex();
     await index.write({ ids: ids.slice(0, 32), places: new Uint8Array(18).fill(1), count: 1 }, false); // rubbish goes
-    await rebuildIndex(storage, index, { storeId: STORE_ID, chunkBytes: CHUNK });
+    await rebuildIndex(storage, index, world.identity);
     expect(await index.count()).toBe(400);
     store = await world.open(index);
     await expectChunks(store, ids, numbers);
@@ -325,7 +324,7 @@ describe('a chunk store', () => {
     await expect(open(STORE_ID, 2 * CHUNK)).rejects.toSatisfy(isCode('store-foreign'));
     await expect(open(STORE_ID, 5000)).rejects.toSatisfy(isCode('request-invalid'));
 
-    const header = Buffer.from(encodeFileHeader(STORE_ID, CHUNK, 1));
+    const header = Buffer.from(encodeFileHeader({ storeId: STORE_ID, chunkBytes: CHUNK }, 1));
     header.writeUInt32LE(FORMAT_VERSION + 1, 8);
     header.writeUInt32LE(crc32(header.subarray(0, 44)), 44);
     const newer = new MemorySegmentStorage();

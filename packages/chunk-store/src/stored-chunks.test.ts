@@ -1,13 +1,14 @@
 /** Reading the segments of a store that is not open: everything that can be read comes, aligned, and nothing is written. */
 import { idToHex, KiB, PandoError } from '@pando/common';
 import { describe, expect, it } from 'vitest';
-import { hashChunk } from './hashing.ts';
+import { hashOf } from './hashing.ts';
 import { MemorySegmentStorage } from './memory-segment-storage.ts';
 import { openStoredChunks, type StoredChunks } from './stored-chunks.ts';
 import { put, putLeaf, range, World } from './test-world.ts';
 
 /** Ids of everything that stands at a multiple of `step`, holes left out. */
-async function idsAt(stored: StoredChunks, step: number): Promise<Set<string>> {
+async function idsAt(stored: StoredChunks, step: number, { hashKey }: World): Promise<Set<string>> {
+  const hash = hashOf(hashKey);
   const ids = new Set<string>();
   let position = 0;
   for await (const part of stored.parts(new AbortController().signal)) {
@@ -16,7 +17,7 @@ async function idsAt(stored: StoredChunks, step: number): Promise<Set<string>> {
       continue;
     }
     for (let at = (step - (position % step)) % step; at < part.byteLength; at += step) {
-      ids.add(idToHex(hashChunk(part.subarray(at, at + step)), 0));
+      ids.add(idToHex(hash(part.subarray(at, at + step)), 0));
     }
     position += part.byteLength;
   }
@@ -44,8 +45,8 @@ describe.each([4 * KiB, 16 * KiB])('the stored chunks of a store with chunks of 
     const storage = world.storage();
     const stored = (await openStoredChunks(storage))!;
     expect(stored.chunkBytes).toBe(chunkBytes);
-    expect([...(await idsAt(stored, chunkBytes))]).toEqual(expect.arrayContaining(data));
-    expect(await idsAt(stored, 4 * KiB)).toContain(leaf);
+    expect([...(await idsAt(stored, chunkBytes, world))]).toEqual(expect.arrayContaining(data));
+    expect(await idsAt(stored, 4 * KiB, world)).toContain(leaf);
     expect(stored.lostRuns).toBe(0);
     await storage.close();
     expect((await world.files()).map((file) => [file, Buffer.from(world.fs.bytesOf(file))])).toEqual(before);
@@ -64,7 +65,7 @@ describe.each([4 * KiB, 16 * KiB])('the stored chunks of a store with chunks of 
       return bytes;
     });
     const stored = (await openStoredChunks(world.storage()))!;
-    const found = await idsAt(stored, chunkBytes);
+    const found = await idsAt(stored, chunkBytes, world);
     const lost = data.filter((id) => !found.has(id));
     expect(lost.length).toBeGreaterThan(0);
     expect(lost.length).toBeLessThanOrEqual(8);
@@ -82,7 +83,7 @@ it('a sector that cannot be read costs the runs on it', async () => {
     segment === 1 && position <= 5000 && position + target.byteLength > 5000
       ? Promise.reject(new PandoError('store-failed', 'EIO'))
       : read(segment, target, position);
-  const found = await idsAt(stored, 4 * KiB);
+  const found = await idsAt(stored, 4 * KiB, world);
   expect(stored.lostRuns).toBe(1);
   expect(data.filter((id) => !found.has(id)).length).toBeLessThanOrEqual(4);
 });

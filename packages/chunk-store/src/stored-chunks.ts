@@ -39,7 +39,7 @@ export interface StoredChunks {
 export async function openStoredChunks(storage: SegmentStorage): Promise<StoredChunks | undefined> {
   const store = await readStoreOf(storage);
   if (store === undefined) return undefined;
-  const table = new SegmentTable(store.storeId, store.chunkBytes);
+  const table = new SegmentTable(store);
   for (const { segment, size } of await storage.list()) table.add(segment, 'sealed', size);
   const reader = new Reader(storage, table, store.chunkBytes);
   await reader.measure();

@@ -5,10 +5,15 @@ import { openChunkStore } from './chunk-store.ts';
 import { DirectorySegmentStorage } from './directory-segment-storage.ts';
 import type { ChunkStoreLimits } from './limits.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
+import type { StoreIdentity } from './segment-format.ts';
 import type { ChunkIndex, ChunkStore, SegmentStorage, WriteSession } from './types.ts';
 
 export const STORE_ID = new Uint8Array(16).map((_, i) => i + 1);
 export const CHUNK = 4096;
+/** Of the worlds whose ids are keyed. */
+export const HASH_KEY = new Uint8Array(32).map((_, i) => 0x80 + i);
+/** `PANDO_KEYED=1 vitest run packages/chunk-store`: the whole room over keyed ids. */
+const HASH_KEY_DEFAULT = process.env['PANDO_KEYED'] === '1' ? HASH_KEY : undefined;
 export const DIRECTORY = 'segments';
 
 /** The chunk of a number: every number has another one; every third one does not compress. */
@@ -129,12 +134,21 @@ export class World {
   index: CrashIndex = new CrashIndex();
   readonly limits: Partial<ChunkStoreLimits>;
   readonly chunkBytes: number;
+  /** With which ids are keyed; undefined when they are not. */
+  hashKey: Uint8Array | undefined;
   /** Whether a read in the turn of the call would be slow now; where it is absent, there are none. */
   isSlow: (() => boolean) | undefined;
 
-  constructor(limits: Partial<ChunkStoreLimits> = {}, chunkBytes = CHUNK) {
+  constructor(limits: Partial<ChunkStoreLimits> = {}, chunkBytes = CHUNK, hashKey = HASH_KEY_DEFAULT) {
     this.limits = { workers: 0, ...limits };
     this.chunkBytes = chunkBytes;
+    this.hashKey = hashKey;
+  }
+
+  /** What its segments say of the store. */
+  get identity(): StoreIdentity {
+    const { chunkBytes, hashKey } = this;
+    return { storeId: STORE_ID, chunkBytes, hashKey };
   }
 
   storage(): SegmentStorage {
@@ -143,8 +157,8 @@ export class World {
   }
 
   open(index: ChunkIndex = this.index): Promise<ChunkStore> {
-    const { limits, chunkBytes } = this;
-    return openChunkStore({ storage: this.storage(), index, storeId: STORE_ID, chunkBytes, limits });
+    const { limits } = this;
+    return openChunkStore({ storage: this.storage(), index, ...this.identity, limits });
   }
 
   /** The machine loses power and boots again. The old store is dead. */

@@ -10,6 +10,7 @@
  * → one read of one run → CRC → decompress → id of each chunk checked before it is first handed out.
  */
 import type { LevelDamage, PandoError } from '@pando/common';
+import type { Hash } from './hashing.ts';
 import type { StoreCounters } from './store-counters.ts';
 import type { ChunkReader, ChunkWriter, TreeNode } from '@pando/tree';
 
@@ -326,6 +327,11 @@ export interface ChunkFinder {
 }
 
 export interface ChunkStore extends ChunkReader {
+  /** What names chunks and nodes: their id is this hash of their bytes. 32 bytes, fresh. */
+  readonly hash: Hash;
+  /** Whether that hash is keyed: then nobody outside of the store can tell the id of some bytes, and its ids and roots mean nothing elsewhere. */
+  readonly isKeyed: boolean;
+
   /**
    * Starts a session of writes. One that `usesReserve` also writes while writers are refused so that room stays free:
    * destage, which gives the room of the log back.

@@ -6,7 +6,7 @@ import { ID_BYTES, idsEqual, idToHex, isHole, isPandoError, PandoError } from '@
 import { expandRun } from './codec.ts';
 import type { DamagedRuns } from './damaged-runs.ts';
 import type { Directories } from './directories.ts';
-import { hashChunk } from './hashing.ts';
+import type { Hash } from './hashing.ts';
 import { checkIndexOf } from './index-check.ts';
 import type { LostPlaces } from './lost-places.ts';
 import { readPlace } from './place.ts';
@@ -16,10 +16,12 @@ import {
   chunkBytesOf,
   decodeFileHeader,
   decodeRunHeader,
-  FILE_HEADER_BYTES,
+  FILE_HEADER_BYTES_MAX,
+  isOfStore,
   isRunBodyIntact,
   RUN_ENTRY_BYTES,
   RUN_HEADER_BYTES,
+  type StoreIdentity,
 } from './segment-format.ts';
 import { SCAN_BYTES } from './limits.ts';
 import { VerifyWay } from './verify-way.ts';
@@ -30,14 +32,14 @@ import type { ChunkIndex, SegmentStorage, VerifyOptions, VerifyReport } from './
 /** Problems that a report names; the others are counted. */
 const DAMAGED_MAX = 1000;
 
-export interface VerifyContext {
+export interface VerifyContext extends StoreIdentity {
   readonly storage: SegmentStorage;
   readonly index: ChunkIndex;
   readonly indexQueue: SerialQueue;
   readonly directories: Directories;
   readonly table: SegmentTable;
-  readonly storeId: Uint8Array;
-  readonly chunkBytes: number;
+  /** What names the store's chunks. */
+  readonly hash: Hash;
   /** Told of what is found, so that dedupe does not count on it. */
   readonly damaged: DamagedRuns;
   /** Told of what is found, exactly. */
@@ -156,16 +158,15 @@ class SegmentCheck {
       this.#report(bytes, error.message);
       damaged.addSegment(number);
       const { directory } = await scanDirectory(this.#context, this.#segment, bytes);
-      this.#context.lost.setGaps(number, gapsOf(directory));
+      this.#context.lost.setGaps(number, gapsOf(this.#segment, directory));
       return directory;
     }
   }
 
   async #checkFileHeader(): Promise<void> {
-    const { storage, storeId, chunkBytes } = this.#context;
-    const bytes = new Uint8Array(FILE_HEADER_BYTES);
+    const bytes = new Uint8Array(FILE_HEADER_BYTES_MAX);
     try {
-      await storage.read(this.#segment.number, bytes, 0);
+      await this.#context.storage.read(this.#segment.number, bytes, 0);
     } catch (error) {
       // Nobody needs it to read chunks.
       if (!isPandoError(error, 'store-failed')) throw error;
@@ -173,12 +174,8 @@ class SegmentCheck {
       return;
     }
     const header = decodeFileHeader(bytes);
-    const whole =
-      header !== undefined &&
-      header.segment === this.#segment.number &&
-      header.chunkBytes === chunkBytes &&
-      Buffer.from(header.storeId).equals(storeId);
-    if (!whole) this.#report(0, 'the file header is damaged');
+    if (header?.segment !== this.#segment.number || !isOfStore(header, this.#context))
+      this.#report(0, 'the file header is damaged');
   }
 
   /** Reads as many runs as fit into one piece and checks them; returns the number of the next run. */
@@ -265,7 +262,7 @@ class SegmentCheck {
     for (let k = 0; k < count; k++) {
       this.chunks++;
       const idAt = at + RUN_HEADER_BYTES + k * ID_BYTES;
-      const id = hashChunk(raw.subarray(k * chunkBytes, (k + 1) * chunkBytes));
+      const id = this.#context.hash(raw.subarray(k * chunkBytes, (k + 1) * chunkBytes));
       const hex = idToHex(bytes, idAt);
       if (!idsEqual(id, 0, bytes, idAt)) {
         this.#reportRun(directory, entry, `chunk ${hex} does not match its id`, firstSlot + k);
@@ -315,9 +312,9 @@ class SegmentCheck {
 }
 
 /** What lies between and behind the runs of a directory that a scan found; the file may have been longer once. */
-function gapsOf({ runTable }: SegmentDirectory): { start: number; end: number }[] {
+function gapsOf({ runsAt }: Segment, { runTable }: SegmentDirectory): { start: number; end: number }[] {
   const gaps: { start: number; end: number }[] = [];
-  let start = FILE_HEADER_BYTES;
+  let start = runsAt;
   for (let run = 0; run < runTable.byteLength / RUN_ENTRY_BYTES; run++) {
     const entry = runEntryAt(runTable, run);
     if (entry.offset > start) gaps.push({ start, end: entry.offset });

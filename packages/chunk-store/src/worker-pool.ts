@@ -6,10 +6,11 @@
  */
 import { Worker } from 'node:worker_threads';
 import { PandoError } from '@pando/common';
+import { hashOf, type Hash } from './hashing.ts';
 import { INLINE_CHUNKS_MAX } from './limits.ts';
 import { SLAB_BYTES, slabOver, workOn, type Slab } from './slab.ts';
 import type { StoreCounters } from './store-counters.ts';
-import type { WorkerAnswer, WorkerJob } from './worker.ts';
+import type { WorkerAnswer, WorkerJob, WorkerStart } from './worker.ts';
 
 /** A thread makes garbage only and keeps nothing: without a bound its young generation grows to tens of MiB. */
 const YOUNG_MIB_MAX = 6;
@@ -30,6 +31,8 @@ export class WorkerPool {
   readonly #threadsMax: number;
   readonly #slabsMax: number;
   readonly #counters: StoreCounters;
+  readonly #hashKey: Uint8Array | undefined;
+  readonly #hash: Hash;
   readonly #threads: Thread[] = [];
   readonly #freeSlabs: Slab[] = [];
   readonly #waiters: ((slab: Slab) => void)[] = [];
@@ -38,7 +41,9 @@ export class WorkerPool {
   #broken = false;
   #closed = false;
 
-  constructor(threadsMax: number, slabsMax: number, counters: StoreCounters) {
+  constructor(threadsMax: number, slabsMax: number, counters: StoreCounters, hashKey?: Uint8Array) {
+    this.#hashKey = hashKey;
+    this.#hash = hashOf(hashKey);
     this.#threadsMax = threadsMax;
     this.#counters = counters;
     this.#slabsMax = slabsMax;
@@ -97,7 +102,9 @@ export class WorkerPool {
     if (least !== undefined && (least.jobs.size === 0 || this.#threads.length === this.#threadsMax))
       return least;
     const file = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js';
+    const start: WorkerStart = { hashKey: this.#hashKey };
     const worker = new Worker(new URL(file, import.meta.url), {
+      workerData: start,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB_MAX },
     });
     const thread: Thread = { worker, jobs: new Map() };
@@ -139,7 +146,7 @@ export class WorkerPool {
   /** Same work, on this thread. A promise all the same, so that a failure always arrives in the same way. */
   async #runInline(slab: Slab, message: WorkerJob): Promise<number> {
     const began = performance.now();
-    const runs = workOn(slab, message.count, message.chunkBytes, message.kind);
+    const runs = workOn(slab, message.count, message.chunkBytes, message.kind, this.#hash);
     this.#count(message, performance.now() - began);
     return runs;
   }

@@ -1,6 +1,13 @@
 /** The worker thread: hashes and packs slabs, one message a batch. */
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
+import { hashOf } from './hashing.ts';
 import { slabOver, workOn } from './slab.ts';
+
+/** What it is started with. */
+export interface WorkerStart {
+  /** Of the store's ids. */
+  readonly hashKey: Uint8Array | undefined;
+}
 
 /** What the main thread asks for; `kind` is set when it is to pack, not to hash. */
 export interface WorkerJob {
@@ -20,6 +27,8 @@ export interface WorkerAnswer {
   readonly error?: string;
 }
 
+const hash = hashOf((workerData as WorkerStart | null)?.hashKey);
+
 parentPort?.on('message', (job: WorkerJob) => {
   parentPort!.postMessage(work(job));
 });
@@ -27,7 +36,7 @@ parentPort?.on('message', (job: WorkerJob) => {
 function work(job: WorkerJob): WorkerAnswer {
   const began = performance.now();
   try {
-    const runs = workOn(slabOver(job.buffer), job.count, job.chunkBytes, job.kind);
+    const runs = workOn(slabOver(job.buffer), job.count, job.chunkBytes, job.kind, hash);
     return { job: job.job, runs, ms: performance.now() - began };
   } catch (error) {
     return { job: job.job, runs: 0, ms: 0, error: error instanceof Error ? error.message : String(error) };

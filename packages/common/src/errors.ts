@@ -109,6 +109,14 @@ export const ERROR_CODES = {
     kind: 'invalid',
     remedy: 'Backups are immutable; restore the backup as a VM and write to that.',
   },
+  'file-type-wrong': {
+    kind: 'invalid',
+    remedy: '`pando backup cat` reads regular files, `pando backup extract` also directories.',
+  },
+  'file-system-encrypted': {
+    kind: 'invalid',
+    remedy: 'Its key is in the guest, not here: attach the backup over NBD and open it there.',
+  },
   'cursor-invalid': { kind: 'invalid', remedy: 'Start the list again without a cursor.' },
   'name-taken': { kind: 'conflict', remedy: 'Choose another name, or delete or rename what holds it.' },
   'policy-busy': {
@@ -148,6 +156,11 @@ export const ERROR_CODES = {
     kind: 'conflict',
     remedy: 'The directory holds files of something else; choose an empty directory or one that Pando made.',
   },
+  'store-hash-fixed': {
+    kind: 'conflict',
+    remedy:
+      'Whether ids are keyed is chosen when a store is made, for good: let `keyed-hash` say what the store is, or leave it out; or choose another data directory.',
+  },
   'store-newer': {
     kind: 'conflict',
     remedy: 'The data directory was written by a newer Pando; upgrade this one.',
@@ -167,6 +180,15 @@ export const ERROR_CODES = {
     remedy: 'Check the name or id; `pando policy ls` lists policies.',
   },
   'backup-missing': { kind: 'missing', remedy: 'Check the name or id; `pando backup ls` lists backups.' },
+  'file-system-missing': {
+    kind: 'missing',
+    remedy:
+      '`pando backup ls-files BACKUP --file-systems` lists the file systems; name one with `--file-system`.',
+  },
+  'file-missing': {
+    kind: 'missing',
+    remedy: 'Check the path; `pando backup ls-files` lists a directory. Links are followed inside the guest.',
+  },
   'export-missing': {
     kind: 'missing',
     remedy: 'Check the export name; `nbdinfo --list` shows the exports of an NBD server.',
@@ -229,6 +251,11 @@ export const ERROR_CODES = {
       'Changes are refused while nobody could say afterwards who made them: make room on the disk under the data directory (deleting works), or check it; the log of the server says more. After a failed sync, restart.',
   },
   'too-busy': { kind: 'unavailable', remedy: 'A limit on work in flight is reached; try again later.' },
+  'rate-limited': {
+    kind: 'unavailable',
+    remedy:
+      'Wait as long as `Retry-After` says, and ask less often; or have the limits of the server raised (`--rate-limit`, docs/access.md).',
+  },
   'import-interrupted': {
     kind: 'unavailable',
     remedy: 'The upload broke off; nothing was kept. Run the import again.',
@@ -302,6 +329,15 @@ export const ERROR_CODES = {
     kind: 'unavailable',
     remedy: 'Install the package that the message names; raw images need no other program.',
   },
+  'files-off': {
+    kind: 'unavailable',
+    remedy: 'Start the server with `--file-appliances` above 0, or attach the backup and read it yourself.',
+  },
+  'files-tool-failed': {
+    kind: 'unavailable',
+    remedy:
+      'libguestfs could not start its appliance, or not read the file system; `libguestfs-test-tool` and docs/files.md say what it needs.',
+  },
   'confinement-unavailable': {
     kind: 'unavailable',
     remedy:
@@ -310,6 +346,11 @@ export const ERROR_CODES = {
   'chunk-unknown': {
     kind: 'conflict',
     remedy: 'A chunk that was sent by its id is not in the store, or not any more: send its bytes.',
+  },
+  'ids-keyed': {
+    kind: 'conflict',
+    remedy:
+      'Ids of this store are keyed with a secret of its own, and mean nothing outside of it (SECURITY.md): send bytes in place of ids, and compare disks with `pando diff`. There are no proofs of its disks.',
   },
   'chunk-missing': {
     kind: 'data',
