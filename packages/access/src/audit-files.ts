@@ -1,7 +1,8 @@
 /** The files of the audit trail, read: page by page from the newest line, and from end to end to see whether anything is missing. */
 import { createHash } from 'node:crypto';
 import { PandoError, type File, type FileSystem } from '@pando/common';
-import type { AuditEntry } from './audit.ts';
+import type { AuditHead, AuditKnown } from './audit-head.ts';
+import type { AuditEntry } from './types.ts';
 
 /** Behind the day in a file's name. */
 export const AUDIT_FILE = '.jsonl';
@@ -68,14 +69,24 @@ export interface AuditVerification {
   readonly files: number;
   readonly lines: number;
   readonly problems: readonly { readonly file: string; readonly line: number; readonly problem: string }[];
+  /** Whether the catalog said how far the trail goes; otherwise nobody knows whether lines are missing at its end. */
+  readonly isHeadKnown: boolean;
 }
 
-/** Whether each line is followed by one that knows it. Of the oldest file nobody knows what was before. */
-export async function verifyAudit(fs: FileSystem, directory: string): Promise<AuditVerification> {
+/** Whether each line is followed by one that knows it, and those are there that the catalog knows of. Of the oldest file nobody knows what was before. */
+export async function verifyAudit(
+  fs: FileSystem,
+  directory: string,
+  { head, cuts }: AuditKnown = { cuts: [] },
+): Promise<AuditVerification> {
   const problems: { file: string; line: number; problem: string }[] = [];
   const names = await auditFiles(fs, directory);
   let prev: string | undefined;
   let lines = 0;
+  let last = { file: '', line: 0 };
+  /** The last number before that of the head; and whether the head has become too old to be there. */
+  let before = 0;
+  let isHeadThere = false;
   for (const name of names) {
     const file = await fs.open(`${directory}/${name}`, 'read');
     let line = 0;
@@ -89,13 +100,65 @@ export async function verifyAudit(fs: FileSystem, directory: string): Promise<Au
         const entry = parse(text);
         if (entry === undefined) tell('is no line of an audit trail');
         else if (prev !== undefined && entry.prev !== prev) tell('does not follow the line before it');
-        prev = createHash('sha256').update(text).digest('hex');
+        prev = hashOf(text);
+        if (entry === undefined) continue;
+        last = { file: name, line };
+        if (head === undefined) continue;
+        if (entry.n < head.n) before = entry.n;
+        else if (entry.n > head.n) isHeadThere ||= before === 0;
+        if (entry.n !== head.n) continue;
+        isHeadThere = true;
+        if (prev !== head.hash) tell('is not the line that the catalog knows by this number');
       }
     } finally {
       await file.close();
     }
   }
-  return { files: names.length, lines, problems };
+  const missing = (after: number, until: number): string =>
+    `what was written after number ${after}, up to ${until}, is missing or was changed`;
+  const ends = cuts.map(
+    ({ after, until, at }) =>
+      `${missing(after, until)}, and was when the server started at ${new Date(at).toISOString()}`,
+  );
+  if (head !== undefined && !isHeadThere) ends.push(missing(before, head.n));
+  const room = Math.max(0, PROBLEMS_MAX - problems.length);
+  for (const problem of ends.slice(-room)) problems.push({ file: last.file, line: last.line, problem });
+  return { files: names.length, lines, problems, isHeadKnown: head !== undefined };
+}
+
+/**
+ * Looks for the line that is known, from the end: the number of the last line that is there when it is not, or is another one. Undefined: it is there, or
+ * further back than it is looked for.
+ */
+export async function lastBefore(
+  fs: FileSystem,
+  directory: string,
+  head: AuditHead,
+): Promise<number | undefined> {
+  let budget = PAGE_BYTES_MAX;
+  let isLaterThere = false;
+  for (const name of (await auditFiles(fs, directory)).reverse()) {
+    const file = await fs.open(`${directory}/${name}`, 'read');
+    try {
+      for await (const { line } of linesBackwards(file, await file.size())) {
+        const entry = parse(line);
+        isLaterThere ||= entry !== undefined && entry.n > head.n;
+        if (entry !== undefined && entry.n === head.n)
+          return hashOf(line) === head.hash ? undefined : head.n - 1;
+        if (entry !== undefined && entry.n < head.n) return entry.n;
+        budget -= line.length;
+        if (budget <= 0) return undefined;
+      }
+    } finally {
+      await file.close();
+    }
+  }
+  // Where there are later ones its file has become too old.
+  return isLaterThere ? undefined : 0;
+}
+
+export function hashOf(line: string): string {
+  return createHash('sha256').update(line).digest('hex');
 }
 
 /** The last line of a file that has an end, and where that is. */

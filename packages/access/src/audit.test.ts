@@ -1,7 +1,10 @@
+import { MemoryCatalog } from '@pando/catalog';
 import { MemoryFileSystem, systemClock, type Clock, type File, type FileSystem } from '@pando/common';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { AuditTrail, type AuditEntry } from './audit.ts';
+import { AuditTrail, type AuditOptions } from './audit.ts';
+import type { AuditEntry } from './types.ts';
 import { verifyAudit } from './audit-files.ts';
+import { readAuditKnown } from './audit-head.ts';
 
 const DIRECTORY = '/audit';
 let now: number;
@@ -41,7 +44,7 @@ function faulty(): FileSystem {
   });
 }
 
-const open = (more: { keepDays?: number; bytesMax?: number } = {}): Promise<AuditTrail> =>
+const open = (more: Partial<AuditOptions> = {}): Promise<AuditTrail> =>
   AuditTrail.open({ fs: faulty(), directory: DIRECTORY, clock, keepDays: 400, bytesMax: 2 ** 30, ...more });
 const change = (request: string, more: object = {}) => ({
   ...{ request, operation: 'createVm', actor: { name: 'ci', tokenId: 't1' }, from: '10.0.0.1' },
@@ -88,7 +91,12 @@ describe('the audit trail', () => {
       { n: 1, kind: 'change', request: 'r1', actor: { name: 'ci', tokenId: 't1' }, from: '10.0.0.1' },
     ]);
     expect(await disk.list(DIRECTORY)).toEqual(['2026-11-20.jsonl', '2026-11-21.jsonl']);
-    expect(await verifyAudit(disk, DIRECTORY)).toEqual({ files: 2, lines: 3, problems: [] });
+    expect(await verifyAudit(disk, DIRECTORY)).toEqual({
+      files: 2,
+      lines: 3,
+      problems: [],
+      isHeadKnown: false,
+    });
   });
 
   test('syncs once for all that wait, and not for outcomes', async () => {
@@ -142,6 +150,94 @@ describe('the audit trail', () => {
     expect((await verifyAudit(disk, DIRECTORY)).problems).toEqual([{ ...wrong, line: 2 }]);
     await replace(name, text.replace(all[1]!, 'x'));
     expect((await verifyAudit(disk, DIRECTORY)).problems).toHaveLength(2);
+  });
+
+  describe('whose end is kept in a catalog', () => {
+    const NAME = '2026-11-20.jsonl';
+    let catalog: MemoryCatalog;
+    const reopen = async (): Promise<void> => {
+      trail = await open({ catalog });
+    };
+    const problems = async (): Promise<string[]> =>
+      (await verifyAudit(disk, DIRECTORY, await readAuditKnown(catalog))).problems.map(
+        ({ problem }) => problem,
+      );
+    beforeEach(async () => {
+      catalog = new MemoryCatalog();
+      await reopen();
+      for (const request of ['r1', 'r2', 'r3']) await trail.begin(change(request));
+      trail.end(change('r3'), { status: 200 });
+      await trail.close();
+    });
+
+    test('shows that the last lines are gone, at the start and ever after', async () => {
+      expect(await problems()).toEqual([]);
+      const all = (await content(NAME)).trimEnd().split('\n');
+      await replace(NAME, `${all.slice(0, 2).join('\n')}\n`);
+      const gone = 'what was written after number 2, up to 4, is missing or was changed';
+      expect(await problems()).toEqual([gone]);
+      await reopen();
+      expect(trail.cut).toEqual({ after: 2, until: 4, at: now });
+      await trail.begin(change('r4'));
+      await trail.close();
+      expect((await lines()).map(({ n }) => n)).toEqual([5, 2, 1]);
+      expect(await problems()).toEqual([
+        `${gone}, and was when the server started at 2026-11-20T23:59:00.000Z`,
+      ]);
+      await reopen();
+      expect(trail.cut).toBeUndefined();
+    });
+
+    test('shows that all of it is gone, or that the last line is another', async () => {
+      const text = await content(NAME);
+      await replace(NAME, text.replace('"status":200', '"status":404'));
+      const gone = 'what was written after number 3, up to 4, is missing or was changed';
+      expect(await problems()).toEqual(['is not the line that the catalog knows by this number']);
+      await reopen();
+      expect(trail.cut).toMatchObject({ after: 3, until: 4 });
+      expect(await problems()).toContainEqual(expect.stringContaining(gone));
+      await trail.close();
+      await disk.remove(`${DIRECTORY}/${NAME}`);
+      await reopen();
+      expect(trail.cut).toMatchObject({ after: 0, until: 4 });
+    });
+
+    test('takes lines that came later, a crash before they were kept, and files that are too old, for what they are', async () => {
+      await reopen();
+      await trail.begin(change('r4'));
+      // Not closed: what is in the catalog is older.
+      const stale = trail;
+      await reopen();
+      expect(trail.cut).toBeUndefined();
+      expect(await problems()).toEqual([]);
+      now += 86_400_000;
+      await trail.begin(change('r5'));
+      await disk.remove(`${DIRECTORY}/${NAME}`);
+      await reopen();
+      expect(trail.cut).toBeUndefined();
+      expect(await problems()).toEqual([]);
+      await stale.close();
+    });
+
+    test('is kept again and again, and only what is durable', async () => {
+      let wake = (): void => undefined;
+      const slow: Clock = {
+        ...clock,
+        sleep: (_ms, signal) =>
+          new Promise((resolve, reject) => {
+            wake = resolve;
+            signal!.addEventListener('abort', () => reject(new Error('closed')));
+          }),
+      };
+      trail = await open({ catalog, clock: slow });
+      await trail.begin(change('r4'));
+      trail.end(change('r4'), { status: 200 });
+      while ((await lines()).length < 6) await Promise.resolve();
+      wake();
+      while ((await readAuditKnown(catalog)).head!.n === 4)
+        await new Promise((resolve) => setImmediate(resolve));
+      expect((await readAuditKnown(catalog)).head!.n).toBe(5);
+    });
   });
 
   test('goes on behind the last whole line after a crash', async () => {

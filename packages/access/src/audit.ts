@@ -8,53 +8,31 @@
  * that wait share a sync. The line with the outcome follows; nobody waits for it. A crash leaves at most the end of a line behind,
  * which the next start cuts off. When a line cannot be written, `failure` says so until one can be: whoever changes something asks
  * first (`begin`), and is refused, but for what makes room. A failed sync is final: what the file holds is not known then.
+ *
+ * How far the trail goes is kept in the catalog too, once it is durable here: so a start sees when lines that were are not (audit-head.ts).
  */
-import { createHash } from 'node:crypto';
+import type { Catalog } from '@pando/catalog';
 import { PandoError, type Clock, type File, type FileSystem } from '@pando/common';
-import { AUDIT_FILE, auditFiles, lastWholeLine, listAudit, type AuditQuery } from './audit-files.ts';
-import type { Actor } from './types.ts';
+import {
+  AUDIT_FILE,
+  auditFiles,
+  hashOf,
+  lastBefore,
+  lastWholeLine,
+  listAudit,
+  type AuditQuery,
+} from './audit-files.ts';
+import { keepAuditCut, keepAuditHead, readAuditKnown, type AuditCut, type AuditHead } from './audit-head.ts';
+import type { Audited, AuditEntry, Outcome } from './types.ts';
 
 /** Lines that wait to be written. */
 const WAITING_MAX = 10_000;
+/** How often it is kept how far the trail goes. */
+const HEAD_EVERY_MS = 60_000;
 /** Whoever fails to log in is written down so often a minute at most; the rest is counted. */
 const REFUSALS_PER_MINUTE_MAX = 60;
 /** What was asked for is left out of a longer one. */
 const LINE_BYTES_MAX = 8 * 1024;
-
-/** What is written of a request. */
-export interface Audited {
-  /** Id of the request, as in the log and in problem documents. */
-  readonly request: string;
-  readonly operation: string;
-  /** Absent: nobody that is known. */
-  readonly actor?: Pick<Actor, 'name' | 'tokenId'>;
-  /** Address of the client; absent for the Unix socket. */
-  readonly from?: string;
-  /** Names and ids of what it is about. */
-  readonly subjects?: readonly string[];
-  /** What was asked for, without secrets. */
-  readonly asked?: unknown;
-}
-
-export interface Outcome {
-  readonly status: number;
-  /** Of the error. */
-  readonly code?: string;
-  readonly ms?: number;
-}
-
-/** A line. `change`: it was asked for; `outcome`: what came of it; `refusal`: it was not let through. */
-export interface AuditEntry extends Audited, Partial<Outcome> {
-  /** Counts lines; a gap: some could not be written. */
-  readonly n: number;
-  /** RFC 3339, UTC. */
-  readonly at: string;
-  readonly kind: 'change' | 'outcome' | 'refusal';
-  /** Refusals that were left out since the line before, because there were too many. */
-  readonly left?: number;
-  /** SHA-256 of the line before. */
-  readonly prev: string;
-}
 
 export interface AuditOptions {
   readonly fs: FileSystem;
@@ -63,6 +41,8 @@ export interface AuditOptions {
   /** How long files are kept, and how big all are together. */
   readonly keepDays: number;
   readonly bytesMax: number;
+  /** Keeps how far the trail goes. To be closed after it. Absent: nobody knows whether its end is missing. */
+  readonly catalog?: Catalog;
   readonly onTrouble?: (error: unknown) => void;
 }
 
@@ -89,6 +69,14 @@ export class AuditTrail {
   #minute = 0;
   #refusals = 0;
   #left = 0;
+  /** The last line that was written; one that is durable; and one that the catalog knows as such. */
+  #last: AuditHead | undefined;
+  #synced: AuditHead | undefined;
+  #kept: AuditHead | undefined;
+  readonly #closing = new AbortController();
+  #keeping = Promise.resolve();
+  /** What was missing when it was opened. */
+  #cut: AuditCut | undefined;
 
   private constructor(options: AuditOptions, last: { day: string; n: number; prev: string }) {
     this.#options = options;
@@ -99,6 +87,22 @@ export class AuditTrail {
 
   /** Goes on where the last line is; what a crash left behind it is cut off. @throws the system's errors */
   static async open(options: AuditOptions): Promise<AuditTrail> {
+    const trail = await AuditTrail.#opened(options);
+    if (options.catalog === undefined) return trail;
+    const { head, cuts } = await readAuditKnown(options.catalog);
+    const after = head === undefined ? undefined : await lastBefore(options.fs, options.directory, head);
+    if (head !== undefined && after !== undefined) {
+      trail.#cut = { after, until: head.n, at: options.clock.now() };
+      await keepAuditCut(options.catalog, trail.#cut, cuts);
+      // No number twice.
+      trail.#n = Math.max(trail.#n, head.n);
+    }
+    trail.#kept = head;
+    trail.#keeping = trail.#keepHeads();
+    return trail;
+  }
+
+  static async #opened(options: AuditOptions): Promise<AuditTrail> {
     const { fs, directory } = options;
     await fs.makeDirectory(directory);
     const newest = (await auditFiles(fs, directory)).at(-1);
@@ -120,6 +124,11 @@ export class AuditTrail {
     trail.#end = found.end;
     await trail.#removeOld();
     return trail;
+  }
+
+  /** Lines that were known and were not there when it was opened, or were others. */
+  get cut(): AuditCut | undefined {
+    return this.#cut;
   }
 
   /** Why lines cannot be written at the moment. */
@@ -170,9 +179,44 @@ export class AuditTrail {
   /** Writes what waits. */
   async close(): Promise<void> {
     while (this.#writing !== undefined) await this.#writing;
-    await this.#file?.sync().catch((error: unknown) => this.#options.onTrouble?.(error));
+    await this.#file?.sync().then(
+      () => this.#syncedAll(),
+      (error: unknown) => this.#options.onTrouble?.(error),
+    );
     await this.#file?.close();
     this.#file = undefined;
+    this.#closing.abort();
+    await this.#keeping;
+    await this.#keepHead();
+  }
+
+  /** To be called after a sync, when nothing was written since. */
+  #syncedAll(): void {
+    if (!this.#dead) this.#synced = this.#last;
+  }
+
+  async #keepHeads(): Promise<void> {
+    for (;;) {
+      try {
+        await this.#options.clock.sleep(HEAD_EVERY_MS, this.#closing.signal);
+      } catch {
+        return;
+      }
+      await this.#keepHead();
+    }
+  }
+
+  async #keepHead(): Promise<void> {
+    const { catalog, onTrouble } = this.#options;
+    const head = this.#synced;
+    if (catalog === undefined || head === undefined || head.n === this.#kept?.n) return;
+    try {
+      await keepAuditHead(catalog, head);
+      this.#kept = head;
+    } catch (error) {
+      // It is tried again.
+      onTrouble?.(error);
+    }
   }
 
   #add(waiting: Waiting): void {
@@ -233,7 +277,9 @@ export class AuditTrail {
     }
     this.#prev = prev;
     this.#n = n;
+    this.#last = { n, hash: prev };
     this.#end += bytes.byteLength;
+    if (group.some(({ resolve }) => resolve !== undefined)) this.#syncedAll();
   }
 
   /** The file of the day, never of one before that of the last line: a clock that is set back changes no order. */
@@ -284,8 +330,4 @@ export class AuditTrail {
 
 function lineOf(entry: AuditEntry): string {
   return JSON.stringify(entry);
-}
-
-export function hashOf(line: string): string {
-  return createHash('sha256').update(line).digest('hex');
 }

@@ -24,6 +24,41 @@ export interface Actor {
   readonly scope?: Scope;
 }
 
+/** What is written of a request. */
+export interface Audited {
+  /** Id of the request, as in the log and in problem documents. */
+  readonly request: string;
+  readonly operation: string;
+  /** Absent: nobody that is known. */
+  readonly actor?: Pick<Actor, 'name' | 'tokenId'>;
+  /** Address of the client; absent for the Unix socket. */
+  readonly from?: string;
+  /** Names and ids of what it is about. */
+  readonly subjects?: readonly string[];
+  /** What was asked for, without secrets. */
+  readonly asked?: unknown;
+}
+
+export interface Outcome {
+  readonly status: number;
+  /** Of the error. */
+  readonly code?: string;
+  readonly ms?: number;
+}
+
+/** A line. `change`: it was asked for; `outcome`: what came of it; `refusal`: it was not let through. */
+export interface AuditEntry extends Audited, Partial<Outcome> {
+  /** Counts lines; a gap: some could not be written. */
+  readonly n: number;
+  /** RFC 3339, UTC. */
+  readonly at: string;
+  readonly kind: 'change' | 'outcome' | 'refusal';
+  /** Refusals that were left out since the line before, because there were too many. */
+  readonly left?: number;
+  /** SHA-256 of the line before. */
+  readonly prev: string;
+}
+
 /** Who made something, as it is remembered: names of tokens can be given again, ids cannot. */
 export function actorKey({ tokenId, name }: Actor): string {
   return tokenId ?? name;

@@ -228,6 +228,12 @@ export function catalogConformance(name: string, make: () => Promise<CatalogFixt
       expect(seen).toEqual(all);
       expect(await snapshot.get('t', '0001')).toEqual({ version: 1, n: 1 });
       expect(await snapshot.get('t', 'new')).toBeUndefined();
+      expect(await snapshot.getMany('t', ['new', '0001', '0001'])).toEqual([
+        undefined,
+        { version: 1, n: 1 },
+        { version: 1, n: 1 },
+      ]);
+      expect(await snapshot.getMany('t', [])).toEqual([]);
       expect(await walk(later, 't', '05')).toHaveLength(100);
       await snapshot.close();
       await later.close();

@@ -196,6 +196,11 @@ export class LevelCatalog implements Catalog {
           await read((level, at) => level.get(bytes, { ...ENCODINGS, snapshot: at })),
         );
       },
+      getMany: async (table, keys) => {
+        const bytes = keys.map((key) => keyBytes(table, key));
+        const found = await read((level, at) => level.getMany(bytes, { ...ENCODINGS, snapshot: at }));
+        return bytes.map((key, i) => decodeFound(key, found[i]));
+      },
       async *entries(table, options = {}) {
         const range = keyRange(table, options);
         if (range === undefined) return;

@@ -72,6 +72,7 @@ export class MemoryCatalog implements Catalog {
     };
     return {
       get: (table, key) => this.#attempt(() => find(opened(), keyBytes(table, key))),
+      getMany: (table, keys) => this.#attempt(() => keys.map((key) => find(opened(), keyBytes(table, key)))),
       async *entries(table, options = {}) {
         const range = keyRange(table, options);
         if (range === undefined) return;

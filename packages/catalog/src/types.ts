@@ -43,6 +43,8 @@ export interface StoredRecord extends RecordName {
 /** A consistent view of one instant. Close it. */
 export interface CatalogSnapshot {
   get(table: string, key: string): Promise<unknown>;
+  /** As get, for each of the keys, in their order; at once, which for hundreds is several times as fast. */
+  getMany(table: string, keys: readonly string[]): Promise<unknown[]>;
   /** All entries of a table in key order, as they were at the instant of the snapshot. */
   entries(table: string, options?: { readonly prefix?: string }): AsyncIterable<CatalogEntry>;
   /**
