@@ -150,6 +150,25 @@ describe('roots and proofs', () => {
     await expect(f.fleet.answers.roots('nobody')).rejects.toMatchObject({ code: 'vm-missing' });
   });
 
+  test('where ids are keyed, roots say so, and there are no proofs: whoever checked one would need the key', async () => {
+    await populate();
+    const [plain] = (await f.fleet.answers.roots('web@mon')).items;
+    f = await makeFixture({}, CHUNK, new Uint8Array(32).fill(9));
+    await populate();
+    const [keyed] = (await f.fleet.answers.roots('web@mon')).items;
+    expect([plain!.keyed, keyed!.keyed]).toEqual([false, true]);
+    expect(keyed!.root).not.toBe(plain!.root);
+    expect((await f.fleet.answers.roots('web')).items).toEqual([keyed]);
+    expect(chunks(await allOf({ a: 'golden', b: 'web' }))).toEqual([
+      [10, 2, 2],
+      [14, 1, 1],
+      [900, 5, 5],
+    ]);
+    await expect(f.fleet.answers.prove('web@mon', undefined, { offset: 0, length: 1 })).rejects.toMatchObject(
+      { code: 'ids-keyed' },
+    );
+  });
+
   test('a proof of any range of a backup gives its bytes under its root', async () => {
     await populate();
     const { root, sizeBytes } = await f.fleet.diskRoot('web@mon', 'disk0');

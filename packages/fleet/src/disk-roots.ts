@@ -1,9 +1,9 @@
 /** All disks of VMs and backups with their roots, for whoever walks their trees. */
-import type { Catalog } from '@pando/catalog';
+import type { Catalog, CatalogSnapshot } from '@pando/catalog';
 import { PandoError } from '@pando/common';
 import type { Root } from '@pando/tree';
 import type { DiskNumber } from '@pando/volume';
-import { diskKey, getRecord, readAs } from './records.ts';
+import { diskKey, readAs, type StoredDisk } from './records.ts';
 
 export interface OwnedDisk {
   readonly kind: 'vm' | 'backup';
@@ -18,6 +18,32 @@ export interface OwnedDisk {
   readonly root: Root;
 }
 
+/** Records that are read at once: many enough that the call does not count, few enough to be nothing in memory. */
+export const READ_AT_ONCE = 256;
+
+/**
+ * The roots of these disks, in their order; equal neighbours are one object.
+ * @throws `catalog-corrupt`, `store-newer`
+ */
+export async function readRoots(
+  snapshot: CatalogSnapshot,
+  disks: readonly Pick<StoredDisk, 'name' | 'disk'>[],
+): Promise<readonly Root[]> {
+  const keys = disks.map(({ disk }) => diskKey(disk));
+  const values = await snapshot.getMany('disk', keys);
+  let last: Root | undefined;
+  return values.map((value, i) => {
+    if (value === undefined) {
+      const { name, disk } = disks[i]!;
+      throw new PandoError('catalog-corrupt', `disk ${disk} (${name}) has no record`);
+    }
+    const { rootId, rootHeight: height, rootSize: size } = readAs('disk', keys[i]!, value);
+    const isSame = last?.height === height && last.size === size && Buffer.compare(last.id, rootId) === 0;
+    // A copy: the record's bytes would be kept for the sake of 32 of them.
+    return isSame ? last! : (last = { id: Uint8Array.from(rootId), height, size });
+  });
+}
+
 /**
  * The disks of the instant at which the first one is asked for: VMs first, each kind in the order of creation.
  * @throws `catalog-corrupt`, `store-newer`
@@ -26,21 +52,27 @@ export async function* listOwnedDisks(catalog: Catalog): AsyncGenerator<OwnedDis
   const snapshot = catalog.snapshot();
   try {
     for (const kind of ['vm', 'backup'] as const) {
+      let found: Omit<OwnedDisk, 'root'>[] = [];
       for await (const { key: id, value } of snapshot.entries(kind)) {
         const owner = readAs(kind, id, value);
         const name = 'vmName' in owner ? `${owner.vmName}@${owner.name}` : owner.name;
-        for (const { name: diskName, disk } of owner.disks) {
-          const record = await getRecord(snapshot, 'disk', diskKey(disk));
-          if (record === undefined) {
-            throw new PandoError('catalog-corrupt', `disk ${disk} (${name}/${diskName}) has no record`);
-          }
-          const { rootId, rootHeight, rootSize } = record;
-          const root = { id: rootId, height: rootHeight, size: rootSize };
-          yield { kind, id, name, disk: diskName, number: disk, root };
-        }
+        for (const { name: disk, disk: number } of owner.disks) found.push({ kind, id, name, disk, number });
+        if (found.length < READ_AT_ONCE) continue;
+        yield* withRoots(snapshot, found);
+        found = [];
       }
+      yield* withRoots(snapshot, found);
     }
   } finally {
     await snapshot.close();
   }
+}
+
+async function* withRoots(
+  snapshot: CatalogSnapshot,
+  found: readonly Omit<OwnedDisk, 'root'>[],
+): AsyncGenerator<OwnedDisk, void, undefined> {
+  const disks = found.map(({ name, disk, number }) => ({ name: `${name}/${disk}`, disk: number }));
+  const roots = await readRoots(snapshot, disks);
+  for (const [i, disk] of found.entries()) yield { ...disk, root: roots[i]! };
 }

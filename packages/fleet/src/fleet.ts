@@ -17,7 +17,7 @@ import { Imports } from './imports.ts';
 import { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 import { Locks, Reservations } from './locks.ts';
 import { finishRemovals, restoreBackup } from './restore.ts';
-import { diskRoot, diskRoots, Proofs } from './roots.ts';
+import { diskRoot, diskRoots, Proofs, refuseKeyed } from './roots.ts';
 import { Sharing } from './sharing.ts';
 import { Space } from './space.ts';
 import { Tending } from './tending.ts';
@@ -99,8 +99,13 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
 
   return {
     chunkBytes: store.chunkBytes,
+    isKeyed: store.isKeyed,
     vmOfDisk: (disk) => ctx.owners.vmOf(disk),
-    knownChunks: (ids) => run(() => store.knownChunks(ids, ids.byteLength / ID_BYTES)),
+    knownChunks: (ids) =>
+      run(() => {
+        refuseKeyed(ctx, 'which ids are stored is told to nobody here');
+        return store.knownChunks(ids, ids.byteLength / ID_BYTES);
+      }),
     createVm: (request) => run(() => createVm(ctx, request)),
     importVm: (request, work = {}) => run(() => imports.importVm(ctx, request, work)),
     importBackup: (request, work = {}) => run(() => imports.importBackup(ctx, request, work)),

@@ -123,6 +123,22 @@ describe('importVm', () => {
     ]).toEqual([1, 0]);
   });
 
+  test('where ids are keyed, none of them is asked about, and no chunk comes by its id', async () => {
+    const stored = bytesOf(CHUNK, 7);
+    const { keyed } = await f.fleet.importVm({ name: 'stored', source: sourceOf([stored]) });
+    expect(keyed).toBe(false);
+    f.store.isKeyed = true;
+    const ids = hashChunk(stored);
+    await expect(f.fleet.knownChunks(ids)).rejects.toMatchObject({ code: 'ids-keyed' });
+    const byId = f.fleet.importVm({ name: 'no', source: sourceOf([{ ids }]) });
+    await expect(byId).rejects.toMatchObject({ code: 'ids-keyed' });
+    await expect(f.fleet.getVm('no')).rejects.toMatchObject({ code: 'vm-missing' });
+    expect(await f.fleet.importVm({ name: 'yes', source: sourceOf([stored]) })).toMatchObject({
+      keyed: true,
+      newBytes: 0,
+    });
+  });
+
   test('holes and zeros are the same disk, and holes cost no writing', async () => {
     const data = bytesOf(CHUNK);
     const holed = await f.fleet.importVm({

@@ -3,7 +3,7 @@
  * step, so whatever breaks off leaves only chunks that nobody points at. The result is a new VM, or a backup in the
  * lineage of the backup that it follows.
  */
-import { hashChunk, type WriteSession } from '@pando/chunk-store';
+import type { WriteSession } from '@pando/chunk-store';
 import { DISK_BYTES_MAX, ID_BYTES, PandoError, idToHex, type DiskPart } from '@pando/common';
 import { diffTrees, rootOf, rootsEqual, type Root } from '@pando/tree';
 import { attach, chooseDisk } from './attach.ts';
@@ -21,7 +21,7 @@ import {
   type StoredDisk,
 } from './records.ts';
 import { removeDisks } from './restore.ts';
-import { toDiskRoot } from './roots.ts';
+import { refuseKeyed, toDiskRoot } from './roots.ts';
 import type {
   Backup,
   BackupImportResult,
@@ -162,7 +162,7 @@ async function verifySource(
   const found = await readOut(ctx, work.signal, (signal) =>
     rootOf(bytesOnly(source.parts(signal)), {
       chunkBytes: ctx.store.chunkBytes,
-      hash: hashChunk,
+      hash: ctx.store.hash,
       onProgress: (doneBytes) => {
         refuseAborted(ctx, work.signal);
         const now = ctx.clock.monotonic();
@@ -269,8 +269,10 @@ async function copy(
           );
         }
         if (part instanceof Uint8Array) await pipeline.write(part);
-        else if ('ids' in part) await pipeline.claim(part.ids);
-        else await pipeline.skip(bytes);
+        else if ('ids' in part) {
+          refuseKeyed(ctx, 'chunks do not come by their ids here');
+          await pipeline.claim(part.ids);
+        } else await pipeline.skip(bytes);
         const now = ctx.clock.monotonic();
         if (now - told >= PROGRESS_MS) {
           told = now;

@@ -1,10 +1,13 @@
 /** All owners of space, VMs and backups, of one instant: for the accounts, and for whoever names them. */
-import { createHash, type Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import type { CatalogEntry, CatalogSnapshot } from '@pando/catalog';
 import { PandoError } from '@pando/common';
 import type { AccountOwner } from '@pando/gc';
+import type { Root } from '@pando/tree';
 import type { FleetContext } from './context.ts';
-import { diskKey, getRecord, readAs, type StoredDisk } from './records.ts';
+import { READ_AT_ONCE, readRoots } from './disk-roots.ts';
+import { readAs, type BackupRecord, type VmRecord } from './records.ts';
 
 export interface ListedOwner {
   readonly kind: 'vm' | 'backup';
@@ -47,38 +50,21 @@ export async function* listOwners(
   try {
     const { segments, segmentBytes } = await ctx.store.stats();
     const hash = createHash('sha256').update(JSON.stringify([segments, segmentBytes]));
-    const describe = async (
-      owner: ListedOwner,
-      lineage: string,
-      disks: readonly StoredDisk[],
-    ): Promise<AccountOwner> => {
-      const roots = await rootsOf(snapshot, disks, hash);
-      hash.update(JSON.stringify([owner.kind, owner.id, lineage]));
-      listing.owners.push(owner);
-      return { key: ownerKey(owner), lineage, roots, isInSubset: owner.kind === 'vm' };
-    };
-    const vms = snapshot.entries('vm')[Symbol.asyncIterator]();
-    const backups = snapshot.entries('vm-backup')[Symbol.asyncIterator]();
-    let vm = await nextOf(vms);
-    let backup = await nextOf(backups);
-    while (vm !== undefined || backup !== undefined) {
-      // Both tables are in the order of the VMs' ids.
-      if (vm !== undefined && (backup === undefined || vm.key <= backup.key)) {
-        const { key: id, value } = vm;
-        const { name, tags = [], createdAt, lineage, disks } = readAs('vm', id, value);
-        yield describe({ kind: 'vm', id, name, vmId: id, vmName: name, tags, createdAt }, lineage, disks);
-        vm = await nextOf(vms);
-        continue;
+    let last: Described | undefined;
+    for await (const found of ownersInOrder(snapshot)) {
+      const roots = await readRoots(
+        snapshot,
+        found.flatMap(({ record }) => record.disks),
+      );
+      let at = 0;
+      for (const one of found) {
+        last = describe(one, roots.slice(at, (at += one.record.disks.length)), last);
+        const { owner, lineage } = last;
+        hash.update(JSON.stringify([owner.kind, owner.id, lineage]));
+        for (const { id, height, size } of last.roots) hash.update(id).update(JSON.stringify([height, size]));
+        listing.owners.push(owner);
+        yield { key: ownerKey(owner), lineage, roots: last.roots, isInSubset: owner.kind === 'vm' };
       }
-      const id = backup!.key.slice(backup!.key.indexOf('/') + 1);
-      const record = await getRecord(snapshot, 'backup', id);
-      if (record === undefined) throw new PandoError('catalog-corrupt', `backup ${id} has no record`);
-      const { vmId, vmName, tags = [], createdAt, lockedUntil, policy } = record;
-      const name = `${vmName}@${record.name}`;
-      const locked = lockedUntil === undefined ? {} : { lockedUntil };
-      const owner = { kind: 'backup', id, name, vmId, vmName, tags, createdAt, policy, ...locked } as const;
-      yield describe(owner, record.lineage, record.disks);
-      backup = await nextOf(backups);
     }
     listing.fingerprint = hash.digest('hex');
   } finally {
@@ -86,8 +72,75 @@ export async function* listOwners(
   }
 }
 
-export function ownerKey({ kind, id }: Pick<ListedOwner, 'kind' | 'id'>): string {
-  return `${kind}/${id}`;
+type FoundOwner = { readonly id: string } & (
+  | { readonly kind: 'vm'; readonly record: VmRecord }
+  | { readonly kind: 'backup'; readonly record: BackupRecord }
+);
+
+interface Described {
+  readonly owner: ListedOwner;
+  readonly lineage: string;
+  readonly roots: readonly Root[];
+}
+
+const NO_TAGS: readonly string[] = [];
+
+/**
+ * Owners are kept by the million, and most are like the one before, a backup of the same VM: what equals that of the `last` one is
+ * the same in memory.
+ */
+function describe(found: FoundOwner, roots: readonly Root[], last: Described | undefined): Described {
+  const { kind, id, record } = found;
+  const before = last?.owner;
+  const tags = record.tags === undefined ? NO_TAGS : shared(before?.tags, record.tags);
+  const lineage = shared(last?.lineage, record.lineage);
+  const described = { lineage, roots: shared(last?.roots, roots) };
+  const { name, createdAt } = record;
+  if (kind === 'vm')
+    return { ...described, owner: { kind, id, name, vmId: id, vmName: name, tags, createdAt } };
+  const { lockedUntil } = record;
+  const vmId = shared(before?.vmId, record.vmId);
+  const vmName = shared(before?.vmName, record.vmName);
+  const policy = record.policy === undefined ? undefined : shared(before?.policy, record.policy);
+  const locked = lockedUntil === undefined ? {} : { lockedUntil };
+  const owner = { kind, id, name: `${vmName}@${name}`, vmId, vmName, tags, createdAt, policy, ...locked };
+  return { ...described, owner };
+}
+
+function shared<T>(before: T | undefined, now: T): T {
+  return isDeepStrictEqual(before, now) ? before! : now;
+}
+
+/** Each VM, and then its backups, oldest first; some at a time. @throws `catalog-corrupt`, `store-newer` */
+async function* ownersInOrder(
+  snapshot: CatalogSnapshot,
+): AsyncGenerator<readonly FoundOwner[], void, undefined> {
+  const vms = snapshot.entries('vm')[Symbol.asyncIterator]();
+  const marks = snapshot.entries('vm-backup')[Symbol.asyncIterator]();
+  let vm = await nextOf(vms);
+  let mark = await nextOf(marks);
+  while (vm !== undefined || mark !== undefined) {
+    // Both tables are in the order of the VMs' ids.
+    const batch: (CatalogEntry | { readonly backup: string })[] = [];
+    while (batch.length < READ_AT_ONCE && (vm !== undefined || mark !== undefined)) {
+      if (vm !== undefined && (mark === undefined || vm.key <= mark.key)) {
+        batch.push(vm);
+        vm = await nextOf(vms);
+      } else {
+        batch.push({ backup: mark!.key.slice(mark!.key.indexOf('/') + 1) });
+        mark = await nextOf(marks);
+      }
+    }
+    const ids = batch.flatMap((one) => ('backup' in one ? [one.backup] : []));
+    const values = (await snapshot.getMany('backup', ids)).values();
+    yield batch.map((one): FoundOwner => {
+      if (!('backup' in one)) return { kind: 'vm', id: one.key, record: readAs('vm', one.key, one.value) };
+      const id = one.backup;
+      const value = values.next().value;
+      if (value === undefined) throw new PandoError('catalog-corrupt', `backup ${id} has no record`);
+      return { kind: 'backup', id, record: readAs('backup', id, value) };
+    });
+  }
 }
 
 async function nextOf(entries: AsyncIterator<CatalogEntry>): Promise<CatalogEntry | undefined> {
@@ -95,17 +148,6 @@ async function nextOf(entries: AsyncIterator<CatalogEntry>): Promise<CatalogEntr
   return next.done === true ? undefined : next.value;
 }
 
-async function rootsOf(
-  snapshot: CatalogSnapshot,
-  disks: readonly StoredDisk[],
-  hash: Hash,
-): Promise<AccountOwner['roots']> {
-  const roots: AccountOwner['roots'][number][] = [];
-  for (const { name, disk } of disks) {
-    const record = await getRecord(snapshot, 'disk', diskKey(disk));
-    if (record === undefined) throw new PandoError('catalog-corrupt', `disk ${disk} (${name}) has no record`);
-    roots.push({ id: record.rootId, height: record.rootHeight, size: record.rootSize });
-    hash.update(record.rootId).update(JSON.stringify([record.rootHeight, record.rootSize]));
-  }
-  return roots;
+export function ownerKey({ kind, id }: Pick<ListedOwner, 'kind' | 'id'>): string {
+  return `${kind}/${id}`;
 }

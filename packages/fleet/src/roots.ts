@@ -10,7 +10,13 @@ import type { StoredDisk } from './records.ts';
 import type { DiskRoot } from './types.ts';
 
 export function toDiskRoot(ctx: FleetContext, { id, size }: Root): DiskRoot {
-  return { root: idToHex(id), sizeBytes: size, chunkBytes: ctx.store.chunkBytes };
+  const { chunkBytes, isKeyed } = ctx.store;
+  return { root: idToHex(id), sizeBytes: size, chunkBytes, keyed: isKeyed };
+}
+
+/** Refuses what takes ids that mean something outside of the store. @throws `ids-keyed` */
+export function refuseKeyed(ctx: FleetContext, why: string): void {
+  if (ctx.store.isKeyed) throw new PandoError('ids-keyed', why);
 }
 
 /** Destages what is still in overlays first. */
@@ -59,9 +65,11 @@ export class Proofs {
 
   /**
    * A proof that a range of a disk of a backup holds what it holds, under the disk's root (packages/proof).
-   * @throws `backup-missing`, `disk-missing`, `range-invalid`, `too-busy`, errors of kind `data`
+   * @throws `ids-keyed` in a store of keyed ids: whoever checked the proof would need the key; `backup-missing`, `disk-missing`, `range-invalid`,
+   * `too-busy`, errors of kind `data`
    */
   async prove(ref: string, diskName: string | undefined, range: ByteRange): Promise<Uint8Array> {
+    refuseKeyed(this.#ctx, 'a proof under a root of this store cannot be checked outside of it');
     const { proofsMax } = this.#ctx.limits;
     if (this.#underWay >= proofsMax) {
       throw new PandoError('too-busy', `${proofsMax} proofs are being made`);

@@ -269,6 +269,7 @@ describe('verification', () => {
       root: result.root,
       sizeBytes: result.sizeBytes,
       chunkBytes: result.chunkBytes,
+      keyed: false,
     });
     expect(result).toMatchObject({
       root: expect.stringMatching(/^[0-9a-f]{64}$/) as string,

@@ -8,6 +8,7 @@ import type { Accounts, AccountTotals, account } from '@pando/gc';
 import type { FleetContext } from './context.ts';
 import { decodeCursor, encodeCursor, pageLimit } from './cursors.ts';
 import { listOwners, newListing, ownerKey, type ListedOwner } from './owner-list.ts';
+import { orderOf } from './owner-order.ts';
 import { SharedRun, type SpaceProgress } from './shared-run.ts';
 import type { OwnerSpace, Page, PageRequest, SpaceRatios, SpaceReport, Work } from './types.ts';
 
@@ -17,8 +18,6 @@ export interface Measured {
   readonly accounts: Accounts;
   /** As they were listed now, one for each of the accounts' owners. */
   readonly owners: readonly ListedOwner[];
-  /** Positions of VMs, then those of backups, each kind in order of creation. */
-  readonly order: readonly number[];
   readonly vms: number;
 }
 
@@ -27,6 +26,7 @@ export class Space {
   readonly #account: typeof account;
   #measured: Measured | undefined;
   #running: SharedRun<Measured> | undefined;
+  #ordered: { readonly of: Measured['owners']; readonly order: Promise<Uint32Array> } | undefined;
 
   /** @param walk `account` of the gc room, which waits for collections and keeps them away */
   constructor(ctx: FleetContext, walk: typeof account) {
@@ -54,6 +54,7 @@ export class Space {
       ratiosWithoutBackups: ratiosOf(accounts.subset),
       vms,
       backups: owners.length - vms,
+      keyed: this.#ctx.store.isKeyed,
     };
   }
 
@@ -63,12 +64,13 @@ export class Space {
     const list = `owners/${request.kind ?? 'all'}`;
     const after = decodeCursor(list, request.cursor);
     const measured = await this.latest(after !== undefined);
-    const { accounts, owners, order, vms } = measured;
+    const { accounts, owners, vms } = measured;
+    const order = await this.#orderOf(measured);
     const shares = accounts.held.fairShares();
     const end = request.kind === 'vm' ? vms : order.length;
     let first = request.kind === 'backup' ? vms : 0;
-    if (after !== undefined) first = Math.max(first, positionAfter(measured, after));
-    const positions = order.slice(first, Math.min(end, first + limit));
+    if (after !== undefined) first = Math.max(first, positionAfter(measured, order, after));
+    const positions = [...order.subarray(first, Math.min(end, first + limit))];
     const items = positions.map((at): OwnerSpace => {
       const { kind, id, name } = owners[at]!;
       const { logicalBytes, allocatedBytes, exclusiveBytes } = accounts.owners[at]!;
@@ -103,6 +105,13 @@ export class Space {
     });
   }
 
+  /** Found when it is first asked for, once for those who ask meanwhile. */
+  #orderOf(measured: Measured): Promise<Uint32Array> {
+    if (this.#ordered?.of !== measured.owners)
+      this.#ordered = { of: measured.owners, order: orderOf(measured.owners, measured.vms) };
+    return this.#ordered.order;
+  }
+
   async #run(work: Required<Work<SpaceProgress>>): Promise<Measured> {
     const before = this.#measured;
     if (before !== undefined) {
@@ -116,11 +125,9 @@ export class Space {
     const listing = newListing();
     const accounts = await this.#account(this.#ctx.store, listOwners(this.#ctx, listing), work);
     const { fingerprint, owners } = listing;
-    const ofKind = (kind: ListedOwner['kind']): number[] =>
-      [...owners.keys()].filter((at) => owners[at]!.kind === kind);
-    const backups = ofKind('backup').sort((a, b) => (owners[a]!.id < owners[b]!.id ? -1 : 1));
-    const vms = ofKind('vm');
-    this.#measured = { fingerprint, accounts, owners, order: [...vms, ...backups], vms: vms.length };
+    let vms = 0;
+    for (const { kind } of owners) if (kind === 'vm') vms++;
+    this.#measured = { fingerprint, accounts, owners, vms };
     return this.#measured;
   }
 }
@@ -139,7 +146,7 @@ function ratio(before: number, after: number): number {
 }
 
 /** Where in the order the first owner after the key stands, also when that owner is gone. */
-function positionAfter({ owners, order, vms }: Measured, key: string): number {
+function positionAfter({ owners, vms }: Measured, order: Uint32Array, key: string): number {
   const isVm = key.startsWith('vm/');
   const id = key.slice(key.indexOf('/') + 1);
   let low = isVm ? 0 : vms;

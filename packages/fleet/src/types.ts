@@ -131,6 +131,8 @@ export interface SpaceReport {
   readonly ratiosWithoutBackups: SpaceRatios;
   readonly vms: number;
   readonly backups: number;
+  /** Whether the ids of chunks are keyed with a secret of the store. */
+  readonly keyed: boolean;
 }
 
 /** Each is "bytes before / bytes after" of one kind of saving; their product is `total`. */
@@ -216,12 +218,14 @@ export interface ImportProgress {
   readonly allBytes?: number;
 }
 
-/** Names the whole content of a disk; equal for equal disks of stores with chunks of one size. */
+/** Names the whole content of a disk; equal for equal disks of stores with chunks of one size, or, where it is keyed, of one store. */
 export interface DiskRoot {
   /** Id of the top node as 64 hex digits; zeros for a disk that is all hole. */
   readonly root: string;
   readonly sizeBytes: number;
   readonly chunkBytes: number;
+  /** Whether a secret of the store is in the root: then it cannot be computed from the bytes elsewhere. */
+  readonly keyed: boolean;
 }
 
 /** What an import read and stored; the root is that of the imported disk. */
@@ -256,7 +260,9 @@ export interface Work<P> {
 export interface Fleet {
   /** Of the chunks that all disks are cut into. */
   readonly chunkBytes: number;
-  /** Which of these chunks an import may bring by their ids at the moment: a byte for each, 1 or 0. */
+  /** Whether the ids of chunks are keyed: then nothing comes by its id, and nothing is proven. */
+  readonly isKeyed: boolean;
+  /** Which of these chunks an import may bring by their ids at the moment: a byte for each, 1 or 0. @throws `ids-keyed` */
   knownChunks(ids: Uint8Array): Promise<Uint8Array>;
   createVm(request: {
     name: string;

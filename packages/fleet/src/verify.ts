@@ -2,7 +2,6 @@
  * Reading every chunk of a backup and checking it against its id, before something is built on it. Meanwhile the backup
  * has the verification as a client: it cannot be deleted. Memory: LEAVES_MAX leaves with their chunks.
  */
-import { hashChunk } from '@pando/chunk-store';
 import { ID_BYTES, PandoError, idsEqual, isHole } from '@pando/common';
 import { FANOUT, type Root, type TreeNode } from '@pando/tree';
 import { attach } from './attach.ts';
@@ -132,7 +131,7 @@ class DiskCheck {
     firstChunk: number,
   ): Promise<TreeNode | undefined> {
     const node = await sound(() => this.#ctx.store.readNode(ids, offset));
-    if (node !== undefined && idsEqual(hashChunk(node.bytes), 0, ids, offset)) return node;
+    if (node !== undefined && idsEqual(this.#ctx.store.hash(node.bytes), 0, ids, offset)) return node;
     this.#note(firstChunk, FANOUT ** level);
     return undefined;
   }
@@ -158,7 +157,7 @@ class DiskCheck {
         }));
       const isRight =
         read === true &&
-        idsEqual(hashChunk(bytes.subarray(at, at + store.chunkBytes)), 0, leaf.bytes, child * ID_BYTES);
+        idsEqual(store.hash(bytes.subarray(at, at + store.chunkBytes)), 0, leaf.bytes, child * ID_BYTES);
       if (!isRight) this.#note(firstChunk + child, 1);
     }
   }

@@ -18,6 +18,7 @@ import {
   type RuleState,
 } from './records.ts';
 import { begin, ended } from './run.ts';
+import { rulesToRun } from './own.ts';
 import { nextRun } from './schedule.ts';
 import type { PolicyChange, PolicyRequest, Rule, Targets } from './types.ts';
 
@@ -253,16 +254,7 @@ export async function runNow(
 ): Promise<StoredPolicy> {
   return holdPolicy(ctx, ref, async (policy) => {
     const { id, record } = policy;
-    if (record.isSuspended === true) {
-      throw new PandoError('policy-busy', `policy ${record.name} is suspended`);
-    }
-    const rules = record.rules.filter(({ name }) => ruleName === undefined || name === ruleName);
-    if (rules.length === 0) {
-      throw new PandoError(
-        'request-invalid',
-        `policy ${record.name} has no rule ${JSON.stringify(ruleName!.slice(0, 80))}`,
-      );
-    }
+    const rules = rulesToRun(policy, ruleName);
     const now = ctx.clock.now();
     const operations: CatalogOperation[] = [];
     for (const { name } of rules) {

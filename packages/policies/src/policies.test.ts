@@ -134,6 +134,27 @@ describe('a run', () => {
     expect(await w.taken('web')).toEqual(['2026-11-20T10:00', '2026-11-21T02:00']);
   });
 
+  test('can be asked for one VM alone, between runs, and counts as any other for what is kept', async () => {
+    await w.vm('web', 'prod');
+    await w.vm('db', 'prod');
+    await w.vm('other');
+    await w.policies.create({ ...daily({ keepLast: 2 }), tags: ['prod'] });
+    for (let i = 0; i < 3; i++) {
+      await w.policies.runNow('nightly', undefined, 'web');
+      await w.pass(HOUR_MS);
+    }
+    expect(await w.taken('web')).toEqual(['2026-11-20T11:00', '2026-11-20T12:00']);
+    expect(await w.taken('db')).toEqual([]);
+    expect(await codeOf(w.policies.runNow('nightly', undefined, 'other'))).toBe('request-invalid');
+    expect(await codeOf(w.policies.runNow('nightly', 'weekly', 'web'))).toBe('request-invalid');
+    await w.policies.runNow('nightly');
+    expect(await codeOf(w.policies.runNow('nightly', undefined, 'web'))).toBe('policy-busy');
+    await w.work();
+    expect(await w.taken('db')).toEqual(['2026-11-20T13:00']);
+    await w.policies.suspend('nightly', 'web');
+    expect(await codeOf(w.policies.runNow('nightly', undefined, 'web'))).toBe('policy-busy');
+  });
+
   test('costs two reads when nothing is due, however many VMs there are', async () => {
     for (let i = 0; i < 300; i++) await w.vm(`web-${i}`, 'prod');
     await w.policies.create({ ...daily(), tags: ['prod'] });
@@ -158,6 +179,10 @@ describe('what fails', () => {
       { vmName: 'web', code: 'store-full' },
     ]);
     expect((await w.policies.get('nightly')).rules[0]!.running).toMatchObject({ passes: 2 });
+    expect(await w.policies.trouble()).toMatchObject({
+      failingRules: 1,
+      failing: [{ policy: 'nightly', rule: 'daily', vms: 1 }],
+    });
     await w.pass(MINUTE_MS);
     await w.pass(MINUTE_MS);
     expect((await w.policies.get('nightly')).rules[0]!.running).toMatchObject({ passes: 3 });
@@ -202,8 +227,13 @@ describe('what fails', () => {
     expect((await w.policies.failures('nightly')).items).toMatchObject([
       { vmName: 'bad', code: 'chunk-corrupt' },
     ]);
+    const trouble = { failingRules: 1, failing: [{ policy: 'nightly', rule: 'daily', vms: 1 }] };
+    expect(await w.policies.trouble()).toEqual({ lagMs: 0, ...trouble });
+    w.clock.advance(DAY_MS);
+    expect((await w.policies.trouble()).lagMs).toBeGreaterThan(0);
     w.before = undefined;
-    await w.pass(DAY_MS);
+    await w.work();
+    expect(await w.policies.trouble()).toEqual({ lagMs: 0, failingRules: 0, failing: [] });
     expect((await w.policies.failures('nightly')).items).toEqual([]);
   });
 

@@ -6,8 +6,9 @@ import type { Quiesce } from '@pando/guest-agent';
 import { findPolicy, PolicyLocks, type PolicyContext } from './context.ts';
 import { impact } from './impact.ts';
 import { assignPolicy, changePolicy, createPolicy, removePolicy, runNow, suspendPolicy } from './manage.ts';
-import { partsOf } from './records.ts';
+import { policiesOf, runForVm } from './own.ts';
 import { Runner } from './runner.ts';
+import { dueLagMs, findTrouble } from './trouble.ts';
 import type { Policies, PolicyFleet } from './types.ts';
 import { listDue, listFailures, listOfVm, listPolicies, listVms, toPolicy } from './views.ts';
 
@@ -59,17 +60,17 @@ export function openPolicies(options: PoliciesOptions): OpenPolicies {
     unassign: async (policy, targets) => shown(await assignPolicy(ctx, policy, targets, false)),
     vms: (policy, request = {}) => listVms(ctx, policy, request),
     ofVm: (vm) => listOfVm(ctx, vm),
+    ofVms: (vms, tags) => policiesOf(ctx, vms, tags),
     suspend: async (policy, vm) => shown(await suspendPolicy(ctx, policy, vm, true)),
     resume: async (policy, vm) => shown(await suspendPolicy(ctx, policy, vm, false)),
-    runNow: async (policy, rule) => shown(await runNow(ctx, policy, rule)),
+    runNow: async (policy, rule, vm) =>
+      shown(await (vm === undefined ? runNow(ctx, policy, rule) : runForVm(ctx, policy, rule, vm))),
     failures: (policy, request = {}) => listFailures(ctx, policy, request),
     due: (request = {}) => listDue(ctx, request),
     impact: (request) => impact(ctx, request),
     counters: ctx.counters,
-    dueLagMs: async () => {
-      const [first] = await catalog.list('policy-agenda', { limit: 1 });
-      return first === undefined ? 0 : Math.max(0, clock.now() - partsOf(first.key).at);
-    },
+    dueLagMs: () => dueLagMs(ctx),
+    trouble: () => findTrouble(ctx),
     start: () => runner.start(),
     tick: () => runner.tick(),
     close: () => runner.close(),

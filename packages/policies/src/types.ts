@@ -135,6 +135,15 @@ export interface PolicyCounters {
   readonly expired: number;
 }
 
+export interface PolicyTrouble {
+  /** How long the run that is due longest has waited to begin, or to go on. */
+  readonly lagMs: number;
+  /** Rules whose last run left VMs without a backup, or that wait to try some again. */
+  readonly failingRules: number;
+  /** The first of them; `vms`: how many at the least. */
+  readonly failing: readonly { readonly policy: string; readonly rule: string; readonly vms: number }[];
+}
+
 /** Policies are named by id or name, VMs likewise. */
 export interface Policies {
   /** @throws `name-taken`, `name-invalid`, `request-invalid` */
@@ -154,11 +163,19 @@ export interface Policies {
   vms(policy: string, request?: PageRequest): Promise<Page<AssignedVm>>;
   /** Policies that a VM is under; a bounded number. */
   ofVm(vm: string): Promise<readonly PolicyOfVm[]>;
+  /** Ids of the policies that one of these VMs is under, or that one of these tags assigns. */
+  ofVms(
+    vms: readonly { readonly id: string; readonly tags: readonly string[] }[],
+    tags: readonly string[],
+  ): Promise<ReadonlySet<string>>;
   /** Neither takes nor expires until it is resumed; with a VM, for that one takes nothing. */
   suspend(policy: string, vm?: string): Promise<Policy>;
   resume(policy: string, vm?: string): Promise<Policy>;
-  /** Begins a run now, of one rule or all. @throws `policy-busy` when it is suspended or such a run is under way */
-  runNow(policy: string, rule?: string): Promise<Policy>;
+  /**
+   * Begins a run now, of one rule or all; with a VM, takes the backups that such a run would take of it alone, and resolves when they are taken.
+   * @throws `policy-busy` when it is suspended or such a run is under way
+   */
+  runNow(policy: string, rule?: string, vm?: string): Promise<Policy>;
   /** VMs whose last run failed. */
   failures(policy: string, request?: PageRequest): Promise<Page<PolicyFailure>>;
   /** What is due next, of all policies, soonest first. */
@@ -168,6 +185,8 @@ export interface Policies {
   readonly counters: PolicyCounters;
   /** How long the run that is due longest has waited to begin, in milliseconds. */
   dueLagMs(): Promise<number>;
+  /** What is wrong with any of them; costs a read for each thousand rules. */
+  trouble(): Promise<PolicyTrouble>;
 }
 
 /** What policies do with the fleet. */

@@ -7,7 +7,7 @@ import type {
   StoreStats,
   WriteSession,
 } from '@pando/chunk-store';
-import { StoreCounters } from '@pando/chunk-store';
+import { hashChunk, StoreCounters } from '@pando/chunk-store';
 import { ID_BYTES, idToHex, isHole, PandoError } from '@pando/common';
 import type { TreeNode } from '@pando/tree';
 import { MemoryChunks } from '@pando/tree/testing';
@@ -106,6 +106,8 @@ export class FakeSession implements WriteSession {
 
 export class FakeStore {
   readonly chunkBytes: number;
+  readonly hash = hashChunk;
+  isKeyed = false;
   readonly chunks: MemoryChunks;
   readonly sessions: FakeSession[] = [];
   /** Tests make these fail or wait. */

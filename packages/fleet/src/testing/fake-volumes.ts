@@ -158,6 +158,7 @@ export class FakeVolumes implements Volumes {
       destagedBytes: 0,
       logBytes: 12_345,
       logDiskBytes: 12_345,
+      logBytesMax: 2 ** 30,
     };
     const none = new DurationHistogram();
     const noLog = { files: 0, records: 0, appendedBytes: 0, groups: 0, syncs: 0 };

@@ -97,12 +97,17 @@ afterEach(async () => {
   for (const room of opened.splice(0).reverse()) await room.close();
 });
 
-export async function makeFixture(limits: Partial<FleetLimits> = {}, chunkBytes = 4096): Promise<Fixture> {
+/** @param hashKey of ids, where the rooms are real */
+export async function makeFixture(
+  limits: Partial<FleetLimits> = {},
+  chunkBytes = 4096,
+  hashKey?: Uint8Array,
+): Promise<Fixture> {
   const catalog = new CountingCatalog();
   const store = new FakeStore(chunkBytes);
   const clock = new TestClock();
   const rooms = realRooms
-    ? await openRealRooms(catalog, clock, chunkBytes)
+    ? await openRealRooms(catalog, clock, chunkBytes, hashKey)
     : { store: store.asStore, volumes: new FakeVolumes(catalog, store) };
   let seed = 1;
   const restart = (): Promise<OpenFleet> => {
@@ -115,8 +120,13 @@ export async function makeFixture(limits: Partial<FleetLimits> = {}, chunkBytes 
   return { catalog, store, rooms, clock, fleet: await restart(), disks, restart };
 }
 
-async function openRealRooms(catalog: Catalog, clock: Clock, chunkBytes: number): Promise<Fixture['rooms']> {
-  const store = await createMemoryChunkStore(chunkBytes);
+async function openRealRooms(
+  catalog: Catalog,
+  clock: Clock,
+  chunkBytes: number,
+  hashKey?: Uint8Array,
+): Promise<Fixture['rooms']> {
+  const store = await createMemoryChunkStore(chunkBytes, {}, hashKey);
   const storeId = new Uint8Array(16).fill(1);
   const volumes = await openVolumes({
     store,
