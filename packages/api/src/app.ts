@@ -12,7 +12,9 @@ import { chunks } from './plugins/chunks.ts';
 import { content } from './plugins/content.ts';
 import { errors, onClientError, sendProblem, toPandoError } from './plugins/errors.ts';
 import { eventRoutes } from './plugins/events.ts';
+import { files } from './plugins/files.ts';
 import { guard } from './plugins/guard.ts';
+import { headers } from './plugins/headers.ts';
 import { health } from './plugins/health.ts';
 import { idempotency } from './plugins/idempotency.ts';
 import { imports } from './plugins/imports.ts';
@@ -20,6 +22,7 @@ import { jobRoutes } from './plugins/jobs.ts';
 import { metrics } from './plugins/metrics.ts';
 import { openapi } from './plugins/openapi.ts';
 import { policyRoutes } from './plugins/policies.ts';
+import { rates } from './plugins/rates.ts';
 import { repairs } from './plugins/repairs.ts';
 import { ready } from './plugins/ready.ts';
 import { report } from './plugins/report.ts';
@@ -29,6 +32,7 @@ import { tokenRoutes } from './plugins/tokens.ts';
 import { vms } from './plugins/vms.ts';
 import { webhookRoutes } from './plugins/webhooks.ts';
 import { work } from './plugins/work.ts';
+import { PolicyScopes } from './policy-scopes.ts';
 import { namedSchemas, REFERENCE_CHARACTERS_MAX } from './schemas/index.ts';
 import { Scopes } from './scopes.ts';
 import { lazySerializers } from './serializer.ts';
@@ -40,10 +44,12 @@ const HEADERS_MS_MAX = 20_000;
 const handshake = (options: TlsOptions): TlsOptions => ({ ...options, handshakeTimeout: HEADERS_MS_MAX });
 
 export async function buildApi(options: ApiOptions): Promise<App> {
+  const scopes = new Scopes(options.fleet);
   const context: ApiContext = {
     ...options,
     limits: { ...DEFAULT_LIMITS, ...options.limits },
-    scopes: new Scopes(options.fleet),
+    scopes,
+    policyScopes: new PolicyScopes(options.fleet, options.policies, scopes),
   };
   const server: FastifyServerOptions = {
     ...(options.logger === undefined ? { logger: false } : { loggerInstance: options.logger }),
@@ -79,8 +85,10 @@ export async function buildApi(options: ApiOptions): Promise<App> {
 
   for (const schema of namedSchemas) app.addSchema(schema);
   errors(app);
+  // Also of answers that say no.
+  await headers(app, context);
   guard(app, context);
-  access(app, context);
+  access(app, context, await rates(app, context));
   audit(app, context);
   idempotency(app, context);
   app.addHook('onResponse', (request, reply, done) => {
@@ -109,6 +117,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
         imports,
         chunks,
         content,
+        files,
         work,
         repairs,
         report,

@@ -5,6 +5,7 @@ import type { AuditTrail, Tokens } from '@pando/access';
 import type { Clock, DiskPart } from '@pando/common';
 import type { EventLog, Webhooks } from '@pando/events';
 import type { Fleet, Work } from '@pando/fleet';
+import type { GuestFiles } from '@pando/guest-files';
 import type { Quiesce } from '@pando/guest-agent';
 import type { Policies } from '@pando/policies';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
@@ -13,6 +14,7 @@ import type { Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
 import type { HttpCounts } from './http-counts.ts';
 import type { Jobs } from './jobs.ts';
+import type { PolicyScopes } from './policy-scopes.ts';
 import type { Scopes } from './scopes.ts';
 import type {
   GcReport,
@@ -67,6 +69,11 @@ export interface ApiLimits {
   readonly uploadPauseMs: number;
   /** After an upload was refused half-way, how long the client may take to notice. */
   readonly lingerMs: number;
+  /** Requests a second, in the mean of ten seconds: with one token, and without a good one from one address. 0: as many as they like. */
+  readonly tokenRequests: number;
+  readonly addressRequests: number;
+  /** Wrong tokens a minute from one address before it is told to wait; 0: as many as they like. */
+  readonly wrongTokens: number;
   /** Connections at the same time. */
   readonly connections: number;
   /** Followers of jobs, and of events, at the same time. */
@@ -84,6 +91,9 @@ export const DEFAULT_LIMITS: ApiLimits = {
   bodyMs: 30_000,
   uploadPauseMs: 60_000,
   lingerMs: 5_000,
+  tokenRequests: 1_000,
+  addressRequests: 100,
+  wrongTokens: 60,
   connections: 1_000,
   followers: 200,
   heartbeatMs: 15_000,
@@ -138,6 +148,7 @@ export interface ApiOptions {
   readonly logger?: FastifyBaseLogger;
   readonly metrics: MetricsSource;
   readonly activity: ActivitySource;
+  readonly files: GuestFiles;
   /** Absent: nobody can have a guest frozen. */
   readonly quiesce?: Quiesce;
   /** Where `POST /imports` may read files. Absent: nowhere. */
@@ -152,4 +163,5 @@ export interface ApiOptions {
 export interface ApiContext extends Omit<ApiOptions, 'limits'> {
   readonly limits: ApiLimits;
   readonly scopes: Scopes;
+  readonly policyScopes: PolicyScopes;
 }

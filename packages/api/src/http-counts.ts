@@ -11,7 +11,13 @@ export interface HttpCount {
   readonly times: Durations;
 }
 
+/** Why a request was told that there are too many. */
+const REFUSAL_REASONS = ['token', 'address', 'wrong-token'] as const;
+export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+
 export class HttpCounts {
+  readonly #refusals = new Map<RefusalReason, number>();
+  #wrongTokens = 0;
   readonly #counts = new Map<string, HttpCount & { readonly times: DurationHistogram }>();
 
   /** A request that was answered. Streams of events last as long as somebody listens: their time says nothing. */
@@ -28,6 +34,23 @@ export class HttpCounts {
     }
     const isStream = String(reply.getHeader('content-type') ?? '').startsWith('text/event-stream');
     found.times.record(isStream ? 0 : reply.elapsedTime);
+  }
+
+  refuse(reason: RefusalReason): void {
+    this.#refusals.set(reason, (this.#refusals.get(reason) ?? 0) + 1);
+  }
+
+  wrongToken(): void {
+    this.#wrongTokens++;
+  }
+
+  /** Requests that came with a token that is none. */
+  get wrongTokens(): number {
+    return this.#wrongTokens;
+  }
+
+  refusals(): readonly (readonly [RefusalReason, number])[] {
+    return REFUSAL_REASONS.map((reason) => [reason, this.#refusals.get(reason) ?? 0]);
   }
 
   all(): readonly HttpCount[] {

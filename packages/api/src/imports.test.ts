@@ -182,6 +182,10 @@ describe('an upload', () => {
     expect(await upload('?name=small&sizeBytes=4608', stream(id), headers)).toMatchObject({ status: 400 });
     const unknown = await upload('?name=unknown', stream(Buffer.alloc(32, 1)), headers);
     expect(unknown).toMatchObject({ status: 409, body: { code: 'chunk-unknown' } });
+    at.fleet.isKeyed = true;
+    const keyed = await upload('?name=keyed', stream(id), headers);
+    expect(keyed).toMatchObject({ status: 409, body: { code: 'ids-keyed' } });
+    at.fleet.isKeyed = false;
     // Only where it is said to be such a stream.
     const sparse = await upload('?name=sparse', stream(id), { 'content-type': SPARSE_MEDIA_TYPE });
     expect(sparse).toMatchObject({ status: 400, body: { code: 'stream-invalid' } });

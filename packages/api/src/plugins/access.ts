@@ -6,11 +6,12 @@
  */
 import { mayAs, type Actor } from '@pando/access';
 import { PandoError } from '@pando/common';
-import type { FastifyRequest, RouteOptions } from 'fastify';
+import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify';
 import type { ApiContext, App } from '../context.ts';
 import type { RouteNeeds } from '../needs.ts';
 import { refuseScoped } from '../scopes.ts';
 import { linger } from './imports.ts';
+import type { Rates } from './rates.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -26,7 +27,8 @@ declare module 'fastify' {
 /** What comes through the Unix socket: whoever may open that, the file system says. */
 const SOCKET_ACTOR: Actor = Object.freeze({ name: 'socket', role: 'admin' });
 
-export function access(app: App, { tokens, scopes, jobs, limits, isTrusted }: ApiContext): void {
+export function access(app: App, context: ApiContext, rates: Rates): void {
+  const { tokens, scopes, policyScopes, jobs, limits, isTrusted } = context;
   app.decorateRequest('actor', null as unknown as Actor);
   const routes: RouteOptions[] = [];
   app.addHook('onRoute', (route) => void routes.push(route));
@@ -37,14 +39,16 @@ export function access(app: App, { tokens, scopes, jobs, limits, isTrusted }: Ap
     if (unsaid.length > 0) throw new Error(`routes that do not say what they need: ${unsaid.join(', ')}`);
   });
 
-  app.addHook('onRequest', async (request) => {
-    const { needs } = request.routeOptions.config;
-    if (needs === 'open') return;
+  app.addHook('onRequest', async (request, reply) => {
+    const { needs, unlimited } = request.routeOptions.config;
+    const isFromSocket = isTrusted?.(request.raw.socket) === true;
     try {
-      request.actor =
-        isTrusted?.(request.raw.socket) === true
-          ? SOCKET_ACTOR
-          : tokens.authenticate(bearerOf(request.headers.authorization), request.ip);
+      if (needs === 'open') {
+        if (!isFromSocket && unlimited !== true) await rates.ofAddress(request, reply);
+        return;
+      }
+      if (isFromSocket) request.actor = SOCKET_ACTOR;
+      else await authenticate(request, reply);
       if (needs !== undefined) await check(request, needs);
     } catch (error) {
       // Whoever uploads a disk may not be looking: what comes is not read for long.
@@ -52,6 +56,18 @@ export function access(app: App, { tokens, scopes, jobs, limits, isTrusted }: Ap
       throw error;
     }
   });
+
+  async function authenticate(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    const text = bearerOf(request.headers.authorization);
+    try {
+      request.actor = tokens.authenticate(text, request.ip);
+    } catch (error) {
+      await rates.ofAddress(request, reply);
+      if (text !== undefined) await rates.ofWrongToken(request, reply);
+      throw error;
+    }
+    await rates.ofActor(request, reply);
+  }
 
   // What is under way with a token ends when it is revoked: a download takes hours, an event stream for ever.
   const underWay = new Map<string, Set<FastifyRequest>>();
@@ -88,6 +104,9 @@ export function access(app: App, { tokens, scopes, jobs, limits, isTrusted }: Ap
         break;
       case 'backup':
         params['backup'] = (await scopes.backup(actor, params['backup']!)).id;
+        break;
+      case 'policy':
+        params['policy'] = (await policyScopes.policy(actor, params['policy']!)).id;
         break;
       case 'job':
         jobs.checkVisible(params['id']!, actor);

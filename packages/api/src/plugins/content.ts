@@ -27,6 +27,10 @@ const binary = (description: string): object => ({
       type: 'string',
       description: 'of a disk of a backup: id of its top node, 64 hex digits; what the whole disk hashes to',
     },
+    'Pando-Root-Keyed': {
+      type: 'string',
+      description: '`true` when a secret of the store is in the root; else it is absent',
+    },
     'Pando-Chunk-Bytes': { type: 'string', description: 'bytes of a chunk, which the root depends on' },
   },
   content: { [MEDIA_TYPE]: { schema: Type.Unknown() }, [SPARSE_MEDIA_TYPE]: { schema: Type.Unknown() } },
@@ -118,6 +122,15 @@ function hasDisk(disks: readonly VmDisk[], name: string, of: string): void {
   }
 }
 
+function rootHeaders({ root, chunkBytes, keyed }: DiskRoot): Record<string, string | number> {
+  return {
+    'pando-root': root,
+    'pando-chunk-bytes': chunkBytes,
+    // Who computes roots has to know that this one cannot be.
+    ...(keyed ? { 'pando-root-keyed': 'true' } : {}),
+  };
+}
+
 function sendContent(
   request: FastifyRequest,
   reply: FastifyReply,
@@ -130,7 +143,7 @@ function sendContent(
     void reply.header('accept-ranges', 'bytes').header('cache-control', 'no-store').header('vary', 'accept');
     if (tag !== undefined) void reply.header('etag', tag);
     if (root !== undefined) {
-      void reply.header('pando-root', root.root).header('pando-chunk-bytes', root.chunkBytes);
+      void reply.headers(rootHeaders(root));
     }
     const { size } = disk;
     if (request.headers.accept?.toLowerCase().includes(SPARSE_MEDIA_TYPE) === true) {
@@ -162,7 +175,7 @@ function sendContent(
     const headers = {
       'content-type': SPARSE_MEDIA_TYPE,
       'pando-disk-size': disk.size,
-      ...(root === undefined ? {} : { 'pando-root': root.root, 'pando-chunk-bytes': root.chunkBytes }),
+      ...(root === undefined ? {} : rootHeaders(root)),
     };
     sendTunnel(request.raw.socket, headers, disk)
       .catch((error: unknown) => request.log.warn({ err: error }, 'a download broke off'))

@@ -24,6 +24,7 @@ const CODE_STATUS: Partial<Record<ErrorCode, number>> = {
   'unauthenticated': 401,
   'forbidden': 403,
   'scope-exceeded': 403,
+  'rate-limited': 429,
 };
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json';

@@ -8,6 +8,7 @@
  *   do not send without asking first, and nobody who asks is told yes.
  */
 import { PandoError } from '@pando/common';
+import type { IncomingMessage } from 'node:http';
 import { isIP } from 'node:net';
 import type { ApiContext, App } from '../context.ts';
 
@@ -20,6 +21,26 @@ declare module 'fastify' {
 
 export function guard(app: App, { hostNames, limits }: ApiContext): void {
   const names = new Set(['localhost', ...(hostNames ?? []).map((name) => name.toLowerCase())]);
+
+  // A body that trickles in holds a connection, also where nobody reads it: it has a deadline, until it is known to be an upload that may
+  // come. Uploads have one of their own, for pauses.
+  const deadlines = new WeakMap<IncomingMessage, NodeJS.Timeout>();
+  app.addHook('onRequest', (request, _reply, done) => {
+    const { raw } = request;
+    if (!raw.complete && hasBody(request.headers)) {
+      const timer = setTimeout(() => {
+        raw.destroy(new PandoError('request-timeout', 'the body took too long'));
+        // The request may be answered, and done with, while its body still comes.
+        if (!raw.complete) raw.socket.destroy();
+      }, limits.bodyMs);
+      deadlines.set(raw, timer);
+      raw.once('end', () => clearTimeout(timer));
+      raw.once('close', () => {
+        if (raw.complete || raw.socket.destroyed) clearTimeout(timer);
+      });
+    }
+    done();
+  });
 
   app.addHook('onRequest', async (request) => {
     const host = hostOf(request.headers.host);
@@ -53,20 +74,11 @@ export function guard(app: App, { hostNames, limits }: ApiContext): void {
     },
   );
 
-  // A body that trickles in holds memory and a connection: it has a deadline. Uploads have one of their own.
   app.addHook('preParsing', (request, reply, payload, done) => {
     if (request.routeOptions.config.upload === true && !isJson(request.headers['content-type'])) {
-      done(null, payload);
-      return;
-    }
-    if (request.headers.expect !== undefined) reply.raw.writeContinue();
-    if (!request.raw.complete && hasBody(request.headers)) {
-      const timer = setTimeout(
-        () => request.raw.destroy(new PandoError('request-timeout', 'the body took too long')),
-        limits.bodyMs,
-      );
-      request.raw.once('close', () => clearTimeout(timer));
-      request.raw.once('end', () => clearTimeout(timer));
+      clearTimeout(deadlines.get(request.raw));
+    } else if (request.headers.expect !== undefined) {
+      reply.raw.writeContinue();
     }
     done(null, payload);
   });

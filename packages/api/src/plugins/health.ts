@@ -14,7 +14,7 @@ export function health(app: App, { engine, ready, clock, version }: ApiContext):
     const uptimeSeconds = Math.round((clock.monotonic() - started) / 1000);
     return { status, store, version, uptimeSeconds, problems };
   };
-  const config = { needs: 'open' } as const;
+  const config = { needs: 'open', unlimited: true } as const;
   const schema = {
     tags: ['health'],
     summary: 'Whether the server does its work',

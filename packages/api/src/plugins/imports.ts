@@ -197,7 +197,10 @@ export function imports(app: App, context: ApiContext): void {
     const asked = { ...rest, ...(tag === undefined ? {} : { tags: typeof tag === 'string' ? [tag] : tag }) };
     const mediaType = request.headers['content-type']!.toLowerCase();
     // Whoever brings a chunk by its id can read it afterwards, whoever's it is.
-    if (mediaType.startsWith(SPARSE_IDS_MEDIA_TYPE)) refuseScoped(by);
+    if (mediaType.startsWith(SPARSE_IDS_MEDIA_TYPE)) {
+      refuseScoped(by);
+      if (fleet.isKeyed) throw new PandoError('ids-keyed', 'chunks do not come by their ids here');
+    }
     const about = await allowed(by, asked);
     const sparse = mediaType.startsWith(SPARSE_MEDIA_TYPE);
     const length = request.headers['content-length'];

@@ -3,10 +3,23 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { ERROR_CODES, type ErrorCode } from '@pando/common';
 import type { ApiContext, App } from '../context.ts';
+import { extensionsOf } from '../extensions.ts';
 import { errorsOf } from '../route-errors.ts';
 import { statusOf } from './errors.ts';
 
 const PAGE = '/docs';
+
+/** What the page may load: its own files, and pictures that its style sheet holds. Everything that it asks for, it asks this server. */
+const PAGE_POLICY = {
+  'default-src': "'none'",
+  'script-src': "'self'",
+  'style-src': "'self'",
+  'img-src': "'self' data:",
+  'connect-src': "'self'",
+  'form-action': "'self'",
+  'base-uri': "'none'",
+  'frame-ancestors': "'none'",
+};
 
 /** Every code, with its status and what to do about it. */
 function errorCodes(): object {
@@ -62,12 +75,19 @@ export async function openapi(app: App, { version }: ApiContext): Promise<void> 
         ...{ method: String(method), url, operationId: shape?.operationId },
         hasCursor: 'cursor' in (shape?.querystring?.properties ?? {}),
         isIdempotent: (config as { idempotent?: boolean } | undefined)?.idempotent === true,
+        isLimited: config?.unlimited !== true,
+        isRead: method === 'GET' || method === 'HEAD' || config?.reads === true,
         needs: config?.needs,
       });
-      return { schema: { ...schema, 'x-pando-errors': errors }, url };
+      return { schema: { ...schema, 'x-pando-errors': errors, ...extensionsOf(shape?.operationId) }, url };
     },
     transformObject: (found) => {
       if (!('openapiObject' in found)) return found.swaggerObject;
+      // The plugin adds a suffix to all of HEAD; ours have names of their own.
+      for (const path of Object.values(found.openapiObject.paths ?? {})) {
+        const { head } = path ?? {};
+        if (head?.operationId !== undefined) head.operationId = head.operationId.replace(/-head$/, '');
+      }
       return { ...found.openapiObject, 'x-pando-error-codes': errorCodes() };
     },
     refResolver: {
@@ -77,8 +97,15 @@ export async function openapi(app: App, { version }: ApiContext): Promise<void> 
   });
   await app.register(swaggerUi, {
     routePrefix: PAGE,
-    staticCSP: true,
+    staticCSP: PAGE_POLICY,
     uiConfig: { validatorUrl: null, deepLinking: true },
   });
-  app.get('/openapi.json', { config: { needs: 'open' }, schema: { hide: true } }, async () => app.swagger());
+  let document: string | undefined;
+  app.get('/openapi.json', { config: { needs: 'open' }, schema: { hide: true } }, async (_request, reply) =>
+    // It does not change, and is large.
+    reply
+      .type('application/json')
+      .serializer((text: string) => text)
+      .send((document ??= JSON.stringify(app.swagger()))),
+  );
 }

@@ -24,10 +24,14 @@ import {
 
 const Params = Type.Object({ policy: Reference });
 const Query = Type.Object(PageQuery, { additionalProperties: false });
-const look = { needs: { role: 'viewer', on: 'store' } } as const;
+const lookAtAll = { needs: { role: 'viewer', on: 'list' } } as const;
+const look = { needs: { role: 'viewer', on: 'policy' } } as const;
+/** What a policy does, for some VMs of it. */
+const use = { needs: { role: 'operator', on: 'policy' } } as const;
+/** What it is, for all. */
 const change = { needs: { role: 'operator', on: 'store' } } as const;
 
-export function policyRoutes(app: App, { policies }: ApiContext): void {
+export function policyRoutes(app: App, { policies, policyScopes }: ApiContext): void {
   const tags = ['policies'];
   const shown = { 200: ref(Policy), ...problems };
 
@@ -55,7 +59,7 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
   app.get(
     '/policies',
     {
-      config: look,
+      config: lookAtAll,
       schema: {
         operationId: 'listPolicies',
         summary: 'List policies, in the order of their creation',
@@ -64,13 +68,13 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
         response: { 200: ref(PolicyPage), ...problems },
       },
     },
-    async ({ query }) => policies.list(query),
+    async ({ query, actor }) => policyScopes.list(actor, await policies.list(query)),
   );
 
   app.post(
     '/policy-impact',
     {
-      config: look,
+      config: lookAtAll,
       schema: {
         operationId: 'reportPolicyImpact',
         summary: 'What a policy or a change of one would bring about, VM by VM; nothing is changed',
@@ -83,13 +87,13 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
         response: { 200: ref(VmImpactPage), ...problems },
       },
     },
-    async ({ body }) => policies.impact(body),
+    async ({ body, actor }) => policies.impact({ ...body, ...(await policyScopes.impact(actor, body)) }),
   );
 
   app.get(
     '/policy-runs',
     {
-      config: look,
+      config: lookAtAll,
       schema: {
         operationId: 'listDueRuns',
         summary: 'What is due next, of all policies, soonest first',
@@ -98,7 +102,7 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
         response: { 200: ref(DueRunPage), ...problems },
       },
     },
-    async ({ query }) => policies.due(query),
+    async ({ query, actor }) => policyScopes.runs(actor, await policies.due(query)),
   );
 
   app.get(
@@ -113,7 +117,7 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
         response: shown,
       },
     },
-    async ({ params }) => policies.get(params.policy),
+    async ({ params, actor }) => policyScopes.shown(actor, await policies.get(params.policy)),
   );
 
   app.patch(
@@ -161,7 +165,7 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
     app.post(
       `/policies/:policy/${verb}`,
       {
-        config: change,
+        config: use,
         schema: {
           operationId: `${verb}Policy`,
           summary,
@@ -171,7 +175,10 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
           response: shown,
         },
       },
-      async ({ params, body }) => policies[verb](params.policy, body),
+      async ({ params, body, actor }) => {
+        const targets = await policyScopes.targets(actor, body);
+        return policyScopes.shown(actor, await policies[verb](params.policy, targets));
+      },
     );
   }
 
@@ -185,7 +192,7 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
     app.post(
       `/policies/:policy/${verb}`,
       {
-        config: change,
+        config: use,
         schema: {
           operationId: `${verb}Policy`,
           summary,
@@ -198,24 +205,37 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
           response: shown,
         },
       },
-      async ({ params, body }) => policies[verb](params.policy, body.vm),
+      async ({ params, body, actor }) => {
+        const vm = await policyScopes.vm(actor, body.vm);
+        return policyScopes.shown(actor, await policies[verb](params.policy, vm));
+      },
     );
   }
 
   app.post(
     '/policies/:policy/run',
     {
-      config: change,
+      config: use,
       schema: {
         operationId: 'runPolicy',
-        summary: 'Begin a run now, of one rule or of all',
+        summary: 'Begin a run now, of one rule or of all; or take its backups of one VM',
+        description: 'With `vm` the answer comes when they are taken, and nothing is tried again.',
         tags,
         params: Params,
-        body: Type.Object({ rule: Type.Optional(Name) }, { additionalProperties: false }),
+        body: Type.Object(
+          {
+            rule: Type.Optional(Name),
+            vm: Type.Optional(Type.String({ description: 'only of this VM; name or id' })),
+          },
+          { additionalProperties: false },
+        ),
         response: shown,
       },
     },
-    async ({ params, body }) => policies.runNow(params.policy, body.rule),
+    async ({ params, body, actor }) => {
+      const vm = await policyScopes.vm(actor, body.vm);
+      return policyScopes.shown(actor, await policies.runNow(params.policy, body.rule, vm));
+    },
   );
 
   app.get(
@@ -232,7 +252,7 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
         response: { 200: ref(AssignedVmPage), ...problems },
       },
     },
-    async ({ params, query }) => policies.vms(params.policy, query),
+    async ({ params, query, actor }) => policyScopes.vms(actor, await policies.vms(params.policy, query)),
   );
 
   app.get(
@@ -248,7 +268,8 @@ export function policyRoutes(app: App, { policies }: ApiContext): void {
         response: { 200: ref(PolicyFailurePage), ...problems },
       },
     },
-    async ({ params, query }) => policies.failures(params.policy, query),
+    async ({ params, query, actor }) =>
+      policyScopes.failures(actor, await policies.failures(params.policy, query)),
   );
 
   app.get(

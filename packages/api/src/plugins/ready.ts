@@ -15,7 +15,7 @@ export function ready(app: App, { ready: look }: ApiContext): void {
     '/ready',
     {
       // Whatever sends work to it has no token, and needs no details.
-      config: { needs: 'open' },
+      config: { needs: 'open', unlimited: true },
       schema: {
         operationId: 'ready',
         summary,

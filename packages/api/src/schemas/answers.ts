@@ -1,6 +1,6 @@
 /** Who shares what with whom, what deleting frees, and what the trees say about disks. */
 import { Type } from '@fastify/type-provider-typebox';
-import { Bytes, list, ref, Reference } from './common.ts';
+import { Bytes, list, ref, Reference, RootKeyed } from './common.ts';
 
 const bytes = (description: string): typeof Bytes =>
   Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, description });
@@ -194,6 +194,7 @@ export const NamedRoot = Type.Object(
     }),
     sizeBytes: Bytes,
     chunkBytes: Type.Integer({ description: 'bytes of a chunk, which the root depends on' }),
+    keyed: RootKeyed,
     height: Type.Integer({ minimum: 1, description: 'levels of nodes above the chunks' }),
   },
   { $id: 'NamedRoot', additionalProperties: false },

@@ -34,6 +34,11 @@ export const Tags = Type.Array(Name, {
   description: 'what a VM is grouped by, for policies, tokens and reports: names',
 });
 
+export const RootKeyed = Type.Boolean({
+  description:
+    'whether a secret of the store is in the root: equal for equal disks within the store only, and not to be computed elsewhere',
+});
+
 export const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
 export const PAGE_ITEMS_MAX = 1000;

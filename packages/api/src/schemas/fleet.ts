@@ -1,6 +1,6 @@
 /** What VMs, backups and their pages look like on the wire. */
 import { Type, type Static } from '@fastify/type-provider-typebox';
-import { Bytes, list, Name, ref } from './common.ts';
+import { Bytes, list, Name, ref, RootKeyed } from './common.ts';
 
 const Instant = Type.String({ description: 'RFC 3339, UTC' });
 const nextCursor = Type.Optional(Type.String({ description: 'absent on the last page' }));
@@ -107,6 +107,7 @@ const figures = {
   }),
   sizeBytes: Bytes,
   chunkBytes: Type.Integer({ description: 'bytes of a chunk, which the root depends on' }),
+  keyed: RootKeyed,
   readBytes: Bytes,
   newBytes: Bytes,
   storedBytes: Type.Integer({

@@ -3,6 +3,7 @@ import { answerSchemas } from './answers.ts';
 import { ActivityBucket, ActivityPage, Tripwire, TripwireTrip } from './activity.ts';
 import { AuditEntry, AuditPage, CreatedToken, NewToken, Scope, Token, TokenPage, Whoami } from './access.ts';
 import { Problem } from './common.ts';
+import { fileSchemas } from './files.ts';
 import { Event, EventPage, NewWebhook, Webhook, WebhookList, WebhookTest } from './events.ts';
 import {
   Backup,
@@ -44,6 +45,7 @@ export * from './activity.ts';
 export * from './access.ts';
 export * from './common.ts';
 export * from './events.ts';
+export * from './files.ts';
 export * from './fleet.ts';
 export * from './policies.ts';
 export * from './report.ts';
@@ -71,6 +73,7 @@ export const namedSchemas = [
   BackupImportResult,
   Extent,
   DiskMap,
+  ...fileSchemas,
   ...policySchemas,
   ActivityBucket,
   ActivityPage,

@@ -24,6 +24,7 @@ export const SpaceReport = Type.Object(
     storedBytes: Bytes,
     ratios: ref(SpaceRatios),
     ratiosWithoutBackups: ref(SpaceRatios),
+    keyed: Type.Boolean({ description: 'whether the ids of chunks are keyed with a secret of the store' }),
     vms: Bytes,
     backups: Bytes,
   },

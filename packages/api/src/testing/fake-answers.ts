@@ -110,6 +110,7 @@ export class FakeAnswers implements Answers {
       root: kind === 'vm' ? 'a'.repeat(64) : 'b'.repeat(64),
       sizeBytes: disk.sizeBytes,
       chunkBytes: 4096,
+      keyed: false,
       height: 1,
     }));
     return { kind, id, name, items };

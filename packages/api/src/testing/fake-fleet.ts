@@ -6,6 +6,7 @@ import {
   idToHex,
   isHole,
   NAME_BYTES_MAX,
+  isPandoError,
   PandoError,
   SECTOR_BYTES,
   type DiskPart,
@@ -49,11 +50,15 @@ export class FakeFleet implements Fleet {
   readonly vms = new Map<string, VmState>();
   readonly backups = new Map<string, BackupState>();
   readonly chunkBytes = BLOCK;
+  /** Set by a test. */
+  isKeyed = false;
   readonly answers = new FakeAnswers(this);
   /** By their ids in hex; what imports bring by ids is looked for here, and nothing puts it there but tests. */
   readonly chunks = new Map<string, Buffer>();
   /** Set by a test: what the next call throws. */
   failNext: Error | undefined;
+  /** Codes of what was thrown because a test said so. */
+  readonly thrown = new Set<string>();
   /** Buffers that imports hold right now, in bytes. */
   heldBytes = 0;
   /** Set by a test: an import waits for it before every pull. */
@@ -408,6 +413,7 @@ export class FakeFleet implements Fleet {
       ratiosWithoutBackups: ratios,
       vms: this.vms.size,
       backups: this.backups.size,
+      keyed: this.isKeyed,
     };
   }
 
@@ -485,14 +491,16 @@ export class FakeFleet implements Fleet {
   #fail(): void {
     const error = this.failNext;
     this.failNext = undefined;
-    if (error !== undefined) throw error;
+    if (error === undefined) return;
+    if (isPandoError(error)) this.thrown.add(error.code);
+    throw error;
   }
 }
 
 /** Names content as a root does; another hash, which nobody looks at here. */
 function rootOfBytes(bytes: Uint8Array): DiskRoot {
   const root = createHash('sha256').update(bytes).digest('hex');
-  return { root, sizeBytes: bytes.byteLength, chunkBytes: BLOCK };
+  return { root, sizeBytes: bytes.byteLength, chunkBytes: BLOCK, keyed: false };
 }
 
 const NOW = '2026-11-20T10:00:00.000Z';

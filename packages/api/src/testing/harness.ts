@@ -7,7 +7,9 @@ import { EventLog, Webhooks, type Send } from '@pando/events';
 import { openPolicies, type OpenPolicies } from '@pando/policies';
 import { buildApi, Jobs, type ApiOptions, type App, type Engine } from '../index.ts';
 import type { GcReport, RepairReport, VerifyReport } from '../schemas/index.ts';
+import { FakeFiles } from './fake-files.ts';
 import { FakeFleet } from './fake-fleet.ts';
+import { watchErrors } from './listed-errors.ts';
 
 export const GC_REPORT: GcReport = {
   roots: 3,
@@ -154,11 +156,13 @@ export async function harness({
       onRevoked: (watcher) => tokens.onRevoked(watcher),
     },
     audit,
+    files: new FakeFiles(),
     clock: systemClock,
     version: '1.2.3',
     metrics: { contentType: 'text/plain; version=0.0.4', print: () => Promise.resolve('up 1\n') },
     ...options,
   });
+  const unlisted = watchErrors(app);
   return {
     app,
     fleet,
@@ -181,6 +185,9 @@ export async function harness({
       await events.close();
       await tokens.close();
       await audit.close();
+      const missing = unlisted().filter(({ code }) => !fleet.thrown.has(code));
+      const text = missing.map(({ operation, code }) => `${operation}: ${code}`).join(', ');
+      if (text !== '') throw new Error(`answered, and not listed in route-errors.ts: ${text}`);
     },
   };
 }
