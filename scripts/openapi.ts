@@ -1,21 +1,34 @@
 /**
- * Writes docs/openapi.json, what `/openapi.json` of a server answers: `node scripts/openapi.ts`. A test fails when it is not what the
- * routes say. Keys are sorted and every value has a line, so that two changes seldom meet.
+ * Writes what follows from the routes: docs/openapi.json, which is what `/openapi.json` of a server answers, and from that the types and the
+ * table of operations of @pando/client. `node scripts/openapi.ts`. A test fails when they are not what the routes say. Keys of the document are
+ * sorted and every value has a line, so that two changes seldom meet.
  */
 import { writeFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { harness } from '../packages/api/src/testing/harness.ts';
+import { operationsFile, schemaFile, type OpenApi } from './client-code.ts';
 
-export const OPENAPI_FILE = new URL('../docs/openapi.json', import.meta.url);
+const file = (path: string): URL => new URL(`../${path}`, import.meta.url);
 
-/** The file as it has to be. */
-export async function openapiFile(): Promise<string> {
+export const OPENAPI_FILE = file('docs/openapi.json');
+
+/** The files as they have to be. */
+export async function generatedFiles(): Promise<readonly { readonly file: URL; readonly text: string }[]> {
+  const document = await openapi();
+  return [
+    { file: OPENAPI_FILE, text: `${JSON.stringify(document, undefined, 1)}\n` },
+    { file: file('packages/client/src/generated/schema.ts'), text: await schemaFile(document) },
+    { file: file('packages/client/src/generated/operations.ts'), text: operationsFile(document) },
+  ];
+}
+
+async function openapi(): Promise<OpenApi> {
   const api = await harness();
   try {
-    const document: unknown = (await api.app.inject('/openapi.json')).json();
+    const document = (await api.app.inject('/openapi.json')).json<OpenApi>();
     // Of the harness, not of a release.
-    (document as { info: { version: string } }).info.version = '0';
-    return `${JSON.stringify(sorted(document), undefined, 1)}\n`;
+    document.info.version = '0';
+    return sorted(document) as OpenApi;
   } finally {
     await api.close();
   }
@@ -29,4 +42,4 @@ function sorted(value: unknown): unknown {
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href)
-  writeFileSync(OPENAPI_FILE, await openapiFile());
+  for (const { file, text } of await generatedFiles()) writeFileSync(file, text);

@@ -24,6 +24,8 @@ const LAYERS = [
   'packages/policies',
   'packages/access',
   'packages/nbd',
+  'packages/client',
+  'packages/guest-files',
   'packages/images',
   'packages/scan',
   'packages/api',
