@@ -1,6 +1,6 @@
 /**
  * `pando completion SHELL`, and what the printed script asks for at each press of the key: `pando complete -- …`. Both come out of the tree of
- * commands. The library that does it is loaded for these two only: the other commands start faster without it.
+ * commands; names of VMs, backups and policies come from the server, if it is quick. The library that does it is loaded for these two only: the other commands start faster without it.
  */
 import type { Command } from 'commander';
 
@@ -8,7 +8,11 @@ export async function addCompletion(program: Command, args: readonly string[]): 
   const isHelp = args.includes('--help') || args.includes('-h');
   if (args[0] === 'complete' || (args[0] === 'completion' && !isHelp)) {
     const { default: tab } = await import('@bomb.sh/tab/commander');
-    tab(program, { completionCommandName: 'completion' });
+    const completion = tab(program, { completionCommandName: 'completion' });
+    if (args[0] === 'complete') {
+      const { addNames } = await import('./completion-names.ts');
+      await addNames(program, completion, args.slice(args.indexOf('--') + 1));
+    }
     return;
   }
   program

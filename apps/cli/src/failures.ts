@@ -1,24 +1,7 @@
 /** What goes wrong, and how people and programs are told. */
+import { ServerRefusal } from '@pando/client';
 import { ERROR_CODES, isPandoError } from '@pando/common';
 import { CommanderError } from 'commander';
-
-/** RFC 9457, as the server sends it. */
-export interface Problem {
-  readonly status: number;
-  readonly code: string;
-  readonly detail: string;
-  readonly remedy: string;
-}
-
-/** The server said no. */
-export class ServerRefusal extends Error {
-  readonly problem: Problem;
-
-  constructor(problem: Problem) {
-    super(problem.detail);
-    this.problem = problem;
-  }
-}
 
 /** The command has said what is wrong; only the exit status is left. */
 export class CommandFailure extends Error {

@@ -1,9 +1,15 @@
 /** Starts a job on the server and stays with it to its end. */
+import {
+  resultOf,
+  type Arguments,
+  type ArgumentsOf,
+  type Job,
+  type JobId,
+  type JobResults,
+} from '@pando/client';
 import { PandoError } from '@pando/common';
-import { ServerRefusal } from './failures.ts';
+import { connect } from './connect.ts';
 import { startProgress } from './progress.ts';
-import { Rest } from './rest.ts';
-import type { Job } from './views.ts';
 
 export interface JobOptions {
   readonly label: string;
@@ -12,29 +18,36 @@ export interface JobOptions {
   readonly signal: AbortSignal;
 }
 
-/** Resolves to the result of the job. Interrupted, it cancels the job. @throws ServerRefusal with the error of the job */
-export async function runJob<R>(path: string, body: object, options: JobOptions): Promise<R> {
+/** Resolves to the result, of a job or without one. Interrupted, it cancels the job. @throws ServerRefusal with the error of the job */
+export async function runJob<Id extends JobId>(
+  operation: Id,
+  given: ArgumentsOf<Id>,
+  options: JobOptions,
+): Promise<JobResults[Id]> {
   const { signal } = options;
   signal.throwIfAborted();
   // Without the signal: a request that is given up may have been carried out, and nobody could cancel the job.
-  const { id } = await new Rest().post<Job>(path, body);
+  const started = await connect().start(operation, ...([given] as Arguments<ArgumentsOf<Id>>));
+  if ('result' in started) return started.result;
+  const { id } = started.job;
   const progress = startProgress(options.label, options);
   try {
     signal.throwIfAborted();
     let last: Job | undefined;
-    for await (const job of new Rest({ signal }).follow(id)) {
+    for await (const job of connect({ signal }).follow(id)) {
       last = job;
       // The last phase of a verification counts nodes: the bytes stand still at their end.
       if (job.progress !== undefined && job.progress.phase !== 'disks')
         progress.update(job.progress.done, job.progress.all);
     }
-    if (last?.state === 'done') return last.result as R;
-    if (last?.error !== undefined) throw new ServerRefusal({ status: 0, ...last.error });
-    throw new PandoError('server-unreachable', 'the server stopped telling about the job');
+    if (last === undefined) throw new PandoError('server-unreachable', 'the server told nothing of the job');
+    return resultOf<Id>(last);
   } catch (error) {
     if (signal.aborted) {
       // Not with the signal: it would end this request as well.
-      await new Rest().delete(`/jobs/${encodeURIComponent(id)}`).catch(() => undefined);
+      await connect()
+        .call('cancelJob', { id })
+        .catch(() => undefined);
       throw signal.reason as Error;
     }
     throw error;

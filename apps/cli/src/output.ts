@@ -1,6 +1,6 @@
 /** What commands print: JSON for programs, aligned text for people. */
+import type { Disk } from '@pando/client';
 import { formatSize } from '@pando/common';
-import type { Disk } from './views.ts';
 
 /** Prints the value as JSON when that is wanted, the text otherwise. */
 export function print(json: boolean | undefined, value: unknown, text: string | (() => string)): void {

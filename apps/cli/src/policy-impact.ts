@@ -1,34 +1,17 @@
 /** What a policy would bring about, of all VMs that are meant. */
+import type { BodyOf, HeldBackups, VmImpact } from '@pando/client';
 import { formatSize } from '@pando/common';
+import { connect } from './connect.ts';
 import { plural, print, table } from './output.ts';
-import { Rest } from './rest.ts';
-import type { HeldBackups, Page, VmImpact } from './views.ts';
 
 /** VMs that are listed one by one; the sum is of all. */
 const ROWS_MAX = 50;
 const PAGE_VMS = 100;
 
-export interface ImpactBody {
-  readonly policy?: string;
-  readonly rules?: readonly object[];
-  readonly vms?: readonly string[];
-  readonly tags?: readonly string[];
-  readonly horizonDays?: number;
-}
+export type ImpactBody = BodyOf<'reportPolicyImpact'>;
 
 export async function printImpact(body: ImpactBody, json: boolean | undefined): Promise<void> {
-  const rest = new Rest();
-  const items: VmImpact[] = [];
-  let cursor: string | undefined;
-  do {
-    const page = await rest.post<Page<VmImpact>>('/policy-impact', {
-      ...body,
-      limit: PAGE_VMS,
-      ...(cursor === undefined ? {} : { cursor }),
-    });
-    items.push(...page.items);
-    cursor = page.nextCursor;
-  } while (cursor !== undefined);
+  const items = await connect().all('reportPolicyImpact', { body: { ...body, limit: PAGE_VMS } });
   print(json, { items }, () => impactText(items, body.horizonDays ?? 30));
 }
 

@@ -2,21 +2,21 @@
 import { formatSize, fromIoError, PandoError } from '@pando/common';
 import { checkProof, PROOF_RANGE_BYTES_MAX, ProofError, type ProvenRange } from '@pando/proof';
 import { open, stat, writeFile } from 'node:fs/promises';
-import { part } from './commands/arguments.ts';
-import { parseRoot, type CheckProofOptions, type ProveOptions } from './commands/trees.ts';
+import { connect } from './connect.ts';
+import type { CheckProofOptions, ProveOptions } from './commands/trees.ts';
 import { print } from './output.ts';
-import { Rest } from './rest.ts';
 
 /** More than any proof has: its range, and a node of 4,112 bytes for each 512 KiB and level. */
 const PROOF_BYTES_MAX = PROOF_RANGE_BYTES_MAX + 1024 * 1024;
 
 export async function prove(reference: string, file: string, options: ProveOptions): Promise<void> {
   const { offset, length } = options.range;
-  const path = `/backups/${part(reference)}/disks/${part(options.disk)}/proof?offset=${offset}&length=${length}`;
-  const answer = await new Rest().stream(path, 'application/vnd.pando.proof');
-  const pieces: Buffer[] = [];
-  for await (const piece of answer) pieces.push(piece as Buffer);
-  const proof = Buffer.concat(pieces);
+  const { bytes: proof } = await connect().bytes('proveBackupDisk', {
+    backup: reference,
+    disk: options.disk,
+    offset,
+    length,
+  });
   const proven = check(proof);
   await write(file, proof, options.force === true);
   print(options.json, { file, bytes: proof.byteLength, ...claimOf(proven) }, () =>
@@ -96,4 +96,12 @@ const rangeText = ({ offset, length }: ProvenRange): string => `${length} bytes 
 function claimOf(proven: ProvenRange) {
   const { sizeBytes, chunkBytes, height, offset, length } = proven;
   return { root: idOf(proven), sizeBytes, chunkBytes, height, offset, length };
+}
+
+/** What the root says that somebody has: an id, and the size with it or not. @throws `request-invalid` */
+function parseRoot(text: string): { readonly id: string; readonly sizeBytes: number | undefined } {
+  const match = /^([0-9a-f]{64})(?::(\d{1,16}))?$/i.exec(text.trim());
+  if (match === null)
+    throw new PandoError('request-invalid', 'a root is 64 hex digits, a colon, and the size of the disk');
+  return { id: match[1]!.toLowerCase(), sizeBytes: match[2] === undefined ? undefined : Number(match[2]) };
 }

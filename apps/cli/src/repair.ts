@@ -4,17 +4,17 @@
  */
 import { readdir, realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import type { RepairReport } from '@pando/client';
 import { encodeSparse, formatSize, SPARSE_MEDIA_TYPE } from '@pando/common';
 import { looksLikeNbdUri, openSource, type DiskSource, type ImageFormat } from '@pando/images';
+import { connect } from './connect.ts';
 import { CommandFailure } from './failures.ts';
 import { interruptible } from './interrupt.ts';
 import { runJob } from './job-work.ts';
 import { formatTime, plural, print, printable } from './output.ts';
 import { startProgress } from './progress.ts';
-import { Rest } from './rest.ts';
 import { verifyText } from './verify-text.ts';
 import { counted } from './vm-import.ts';
-import type { RepairReport } from './views.ts';
 
 export interface RepairOptions {
   /** The store to repair, which no server has open. */
@@ -44,8 +44,7 @@ function repairByPath(
   { format, json }: RepairOptions,
   signal: AbortSignal,
 ): Promise<RepairReport> {
-  const body = { path, ...(format === undefined ? {} : { format }) };
-  return runJob<RepairReport>('/repairs', body, { label: 'repairing', unit: 'bytes', json, signal });
+  return runJob('repair', { body: { path, format } }, { label: 'repairing', unit: 'bytes', json, signal });
 }
 
 async function repairFromSource(
@@ -92,11 +91,11 @@ async function repairByUpload(
   for (;;) {
     const progress = startProgress('repairing', { json, unit: 'bytes' });
     try {
-      const { result } = await new Rest({ signal }).upload<{ result: RepairReport }>(
-        `/repairs?sizeBytes=${source.sizeBytes}`,
-        SPARSE_MEDIA_TYPE,
-        encodeSparse(counted(source.parts(signal), source.sizeBytes, progress)),
-      );
+      const { sizeBytes } = source;
+      const { result } = await connect({ signal }).upload('repair', SPARSE_MEDIA_TYPE, {
+        sizeBytes,
+        body: encodeSparse(counted(source.parts(signal), sizeBytes, progress)),
+      });
       sum = sum === undefined ? result : together(sum, result);
       if (!result.again) return sum;
     } finally {

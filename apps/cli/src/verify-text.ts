@@ -1,7 +1,7 @@
 /** What `pando verify` prints of its reports. */
+import type { DamagedDisk, LastVerification, UnfinishedVerification, VerifyReport } from '@pando/client';
 import { formatSize } from '@pando/common';
 import { formatTime, plural, printable } from './output.ts';
-import type { DamagedDisk, LastVerification, UnfinishedVerification, VerifyReport } from './views.ts';
 
 export function lastText({ endedAt, seconds, scheduled, updatedAt, report }: LastVerification): string {
   const kind = report.quick ? 'Quick' : 'Full';

@@ -2,10 +2,11 @@
  * `pando vm export`: a disk as an image file, raw or of another format.
  *
  * A VM is exported through a backup that is taken for it and deleted after it, so the file is of one instant also when
- * the VM runs. What is written is hashed on its way and held against the root that the server names; `--verify` reads
- * the finished file again too. The file appears under its name when all that is done and it is on disk, or not at all.
+ * the VM runs. What is written is hashed on its way and held against the root that the server names, unless that is keyed;
+ * `--verify` reads the finished file again too. The file appears under its name when all that is done and it is on disk, or not at all.
  */
 import { hashChunk } from '@pando/chunk-store/hashing';
+import { ServerRefusal, type Disk, type ReceivedBytes } from '@pando/client';
 import {
   CHUNK_BYTES_DEFAULT,
   decodeSparse,
@@ -21,12 +22,10 @@ import { randomBytes } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import { lstat } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { ServerRefusal } from './failures.ts';
+import { connect } from './connect.ts';
 import { interruptible } from './interrupt.ts';
 import { print } from './output.ts';
 import { startProgress, type Progress } from './progress.ts';
-import { Rest } from './rest.ts';
-import type { Backup, Disk, Vm } from './views.ts';
 
 export interface ExportOptions {
   readonly disk?: string;
@@ -45,8 +44,9 @@ interface Exported {
   readonly format: ImageFormat;
   readonly sizeBytes: number;
   readonly dataBytes: number;
-  /** What the bytes hash to: the server's root of the disk, which they were held against. */
+  /** What the bytes hash to, without a key: the server's root of the disk, which they were held against, unless that is keyed. */
   readonly root: string;
+  readonly keyed: boolean;
   /** Whether the finished file was read again. */
   readonly verified: boolean;
 }
@@ -57,20 +57,21 @@ export async function exportDisk(reference: string, file: string, options: Expor
   await checkTarget(target, options.force === true);
   const result = await interruptible(async (signal) => {
     if (reference.includes('@')) return exportBackup(reference, target, options, signal);
-    const rest = new Rest({ signal });
-    const vm = await rest.get<Vm>(`/vms/${encodeURIComponent(reference)}`);
+    const vm = await connect({ signal }).call('getVm', { vm: reference });
     chooseDisk(vm.disks, options.disk, vm.name);
     const name = `export ${randomBytes(6).toString('hex')}`;
     // Without the signal: a request that is given up may have been carried out, and nobody would know what to delete.
-    const { id } = await new Rest().post<Backup>(`/vms/${encodeURIComponent(vm.id)}/backups`, { name });
+    const { id } = await connect().call('createBackup', { vm: vm.id, body: { name } });
     try {
       signal.throwIfAborted();
       return await exportBackup(id, target, options, signal);
     } finally {
       // Not with the signal: this has to happen also when interrupted.
-      await new Rest().delete(`/backups/${encodeURIComponent(id)}`).catch((error: unknown) => {
-        process.stderr.write(`pando: the backup "${vm.name}@${name}" stays: ${(error as Error).message}\n`);
-      });
+      await connect()
+        .call('deleteBackup', { backup: id })
+        .catch((error: unknown) => {
+          process.stderr.write(`pando: the backup "${vm.name}@${name}" stays: ${(error as Error).message}\n`);
+        });
     }
   });
   print(options.json, { ...result, file }, () => {
@@ -85,9 +86,8 @@ async function exportBackup(
   options: ExportOptions,
   signal: AbortSignal,
 ): Promise<Exported> {
-  const rest = new Rest({ signal });
-  const url = `/backups/${encodeURIComponent(reference)}`;
-  const backup = await rest.get<Backup>(url);
+  const pando = connect({ signal });
+  const backup = await pando.call('getBackup', { backup: reference });
   const disk = chooseDisk(backup.disks, options.disk, `${backup.vmName}@${backup.name}`);
   const format = options.format ?? formatOfName(path);
   const target = await createImage(path, {
@@ -98,12 +98,19 @@ async function exportBackup(
     signal,
   });
   try {
-    const content = await rest.download(
-      `${url}/disks/${encodeURIComponent(disk.name)}/content`,
-      SPARSE_MEDIA_TYPE,
-      SPARSE_PROTOCOL,
+    const content = await pando.download('readBackupDisk', {
+      backup: reference,
+      disk: disk.name,
+      accept: SPARSE_MEDIA_TYPE,
+      protocol: SPARSE_PROTOCOL,
+    });
+    const { root, keyed, chunkBytes, dataBytes } = await download(
+      content,
+      target,
+      disk.sizeBytes,
+      options,
+      signal,
     );
-    const { root, chunkBytes, dataBytes } = await download(content, target, disk.sizeBytes, options, signal);
     const verified = options.verify === true;
     await target.finish(
       verified
@@ -119,27 +126,24 @@ async function exportBackup(
           }
         : undefined,
     );
-    return { file: path, disk: disk.name, format, sizeBytes: disk.sizeBytes, dataBytes, root, verified };
+    const { name, sizeBytes } = disk;
+    return { file: path, disk: name, format, sizeBytes, dataBytes, root, keyed, verified };
   } catch (error) {
     await target.abort();
     throw error;
   }
 }
 
-interface Content {
-  readonly headers: IncomingHttpHeaders;
-  readonly bytes: AsyncIterable<Uint8Array>;
-}
-
-/** Writes what comes and hashes it on its way. @throws `verify-failed` when it is not the disk that the server has */
+/** Writes what comes and hashes it on its way. @throws `verify-failed` when it is not the disk that the server has, as far as its root can tell */
 async function download(
-  { headers, bytes }: Content,
+  { headers, bytes }: ReceivedBytes,
   target: DiskTarget,
   sizeBytes: number,
   options: ExportOptions,
   signal: AbortSignal,
-): Promise<{ root: string; chunkBytes: number; dataBytes: number }> {
-  const expected = header(headers, 'pando-root');
+): Promise<{ root: string; keyed: boolean; chunkBytes: number; dataBytes: number }> {
+  const keyed = header(headers, 'pando-root-keyed') === 'true';
+  const expected = keyed ? undefined : header(headers, 'pando-root');
   const chunkBytes = Number(header(headers, 'pando-chunk-bytes') ?? CHUNK_BYTES_DEFAULT);
   let dataBytes = 0;
   const counted = async function* (): AsyncGenerator<DiskPart> {
@@ -150,7 +154,7 @@ async function download(
   };
   const root = await rootHex(counted(), chunkBytes, 'exporting', sizeBytes, options);
   if (expected !== undefined && root !== expected) throw differs('what came', root, expected);
-  return { root, chunkBytes, dataBytes };
+  return { root, keyed, chunkBytes, dataBytes };
 }
 
 /** The parts as they come; each is written while it is with whoever asked for it. */

@@ -2,6 +2,7 @@
  * `pando vm import`: an image file, an NBD export or standard input, read here and sent so that holes and zeros cost
  * nothing on the way; or a file of the server. The result is a VM, or with `--since` the next backup of one.
  */
+import { ServerRefusal, type BackupImportResult, type Client, type ImportResult } from '@pando/client';
 import {
   encodeSparse,
   formatSize,
@@ -14,19 +15,16 @@ import {
 } from '@pando/common';
 import { hashChunk } from '@pando/chunk-store/hashing';
 import { openSource, type DiskSource, type ImageFormat } from '@pando/images';
-import { NODE_BYTES, rootOf } from '@pando/tree';
+import { NODE_BYTES, rootOf, type Root } from '@pando/tree';
 import { realpath } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { ServerRefusal } from './failures.ts';
+import { connect } from './connect.ts';
 import { interruptible } from './interrupt.ts';
 import { runJob } from './job-work.ts';
 import { encodeKnown } from './known-chunks.ts';
 import { formatRatio, print } from './output.ts';
 import { startProgress, type Progress } from './progress.ts';
-import { Rest } from './rest.ts';
-import type { BackupImportResult, ImportResult } from './views.ts';
-
-const LOOK_UP = '/chunks/lookup';
+import { rootReadBack } from './read-back.ts';
 
 export interface ImportOptions {
   /** Of the VM, which has to have one; with `since` of the backup. */
@@ -68,9 +66,9 @@ async function importByPath(path: string, options: ImportOptions, signal: AbortS
       'with --path, files that the image names are looked for in the import directory of the server, not where --backing-dir says',
     );
   }
-  return runJob<Result>(
-    '/imports',
-    { ...about, path, ...(tag === undefined ? {} : { tags: tag }) },
+  return runJob(
+    'importVm',
+    { body: { ...about, path, tags: tag } },
     { label: 'importing', unit: 'bytes', json, signal },
   );
 }
@@ -118,12 +116,12 @@ async function uploadSource(
   options: ImportOptions,
   signal: AbortSignal,
 ): Promise<Result> {
-  const rest = new Rest({ signal });
+  const pando = connect({ signal });
   try {
-    const chunkBytes = await chunkBytesOfIds(rest);
+    const chunkBytes = await chunkBytesOfIds(pando);
     if (chunkBytes !== undefined) {
       const encode = (parts: AsyncIterable<DiskPart>): AsyncIterable<Uint8Array> =>
-        encodeKnown(parts, chunkBytes, async (ids) => (await rest.ask(LOOK_UP, ids)).bytes);
+        encodeKnown(parts, chunkBytes, async (ids) => (await pando.exchange('lookUpChunks', ids)).bytes);
       try {
         return await upload(
           encode,
@@ -147,27 +145,27 @@ async function uploadSource(
       signal,
     );
   } finally {
-    rest.close();
+    pando.close();
   }
 }
 
 /** How long chunks are that the server takes by their ids; undefined when it takes none. */
-async function chunkBytesOfIds(rest: Rest): Promise<number | undefined> {
+async function chunkBytesOfIds(pando: Client): Promise<number | undefined> {
   try {
-    const { headers } = await rest.ask(LOOK_UP, new Uint8Array());
+    const { headers } = await pando.exchange('lookUpChunks', new Uint8Array());
     const chunkBytes = Number(headers['pando-chunk-bytes']);
     return chunkBytes === NODE_BYTES ? chunkBytes : undefined;
   } catch (error) {
-    // One before version 0.2; or a token with a scope, for which nothing comes by its id.
+    // One before version 0.2; or a token with a scope, or a store whose ids are keyed: there nothing comes by its id.
     const { status, code } = error instanceof ServerRefusal ? error.problem : {};
-    if (status === 404 || code === 'scope-exceeded') return undefined;
+    if (status === 404 || code === 'scope-exceeded' || code === 'ids-keyed') return undefined;
     throw error;
   }
 }
 
 async function upload(
   encode: (parts: AsyncIterable<DiskPart>) => AsyncIterable<Uint8Array>,
-  mediaType: string,
+  mediaType: typeof SPARSE_MEDIA_TYPE | typeof SPARSE_IDS_MEDIA_TYPE,
   parts: AsyncIterable<DiskPart>,
   sizeBytes: number | undefined,
   { name, disk, since, tag, json }: ImportOptions,
@@ -175,18 +173,10 @@ async function upload(
 ): Promise<Result> {
   const progress = startProgress('importing', { json, unit: 'bytes' });
   try {
-    const query = new URLSearchParams({
-      ...(name === undefined ? {} : { name }),
-      ...(disk === undefined ? {} : { disk }),
-      ...(since === undefined ? {} : { since }),
-      ...(sizeBytes === undefined ? {} : { sizeBytes: String(sizeBytes) }),
+    const { result } = await connect({ signal }).upload('importVm', mediaType, {
+      ...{ name, disk, since, tag, sizeBytes },
+      body: encode(counted(parts, sizeBytes, progress)),
     });
-    for (const one of tag ?? []) query.append('tag', one);
-    const { result } = await new Rest({ signal }).upload<{ result: Result }>(
-      `/imports?${query.toString()}`,
-      mediaType,
-      encode(counted(parts, sizeBytes, progress)),
-    );
     return result;
   } finally {
     progress.stop();
@@ -197,31 +187,41 @@ async function upload(
 async function verifyOrDelete(
   source: DiskSource,
   result: Result,
-  { json }: ImportOptions,
+  { disk, json }: ImportOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const progress = startProgress('verifying', { json, unit: 'bytes' });
   try {
-    const found = await rootOf(source.parts(signal), {
-      chunkBytes: result.chunkBytes,
-      hash: hashChunk,
-      onProgress: (done) => progress.update(done, source.sizeBytes),
-    });
-    if (idToHex(found.id) === result.root && found.size === result.sizeBytes) return;
+    const found = await rootOfSource(source, result, json, signal);
+    const stored = result.keyed ? await rootReadBack(result, disk, { json, signal }) : result.root;
+    if (idToHex(found.id) === stored && found.size === result.sizeBytes) return;
     throw new PandoError(
       'verify-failed',
-      `the source, read again, has root ${idToHex(found.id)}; stored was ${result.root}, which is deleted again`,
+      `the source, read again, has root ${idToHex(found.id)}; stored was ${stored}, which is deleted again`,
     );
   } catch (error) {
-    const [url, what] =
-      'vm' in result
-        ? [`/vms/${encodeURIComponent(result.vm.id)}`, `VM ${result.vm.name}`]
-        : [`/backups/${encodeURIComponent(result.backup.id)}`, `backup ${labelOf(result)}`];
     // Not with the signal: this has to happen also when interrupted.
-    await new Rest().delete(url).catch((reason: unknown) => {
+    const pando = connect();
+    const [deletion, what] =
+      'vm' in result
+        ? [pando.call('deleteVm', { vm: result.vm.id }), `VM ${result.vm.name}`]
+        : [pando.call('deleteBackup', { backup: result.backup.id }), `backup ${labelOf(result)}`];
+    await deletion.catch((reason: unknown) => {
       process.stderr.write(`pando: ${what} stays, and was not verified: ${(reason as Error).message}\n`);
     });
     throw error;
+  }
+}
+
+async function rootOfSource(
+  source: DiskSource,
+  { chunkBytes }: Result,
+  json: boolean | undefined,
+  signal: AbortSignal,
+): Promise<Root> {
+  const progress = startProgress('verifying', { json, unit: 'bytes' });
+  try {
+    const onProgress = (done: number): void => progress.update(done, source.sizeBytes);
+    return await rootOf(source.parts(signal), { chunkBytes, hash: hashChunk, onProgress });
   } finally {
     progress.stop();
   }

@@ -1,10 +1,12 @@
 /** `pando vm activity`, `pando vm tripwire` */
+import type { ActivityBucket, ArgumentsOf, Tripwire } from '@pando/client';
 import { formatSize } from '@pando/common';
 import { Option, type Command } from 'commander';
+import { connect } from '../connect.ts';
 import { fields, formatTime, print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
-import type { ActivityBucket, Page, Tripwire } from '../views.ts';
-import { countArgument, part, type JsonOption } from './arguments.ts';
+import { countArgument, type JsonOption } from './arguments.ts';
+
+type Grain = NonNullable<ArgumentsOf<'listActivity'>['grain']>;
 
 const BAR_CHARACTERS = 24;
 const LIMIT_MAX = 1000;
@@ -21,11 +23,9 @@ export function addActivityCommands(vm: Command): void {
     .option('--limit <n>', 'the newest so many', countArgument, 24)
     .option('--json', 'print JSON')
     .action(
-      async (reference: string, { grain, limit, json }: { grain: string; limit: number } & JsonOption) => {
+      async (reference: string, { grain, limit, json }: { grain: Grain; limit: number } & JsonOption) => {
         const count = Math.min(limit, LIMIT_MAX);
-        const page = await new Rest().get<Page<ActivityBucket>>(
-          `/vms/${part(reference)}/activity?grain=${grain}&limit=${count}`,
-        );
+        const page = await connect().call('listActivity', { vm: reference, grain, limit: count });
         print(json, page, () => (page.items.length === 0 ? 'Nothing written.' : bucketTable(page.items)));
       },
     );
@@ -39,14 +39,18 @@ export function addActivityCommands(vm: Command): void {
       new Option('--sensitivity <level>', 'how little it takes').choices(['off', 'low', 'normal', 'high']),
     )
     .option('--json', 'print JSON')
-    .action(async (reference: string, { sensitivity, json }: { sensitivity?: string } & JsonOption) => {
-      const path = `/vms/${part(reference)}/tripwire`;
-      const tripwire =
-        sensitivity === undefined
-          ? await new Rest().get<Tripwire>(path)
-          : await new Rest().put<Tripwire>(path, { sensitivity });
-      print(json, tripwire, () => tripwireText(tripwire));
-    });
+    .action(
+      async (
+        reference: string,
+        { sensitivity, json }: { sensitivity?: Tripwire['sensitivity'] } & JsonOption,
+      ) => {
+        const tripwire =
+          sensitivity === undefined
+            ? await connect().call('getTripwire', { vm: reference })
+            : await connect().call('setTripwire', { vm: reference, body: { sensitivity } });
+        print(json, tripwire, () => tripwireText(tripwire));
+      },
+    );
 }
 
 /** Oldest first, as a log is read. */

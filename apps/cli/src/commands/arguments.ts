@@ -77,9 +77,6 @@ export function diskArgument(text: string, before: readonly NewDisk[] | undefine
   return [...disks, { name, sizeBytes: sizeArgument(text.slice(equals + 1)) }];
 }
 
-/** A part of a path. */
-export const part = encodeURIComponent;
-
 export interface JsonOption {
   readonly json?: boolean;
 }

@@ -1,16 +1,19 @@
 /** `pando audit …`: who has changed what. */
+import type { AuditEntry } from '@pando/client';
 import type { Command } from 'commander';
+import { connect } from '../connect.ts';
 import { CommandFailure } from '../failures.ts';
 import { formatTime, plural, print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
-import type { AuditEntry, Page } from '../views.ts';
-import { countArgument, part, type JsonOption } from './arguments.ts';
+import { countArgument, type JsonOption } from './arguments.ts';
 
-const FILTERS = ['since', 'until', 'actor', 'operation', 'subject'] as const;
-
-type ListOptions = { readonly [name in (typeof FILTERS)[number]]?: string } & JsonOption & {
-    readonly limit: number;
-  };
+interface ListOptions extends JsonOption {
+  readonly since?: string;
+  readonly until?: string;
+  readonly actor?: string;
+  readonly operation?: string;
+  readonly subject?: string;
+  readonly limit: number;
+}
 
 export function addAuditCommands(program: Command): void {
   const audit = program.command('audit').description('who has changed what, from where, and what came of it');
@@ -26,20 +29,7 @@ export function addAuditCommands(program: Command): void {
     .option('--limit <n>', 'how many lines are looked at', countArgument, 200)
     .option('--json', 'print JSON: lines as they are written')
     .action(async ({ json, limit, ...filter }: ListOptions) => {
-      const query = FILTERS.flatMap((name) =>
-        filter[name] === undefined ? [] : [`&${name}=${part(filter[name])}`],
-      );
-      const rest = new Rest();
-      const items: AuditEntry[] = [];
-      let cursor: string | undefined;
-      do {
-        const after = cursor === undefined ? '' : `&cursor=${part(cursor)}`;
-        const page: Page<AuditEntry> = await rest.get(
-          `/audit?limit=${Math.min(1000, limit - items.length)}${query.join('')}${after}`,
-        );
-        items.push(...page.items);
-        cursor = page.nextCursor;
-      } while (cursor !== undefined && items.length < limit);
+      const items = await connect().first(limit, 'listAudit', filter);
       print(json, { items }, () => auditTable(items));
     });
 
@@ -51,11 +41,15 @@ export function addAuditCommands(program: Command): void {
     .action(async ({ data, json }: { data: string } & JsonOption) => {
       // Only here: the other commands start faster without the engine.
       const { verifyAuditOffline } = await import('@pando/server');
-      const { files, lines, problems } = await verifyAuditOffline(data);
-      print(json, { files, lines, problems }, () =>
+      const found = await verifyAuditOffline(data);
+      const { files, lines, problems, unknownEnd } = found;
+      print(json, found, () =>
         [
           `${plural(lines, 'line')} in ${plural(files, 'file')}: ${problems.length === 0 ? 'each follows the one before.' : 'something is wrong.'}`,
           ...problems.map(({ file, line, problem }) => `${file}, line ${line}: ${problem}`),
+          ...(unknownEnd === undefined
+            ? []
+            : [`Whether lines are missing at its end: not known (${unknownEnd}).`]),
         ].join('\n'),
       );
       if (problems.length > 0) throw new CommandFailure(1);

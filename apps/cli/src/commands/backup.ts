@@ -1,19 +1,19 @@
 /** `pando backup …` A backup is named by its id or as `vm@name`. */
+import type { Backup, BodyOf } from '@pando/client';
 import { formatSize } from '@pando/common';
 import { Option, type Command } from 'commander';
+import { connect } from '../connect.ts';
 import { interruptible } from '../interrupt.ts';
 import { runJob } from '../job-work.ts';
 import { fields, formatDisks, formatTime, print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
-import type { Backup, Vm } from '../views.ts';
 import {
   expiryArgument,
   labelArgument,
-  part,
   secondsArgument,
   timeArgument,
   type JsonOption,
 } from './arguments.ts';
+import { addFileCommands } from './files.ts';
 
 interface RestoreOptions extends JsonOption {
   readonly tag?: string[];
@@ -49,14 +49,8 @@ interface ListOptions extends JsonOption {
   readonly label?: string;
 }
 
-function bodyOf({ name, note, label, lock, expires }: AttributeOptions): object {
-  return {
-    ...(name === undefined ? {} : { name }),
-    ...(note === undefined ? {} : { note }),
-    ...(label === undefined ? {} : { labels: label }),
-    ...(lock === undefined ? {} : { lockedUntil: lock }),
-    ...(expires === undefined ? {} : { expiresAt: expires }),
-  };
+function bodyOf({ name, note, label, lock, expires }: AttributeOptions): BodyOf<'createBackup'> {
+  return { name, note, labels: label, lockedUntil: lock, expiresAt: expires };
 }
 
 export function addBackupCommands(program: Command): void {
@@ -78,10 +72,9 @@ export function addBackupCommands(program: Command): void {
     .option('--expires <when>', 'when it goes by itself: 2026-12-24, or 30d from now', expiryArgument)
     .option('--json', 'print JSON')
     .action(async (reference: string, { json, quiesce, quiesceMax, ...about }: CreateOptions) => {
-      const taken = await new Rest().post<Backup>(`/vms/${part(reference)}/backups`, {
-        ...bodyOf(about),
-        ...(quiesce === undefined ? {} : { quiesce }),
-        ...(quiesceMax === undefined ? {} : { quiesceSeconds: quiesceMax }),
+      const taken = await connect().call('createBackup', {
+        vm: reference,
+        body: { ...bodyOf(about), quiesce, quiesceSeconds: quiesceMax },
       });
       print(json, taken, `${taken.vmName}@${taken.name}`);
     });
@@ -94,12 +87,7 @@ export function addBackupCommands(program: Command): void {
     .option('--policy <policy>', 'only those that this policy took, VM by VM')
     .option('--json', 'print JSON')
     .action(async (vm: string | undefined, { json, ...only }: ListOptions) => {
-      const query = Object.entries({ vm, ...only }).flatMap(([name, value]) =>
-        value === undefined ? [] : [`${name}=${part(value)}`],
-      );
-      const backups = await new Rest().all<Backup>(
-        `/backups${query.length === 0 ? '' : `?${query.join('&')}`}`,
-      );
+      const backups = await connect().all('listBackups', { vm, ...only });
       print(json, { items: backups }, () => (backups.length === 0 ? 'No backups.' : backupTable(backups)));
     });
 
@@ -109,7 +97,7 @@ export function addBackupCommands(program: Command): void {
     .argument('<backup>', 'id, or vm@name')
     .option('--json', 'print JSON')
     .action(async (reference: string, { json }: JsonOption) => {
-      const shown = await new Rest().get<Backup>(`/backups/${part(reference)}`);
+      const shown = await connect().call('getBackup', { backup: reference });
       print(json, shown, () =>
         fields([
           ['backup', `${shown.vmName}@${shown.name}`],
@@ -145,16 +133,12 @@ export function addBackupCommands(program: Command): void {
     .action(async (reference: string, options: SetOptions, command: Command) => {
       const { note, label, labels, expires, json } = options;
       const body = {
-        ...bodyOf({
-          ...(note === undefined ? {} : { note }),
-          ...(labels === false ? { label: {} } : label === undefined ? {} : { label }),
-        }),
-        ...(expires === true || expires === undefined
-          ? {}
-          : { expiresAt: expires === false ? null : expires }),
+        note,
+        labels: labels === false ? {} : label,
+        expiresAt: expires === true ? undefined : expires === false ? null : expires,
       };
-      if (Object.keys(body).length === 0) command.error('error: nothing to set');
-      const changed = await new Rest().patch<Backup>(`/backups/${part(reference)}`, body);
+      if (Object.values(body).every((value) => value === undefined)) command.error('error: nothing to set');
+      const changed = await connect().call('changeBackup', { backup: reference, body });
       print(json, changed, () => `${changed.vmName}@${changed.name}: expires ${expiry(changed)}`);
     });
 
@@ -165,7 +149,7 @@ export function addBackupCommands(program: Command): void {
     .argument('<name>')
     .option('--json', 'print JSON')
     .action(async (reference: string, name: string, { json }: JsonOption) => {
-      const renamed = await new Rest().patch<Backup>(`/backups/${part(reference)}`, { name });
+      const renamed = await connect().call('changeBackup', { backup: reference, body: { name } });
       print(json, renamed, `${renamed.vmName}@${renamed.name}`);
     });
 
@@ -176,7 +160,7 @@ export function addBackupCommands(program: Command): void {
     .argument('<until>', '2026-12-24, or 30d from now', timeArgument)
     .option('--json', 'print JSON')
     .action(async (reference: string, lockedUntil: string, { json }: JsonOption) => {
-      const locked = await new Rest().patch<Backup>(`/backups/${part(reference)}`, { lockedUntil });
+      const locked = await connect().call('changeBackup', { backup: reference, body: { lockedUntil } });
       print(
         json,
         locked,
@@ -194,17 +178,15 @@ export function addBackupCommands(program: Command): void {
     .option('--force', 'in place: disconnect clients first')
     .option('--verify', 'first read and check every chunk of the backup')
     .option('--json', 'print JSON')
-    .action(async (reference: string, { json, tag, ...rest }: RestoreOptions) => {
-      const how = { ...rest, ...(tag === undefined ? {} : { tags: tag }) };
-      const url = `/backups/${part(reference)}/restore`;
-      const restored =
-        how.verify === true
-          ? await interruptible((signal) =>
-              runJob<Vm>(url, how, { label: 'verifying', unit: 'bytes', json, signal }),
-            )
-          : await new Rest().post<Vm>(url, how);
+    .action(async (reference: string, { json, tag, ...how }: RestoreOptions) => {
+      const given = { backup: reference, body: { ...how, tags: tag } };
+      const restored = await interruptible((signal) =>
+        runJob('restoreBackup', given, { label: 'verifying', unit: 'bytes', json, signal }),
+      );
       print(json, restored, () => `${restored.name}: ${formatDisks(restored.disks)}`);
     });
+
+  addFileCommands(backup);
 
   backup
     .command('rm')
@@ -212,8 +194,8 @@ export function addBackupCommands(program: Command): void {
     .argument('<backups...>', 'ids, or vm@name')
     .option('--json', 'print JSON')
     .action(async (references: string[], { json }: JsonOption) => {
-      const rest = new Rest();
-      for (const reference of references) await rest.delete(`/backups/${part(reference)}`);
+      const pando = connect();
+      for (const reference of references) await pando.call('deleteBackup', { backup: reference });
       print(json, { deleted: references }, `Deleted ${references.join(', ')}.`);
     });
 }

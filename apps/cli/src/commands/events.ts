@@ -1,34 +1,15 @@
 /** `pando events`, `pando webhook …`: what happened, and where it is sent on to. */
+import type { ArgumentsOf, Event, Webhook } from '@pando/client';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { createParser } from 'eventsource-parser';
+import { connect } from '../connect.ts';
 import { CommandFailure } from '../failures.ts';
 import { interruptible } from '../interrupt.ts';
 import { fields, formatTime, print, printable, table } from '../output.ts';
-import { Rest } from '../rest.ts';
-import type { Page } from '../views.ts';
-import { countArgument, part, type JsonOption } from './arguments.ts';
+import { countArgument, type JsonOption } from './arguments.ts';
 
-interface Event {
-  readonly id: number;
-  readonly at: string;
-  readonly kind: string;
-  readonly severity: string;
-  readonly text: string;
-  readonly subject?: string;
-}
+type Severity = NonNullable<ArgumentsOf<'listEvents'>['severity']>;
 
-interface Webhook {
-  readonly id: string;
-  readonly url: string;
-  readonly kinds?: readonly string[];
-  readonly severity?: string;
-  readonly createdAt: string;
-  readonly isGone: boolean;
-  readonly deliveredAt?: string;
-  readonly failing?: { readonly since: string; readonly tries: number; readonly problem: string };
-}
-
-const SEVERITIES = ['info', 'warning', 'error'];
+const SEVERITIES: readonly Severity[] = ['info', 'warning', 'error'];
 const UNIT_MS = { m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** An instant, or how long ago: `30m`, `2h`, `7d`. */
@@ -43,10 +24,16 @@ function sinceArgument(text: string): string {
 interface EventFlags extends JsonOption {
   readonly follow?: boolean;
   readonly kind?: string;
-  readonly severity?: string;
+  readonly severity?: Severity;
   readonly subject?: string;
   readonly since?: string;
   readonly limit: number;
+}
+
+interface AddFlags extends JsonOption {
+  readonly kind?: string[];
+  readonly severity?: Severity;
+  readonly insecure?: boolean;
 }
 
 export function addEventCommands(program: Command): void {
@@ -61,8 +48,8 @@ export function addEventCommands(program: Command): void {
     .option('--limit <n>', 'at most so many, the newest', countArgument, 50)
     .option('--json', 'print JSON; with --follow a line for each')
     .action(async ({ follow = false, limit, since, json, ...filter }: EventFlags) => {
-      const rest = new Rest();
-      const found = await newest(rest, { ...filter, ...(since === undefined ? {} : { since }) }, limit);
+      const newest = await connect().first(limit, 'listEvents', { ...filter, since });
+      const found = newest.toReversed();
       if (!follow) {
         print(json, { items: found }, () => (found.length === 0 ? 'No events.' : eventTable(found)));
         return;
@@ -72,7 +59,10 @@ export function addEventCommands(program: Command): void {
       };
       for (const event of found) show(event);
       const after = found.at(-1)?.id ?? 0;
-      await interruptible((signal) => followEvents(new Rest({ signal }), { ...filter, after }, show));
+      await interruptible(async (signal) => {
+        for await (const event of connect({ signal }).stream('followEvents', { ...filter, after }))
+          show(event);
+      });
     });
 
   const webhook = program.command('webhook').description('where events are sent on to');
@@ -85,11 +75,8 @@ export function addEventCommands(program: Command): void {
     .addOption(new Option('--severity <severity>', 'this bad or worse').choices(SEVERITIES))
     .option('--insecure', 'let the URL be http')
     .option('--json', 'print JSON')
-    .action(async (url: string, { json, kind, ...how }: { kind?: string[] } & JsonOption) => {
-      const made = await new Rest().post<{ webhook: Webhook; secret: string }>('/webhooks', {
-        ...{ url, ...how },
-        ...(kind === undefined ? {} : { kinds: kind }),
-      });
+    .action(async (url: string, { json, kind, ...how }: AddFlags) => {
+      const made = await connect().call('createWebhook', { body: { url, kinds: kind, ...how } });
       print(json, made, () =>
         fields([
           ['webhook', made.webhook.id],
@@ -103,7 +90,7 @@ export function addEventCommands(program: Command): void {
     .description('list webhooks, and how they do')
     .option('--json', 'print JSON')
     .action(async ({ json }: JsonOption) => {
-      const { items } = await new Rest().get<Page<Webhook>>('/webhooks');
+      const { items } = await connect().call('listWebhooks');
       print(json, { items }, () => (items.length === 0 ? 'No webhooks.' : webhookTable(items)));
     });
 
@@ -113,8 +100,8 @@ export function addEventCommands(program: Command): void {
     .argument('<ids...>')
     .option('--json', 'print JSON')
     .action(async (ids: string[], { json }: JsonOption) => {
-      const rest = new Rest();
-      for (const id of ids) await rest.delete(`/webhooks/${part(id)}`);
+      const pando = connect();
+      for (const id of ids) await pando.call('deleteWebhook', { id });
       print(json, { deleted: ids }, `Deleted ${ids.join(', ')}.`);
     });
 
@@ -124,45 +111,10 @@ export function addEventCommands(program: Command): void {
     .argument('<id>')
     .option('--json', 'print JSON')
     .action(async (id: string, { json }: JsonOption) => {
-      const result = await new Rest().post<{ taken: boolean; problem?: string }>(
-        `/webhooks/${part(id)}/test`,
-      );
+      const result = await connect().call('testWebhook', { id });
       print(json, result, () => (result.taken ? 'Taken.' : `Not taken: ${result.problem ?? ''}.`));
       if (!result.taken) throw new CommandFailure(1);
     });
-}
-
-/** The newest that the filter takes, oldest first. */
-async function newest(rest: Rest, filter: Record<string, string>, limit: number): Promise<Event[]> {
-  const found: Event[] = [];
-  for (let cursor: string | undefined; ;) {
-    const query = new URLSearchParams({
-      ...filter,
-      limit: String(Math.min(limit - found.length, 1000)),
-      ...(cursor === undefined ? {} : { cursor }),
-    });
-    const page = await rest.get<Page<Event>>(`/events?${query.toString()}`);
-    found.push(...page.items);
-    cursor = page.nextCursor;
-    if (cursor === undefined || found.length >= limit) return found.reverse();
-  }
-}
-
-async function followEvents(
-  rest: Rest,
-  filter: Record<string, string | number>,
-  show: (event: Event) => void,
-): Promise<void> {
-  const query = new URLSearchParams();
-  for (const [name, value] of Object.entries(filter)) query.set(name, String(value));
-  const answer = await rest.stream(`/events/stream?${query.toString()}`, 'text/event-stream');
-  const parser = createParser({
-    onEvent: ({ event, data }) => {
-      if (event === 'event') show(JSON.parse(data) as Event);
-    },
-  });
-  answer.setEncoding('utf8');
-  for await (const text of answer) parser.feed(text as string);
 }
 
 const eventLine = ({ at, severity, kind, text, subject }: Event): string =>

@@ -1,26 +1,17 @@
 /** `pando report history`: how the store has grown. */
+import type { ArgumentsOf, SpaceSample } from '@pando/client';
 import { formatSize } from '@pando/common';
 import { Option, type Command } from 'commander';
+import { connect } from '../connect.ts';
 import { formatRatio, formatTime, print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
 import { sparkline } from '../sparkline.ts';
-import type { Page } from '../views.ts';
 import { countArgument, type JsonOption } from './arguments.ts';
 
-interface Sample {
-  readonly at: string;
-  readonly storedBytes: number;
-  readonly exact?: {
-    readonly logicalBytes: number;
-    readonly uniqueBytes: number;
-    readonly vms: number;
-    readonly backups: number;
-  };
-}
+type Grain = ArgumentsOf<'spaceHistory'>['grain'];
 
 interface HistoryFlags extends JsonOption {
   readonly days: number;
-  readonly grain?: string;
+  readonly grain?: Grain;
 }
 
 const DAY_MS = 24 * 60 * 60_000;
@@ -48,26 +39,18 @@ export function addHistoryCommand(report: Command): void {
     });
 }
 
-async function samples(since: string, grain: string | undefined): Promise<Sample[]> {
-  const rest = new Rest();
-  const query = new URLSearchParams({
-    since,
-    limit: String(PAGE_ITEMS),
-    ...(grain === undefined ? {} : { grain }),
-  });
-  const items: Sample[] = [];
-  for (;;) {
-    const page = await rest.get<Page<Sample> & { grain: string }>(
-      `/report/space/history?${query.toString()}`,
-    );
+async function samples(since: string, grain: Grain): Promise<SpaceSample[]> {
+  const pando = connect();
+  const items: SpaceSample[] = [];
+  for (let from: { cursor?: string; grain: Grain } = { grain }; ;) {
+    const page = await pando.call('spaceHistory', { since, limit: PAGE_ITEMS, ...from });
     items.push(...page.items);
     if (page.nextCursor === undefined) return items;
-    query.set('cursor', page.nextCursor);
-    query.set('grain', page.grain);
+    from = { cursor: page.nextCursor, grain: page.grain };
   }
 }
 
-function historyText(items: readonly Sample[]): string {
+function historyText(items: readonly SpaceSample[]): string {
   const bytes = items.map(({ storedBytes }) => storedBytes);
   const rows = thinned(items, ROWS_MAX);
   const summary = `${formatSize(Math.min(...bytes))} to ${formatSize(Math.max(...bytes))} on disk, ${items.length} samples`;
@@ -96,7 +79,7 @@ function historyText(items: readonly Sample[]): string {
 }
 
 /** The first and the last, and some in between: those with accounts where there are any near. */
-function thinned(items: readonly Sample[], max: number): readonly Sample[] {
+function thinned(items: readonly SpaceSample[], max: number): readonly SpaceSample[] {
   if (items.length <= max) return items;
   return Array.from({ length: max }, (_, i) => {
     const first = Math.floor((i * items.length) / max);

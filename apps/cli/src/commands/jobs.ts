@@ -1,9 +1,9 @@
 /** `pando jobs …`: long work on the server. */
+import type { Job } from '@pando/client';
 import type { Command } from 'commander';
+import { connect } from '../connect.ts';
 import { fields, formatTime, print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
-import type { Job } from '../views.ts';
-import { part, type JsonOption } from './arguments.ts';
+import type { JsonOption } from './arguments.ts';
 
 export function addJobCommands(program: Command): void {
   const jobs = program.command('jobs').description('long work on the server');
@@ -13,7 +13,7 @@ export function addJobCommands(program: Command): void {
     .description('list jobs, newest first')
     .option('--json', 'print JSON')
     .action(async ({ json }: JsonOption) => {
-      const items = await new Rest().all<Job>('/jobs');
+      const items = await connect().all('listJobs');
       print(json, { items }, () => (items.length === 0 ? 'No jobs.' : jobTable(items)));
     });
 
@@ -23,7 +23,7 @@ export function addJobCommands(program: Command): void {
     .argument('<id>')
     .option('--json', 'print JSON')
     .action(async (id: string, { json }: JsonOption) => {
-      show(await new Rest().get<Job>(`/jobs/${part(id)}`), json);
+      show(await connect().call('getJob', { id }), json);
     });
 
   jobs
@@ -32,7 +32,7 @@ export function addJobCommands(program: Command): void {
     .argument('<id>')
     .option('--json', 'print JSON')
     .action(async (id: string, { json }: JsonOption) => {
-      show(await new Rest().delete<Job>(`/jobs/${part(id)}`), json);
+      show(await connect().call('cancelJob', { id }), json);
     });
 }
 

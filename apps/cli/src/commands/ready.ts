@@ -1,14 +1,9 @@
 /** `pando ready`: whether the server can do its work, check by check. */
 import type { Command } from 'commander';
+import { connect } from '../connect.ts';
 import { CommandFailure } from '../failures.ts';
 import { print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
 import type { JsonOption } from './arguments.ts';
-
-interface Ready {
-  readonly ready: boolean;
-  readonly checks: readonly { readonly name: string; readonly status: string; readonly detail?: string }[];
-}
 
 export function addReadyCommand(program: Command): void {
   program
@@ -16,7 +11,7 @@ export function addReadyCommand(program: Command): void {
     .description('whether the server takes reads and writes, check by check; exit status 1 if not')
     .option('--json', 'print JSON')
     .action(async ({ json }: JsonOption) => {
-      const found = await new Rest().get<Ready>('/ready');
+      const found = await connect().call('apiReady');
       print(json, found, () =>
         table(found.checks, [
           { title: 'CHECK', text: ({ name }) => name },

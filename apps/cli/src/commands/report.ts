@@ -1,22 +1,23 @@
 /** `pando report …`: what is stored and why it is that small, whose it is, and what deleting frees. */
-import { formatSize } from '@pando/common';
-import { Option, type Command } from 'commander';
-import { formatRatio, formatTime, plural, print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
 import type {
-  AccountLine,
   AccountsPage,
+  BodyOf,
   HoldersPage,
   OwnerSpace,
   ReclaimPlan,
   ReclaimReport,
   SpaceReport,
-} from '../views.ts';
-import { part, sizeArgument, type JsonOption } from './arguments.ts';
+} from '@pando/client';
+import { formatSize } from '@pando/common';
+import { Option, type Command } from 'commander';
+import { connect } from '../connect.ts';
+import { formatRatio, formatTime, plural, print, table } from '../output.ts';
+import { sizeArgument, type JsonOption } from './arguments.ts';
 import { addHistoryCommand } from './history.ts';
 
 /** Lines of a list that people are shown; `--json` has all of them. */
 const SHOWN_MAX = 20;
+const PAGE_ITEMS = 1000;
 
 interface ReclaimOptions extends JsonOption {
   readonly tag?: string;
@@ -39,13 +40,13 @@ export function addReportCommands(program: Command): void {
     .option('--owners', 'list each VM and backup, what deleting it alone would free, and its fair share')
     .option('--json', 'print JSON')
     .action(async ({ owners, json }: { owners?: boolean } & JsonOption) => {
-      const rest = new Rest();
-      const space = await rest.get<SpaceReport>('/report/space');
+      const pando = connect();
+      const space = await pando.call('reportSpace');
       if (owners !== true) {
         print(json, space, () => spaceText(space));
         return;
       }
-      const items = await rest.all<OwnerSpace>('/report/space/owners');
+      const items = await pando.all('reportOwners');
       print(json, { ...space, owners: items }, () => `${spaceText(space)}\n\n${ownerTable(items)}`);
     });
 
@@ -58,12 +59,10 @@ export function addReportCommands(program: Command): void {
       new Option('--by <grouping>', 'what to put together').choices(['vm', 'tag', 'policy']).default('vm'),
     )
     .option('--json', 'print JSON')
-    .action(async ({ by, json }: { by: string } & JsonOption) => {
-      const { items, last } = await pages<AccountLine, AccountsPage>((page) =>
-        new Rest().get(`/report/accounts?by=${by}&limit=1000${queryCursor(page)}`),
-      );
-      const { totals } = last;
-      print(json, { by, items, totals }, () => accountsText(items, last));
+    .action(async ({ by, json }: { by: AccountsPage['by'] } & JsonOption) => {
+      const accounts = await connect().whole('reportAccounts', { by });
+      const { items, totals } = accounts;
+      print(json, { by, items, totals }, () => accountsText(accounts));
     });
 
   report
@@ -72,11 +71,8 @@ export function addReportCommands(program: Command): void {
     .argument('<vm or backup>', 'name or id, or vm@name')
     .option('--json', 'print JSON')
     .action(async (reference: string, { json }: JsonOption) => {
-      const { items, last } = await pages<HoldersPage['items'][number], HoldersPage>((page) =>
-        new Rest().get(`/report/holders?of=${part(reference)}&limit=1000${queryCursor(page)}`),
-      );
-      const { nextCursor: _, ...rest } = last;
-      print(json, { ...rest, items }, () => holdersText({ ...last, items }));
+      const holders = await connect().whole('reportHolders', { of: reference });
+      print(json, holders, () => holdersText(holders));
     });
 
   report
@@ -98,60 +94,35 @@ export function addReportCommands(program: Command): void {
     .option('--json', 'print JSON')
     .action(async function (this: Command, owners: string[], options: ReclaimOptions) {
       const { tag, prefix, free, json } = options;
-      const named = { ...(tag === undefined ? {} : { tag }), ...(prefix === undefined ? {} : { prefix }) };
       if (free !== undefined) {
         if (owners.length > 0 || options.kind !== undefined || options.withBackups === true) {
           this.error('error: --free chooses by itself, among all or those of --tag and --prefix');
         }
-        await planReclaim({ ...named, bytes: free }, options);
+        await planReclaim({ tag, prefix, bytes: free }, options);
         return;
       }
       if (owners.length === 0 && tag === undefined && prefix === undefined) {
         this.error('error: name VMs or backups, or give --tag, --prefix or --free');
       }
-      const body = {
-        ...named,
-        ...(owners.length === 0 ? {} : { owners }),
-        ...(options.kind === undefined ? {} : { kind: options.kind }),
-        ...(options.withBackups === true ? { withBackups: true } : {}),
-      };
-      const { items, last } = await pages<ReclaimReport['items'][number], ReclaimReport>((cursor) =>
-        new Rest().post('/report/reclaim', { ...body, limit: 1000, ...bodyCursor(cursor) }),
-      );
-      const { nextCursor: _, ...rest } = last;
-      print(json, { ...rest, items }, () => reclaimText({ ...last, items }));
+      const { kind, withBackups } = options;
+      const named = owners.length === 0 ? undefined : owners;
+      const reclaimed = await connect().whole('reportReclaim', {
+        body: { tag, prefix, owners: named, kind, withBackups, limit: PAGE_ITEMS },
+      });
+      print(json, reclaimed, () => reclaimText(reclaimed));
     });
 }
 
-async function planReclaim(wish: object, { smallest, includeVms, json }: ReclaimOptions): Promise<void> {
-  const body = {
-    ...wish,
-    prefer: smallest === true ? 'smallest' : 'oldest',
-    ...(includeVms === true ? { includeVms } : {}),
-  };
-  const { items, last } = await pages<ReclaimPlan['items'][number], ReclaimPlan>((cursor) =>
-    new Rest().post('/report/reclaim/plan', { ...body, limit: 1000, ...bodyCursor(cursor) }),
-  );
-  const { nextCursor: _, ...rest } = last;
-  print(json, { ...rest, items }, () => planText({ ...last, items }));
+async function planReclaim(
+  wish: BodyOf<'planReclaim'>,
+  { smallest, includeVms, json }: ReclaimOptions,
+): Promise<void> {
+  const prefer = smallest === true ? 'smallest' : 'oldest';
+  const plan = await connect().whole('planReclaim', {
+    body: { ...wish, prefer, includeVms, limit: PAGE_ITEMS },
+  });
+  print(json, plan, () => planText(plan));
 }
-
-/** All items of a list whose pages say more than that, and the last of the pages. */
-async function pages<T, P extends { readonly items: readonly T[]; readonly nextCursor?: string }>(
-  ask: (cursor: string | undefined) => Promise<P>,
-): Promise<{ items: T[]; last: P }> {
-  const items: T[] = [];
-  let last: P | undefined;
-  do {
-    last = await ask(last?.nextCursor);
-    items.push(...last.items);
-  } while (last.nextCursor !== undefined);
-  return { items, last };
-}
-
-const queryCursor = (cursor: string | undefined): string =>
-  cursor === undefined ? '' : `&cursor=${part(cursor)}`;
-const bodyCursor = (cursor: string | undefined): object => (cursor === undefined ? {} : { cursor });
 
 function spaceText(report: SpaceReport): string {
   const { ratios, ratiosWithoutBackups } = report;
@@ -168,7 +139,7 @@ function spaceText(report: SpaceReport): string {
     ['', -1, `together: ${times(ratios.total)} (VMs alone: ${times(ratiosWithoutBackups.total)})`],
     ['metadata', report.metadataBytes, 'tree nodes, headers and footers'],
     ['garbage', report.garbageBytes, 'what a gc can free'],
-    ['index', report.indexBytes, ''],
+    ['index', report.indexBytes, report.keyed ? 'of ids that are keyed' : ''],
     ['log', report.logBytes, 'what is not in the tree yet'],
     ['spare log', report.logSpareBytes, 'files that the log uses again'],
     ['catalog', report.catalogBytes, ''],
@@ -196,7 +167,7 @@ function ownerTable(owners: readonly OwnerSpace[]): string {
   ]);
 }
 
-function accountsText(items: readonly AccountLine[], { by, totals }: AccountsPage): string {
+function accountsText({ by, items, totals }: AccountsPage): string {
   const lines = [...items].sort((a, b) => b.totalBytes - a.totalBytes);
   const owned = table(lines, [
     {

@@ -5,7 +5,6 @@ import { interruptible } from '../interrupt.ts';
 import { runJob } from '../job-work.ts';
 import type { ScanOptions } from '../scan.ts';
 import { plural, print } from '../output.ts';
-import type { GcReport } from '../views.ts';
 import type { JsonOption } from './arguments.ts';
 
 export function addStoreCommands(program: Command): void {
@@ -31,7 +30,11 @@ export function addStoreCommands(program: Command): void {
     .option('--json', 'print JSON')
     .action(async ({ thorough = false, json }: { thorough?: boolean } & JsonOption) => {
       const report = await interruptible((signal) =>
-        runJob<GcReport>('/gc', { thorough }, { label: 'collecting', unit: 'count', json, signal }),
+        runJob(
+          'collectGarbage',
+          { body: { thorough } },
+          { label: 'collecting', unit: 'count', json, signal },
+        ),
       );
       print(json, report, () => {
         const files = `${plural(report.droppedSegments, 'segment')} dropped, ${report.compactedSegments} compacted`;

@@ -1,14 +1,16 @@
 /** `pando support-bundle FILE`: what somebody who helps wants to see, in one archive, with names and without secrets. */
 import { readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
+import type { IncomingMessage } from 'node:http';
 import { arch, cpus, freemem, platform, release, totalmem } from 'node:os';
 import { promisify } from 'node:util';
 import { gzip } from 'node:zlib';
+import type { Client } from '@pando/client';
 import { PandoError } from '@pando/common';
 import type { Command } from 'commander';
 import { packTar } from 'modern-tar';
+import { connect } from '../connect.ts';
 import { plural, print } from '../output.ts';
-import { Rest } from '../rest.ts';
 import { withoutSecrets } from '../secrets.ts';
 import type { JsonOption } from './arguments.ts';
 
@@ -16,17 +18,21 @@ import type { JsonOption } from './arguments.ts';
 const PART_BYTES_MAX = 8 * 1024 * 1024;
 const FOLDER = 'pando-support';
 
+/** Items of each list, at most: those of one page. */
+const limit = 1000;
+const since = '2000-01-01T00:00:00Z';
+
 /** Answers of the server, by the name of their file. */
-const PARTS: readonly (readonly [file: string, path: string])[] = [
-  ['health.json', '/health'],
-  ['ready.json', '/ready'],
-  ['metrics.txt', '/metrics'],
-  ['events.json', '/events?limit=1000'],
-  ['webhooks.json', '/webhooks'],
-  ['jobs.json', '/jobs?limit=1000'],
-  ['verify-last.json', '/verify/last'],
-  ['space-history-days.json', '/report/space/history?grain=1d&since=2000-01-01T00:00:00Z&limit=1000'],
-  ['space-history-fine.json', '/report/space/history?grain=5m&since=2000-01-01T00:00:00Z&limit=1000'],
+const PARTS: readonly (readonly [file: string, ask: (pando: Client) => Promise<IncomingMessage>])[] = [
+  ['health.json', (pando) => pando.open('apiHealth')],
+  ['ready.json', (pando) => pando.open('apiReady')],
+  ['metrics.txt', (pando) => pando.open('apiMetrics')],
+  ['events.json', (pando) => pando.open('listEvents', { limit })],
+  ['webhooks.json', (pando) => pando.open('listWebhooks')],
+  ['jobs.json', (pando) => pando.open('listJobs', { limit })],
+  ['verify-last.json', (pando) => pando.open('lastVerifications')],
+  ['space-history-days.json', (pando) => pando.open('spaceHistory', { grain: '1d', since, limit })],
+  ['space-history-fine.json', (pando) => pando.open('spaceHistory', { grain: '5m', since, limit })],
 ];
 
 interface Part {
@@ -45,8 +51,8 @@ export function addSupportBundleCommand(program: Command): void {
     .option('--json', 'print JSON')
     .action(async (file: string, { force = false, json }: { force?: boolean } & JsonOption) => {
       const parts = [about(), await configuration()];
-      const rest = new Rest();
-      for (const [name, path] of PARTS) parts.push(await answer(rest, name, path));
+      const pando = connect();
+      for (const [name, ask] of PARTS) parts.push(await answer(name, () => ask(pando)));
       const bytes = await archive(parts);
       await writeFile(file, bytes, { flag: force ? 'w' : 'wx', mode: 0o600 }).catch((error: unknown) => {
         const exists = (error as NodeJS.ErrnoException).code === 'EEXIST';
@@ -97,9 +103,9 @@ async function configuration(): Promise<Part> {
   }
 }
 
-async function answer(rest: Rest, name: string, path: string): Promise<Part> {
+async function answer(name: string, ask: () => Promise<IncomingMessage>): Promise<Part> {
   try {
-    const stream = await rest.stream(path, '*/*');
+    const stream = await ask();
     const parts: Buffer[] = [];
     let bytes = 0;
     for await (const part of stream) {

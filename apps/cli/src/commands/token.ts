@@ -1,20 +1,20 @@
 /** `pando token …`, `pando login`, `pando whoami`: who may do what, and who one is. */
 import { rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
+import type { Scope, Token } from '@pando/client';
 import { PandoError } from '@pando/common';
 import { tokenFile, writeTokenFile } from '@pando/server/token-files';
 import { InvalidArgumentError, Option, type Command } from 'commander';
+import { connect } from '../connect.ts';
 import { fields, formatTime, print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
 import { checkedToken } from '../token.ts';
-import type { CreatedToken, Scope, Token, Whoami } from '../views.ts';
-import { part, type JsonOption } from './arguments.ts';
+import type { JsonOption } from './arguments.ts';
 
 const ROLES = ['viewer', 'operator', 'admin'];
 const UNIT_MS: Record<string, number> = { m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 };
 
 interface CreateOptions extends JsonOption {
-  readonly role: string;
+  readonly role: Token['role'];
   readonly vm?: string[];
   readonly tag?: string[];
   readonly expires?: string;
@@ -37,12 +37,8 @@ export function addTokenCommands(program: Command): void {
     .option('--expires <when>', 'in 12h, 30d, 8w, or at a time such as 2027-01-31', expiryArgument)
     .option('--json', 'print JSON')
     .action(async (name: string, { role, vm, tag, expires, json }: CreateOptions) => {
-      const scope = { ...(vm === undefined ? {} : { vms: vm }), ...(tag === undefined ? {} : { tags: tag }) };
-      const made = await new Rest().post<CreatedToken>('/tokens', {
-        ...{ name, role },
-        ...(vm === undefined && tag === undefined ? {} : { scope }),
-        ...(expires === undefined ? {} : { expiresAt: expires }),
-      });
+      const scope = (vm ?? tag) === undefined ? undefined : { vms: vm, tags: tag };
+      const made = await connect().call('createToken', { body: { name, role, scope, expiresAt: expires } });
       print(json, made, made.token);
     });
 
@@ -51,7 +47,7 @@ export function addTokenCommands(program: Command): void {
     .description('list tokens')
     .option('--json', 'print JSON')
     .action(async ({ json }: JsonOption) => {
-      const items = await new Rest().all<Token>('/tokens');
+      const items = await connect().all('listTokens');
       print(json, { items }, () => tokenTable(items));
     });
 
@@ -61,7 +57,7 @@ export function addTokenCommands(program: Command): void {
     .argument('<token>', 'name or id')
     .option('--json', 'print JSON')
     .action(async (reference: string, { json }: JsonOption) => {
-      const shown = await new Rest().get<Token>(`/tokens/${part(reference)}`);
+      const shown = await connect().call('getToken', { token: reference });
       print(json, shown, () =>
         fields([
           ['name', shown.name],
@@ -81,8 +77,8 @@ export function addTokenCommands(program: Command): void {
     .argument('<tokens...>', 'names or ids')
     .option('--json', 'print JSON')
     .action(async (references: string[], { json }: JsonOption) => {
-      const rest = new Rest();
-      for (const reference of references) await rest.delete(`/tokens/${part(reference)}`);
+      const pando = connect();
+      for (const reference of references) await pando.call('revokeToken', { token: reference });
       print(json, { deleted: references }, `Revoked ${references.join(', ')}.`);
     });
 
@@ -103,7 +99,7 @@ export function addTokenCommands(program: Command): void {
     .description('show whom the token belongs to, and what it may do')
     .option('--json', 'print JSON')
     .action(async ({ json }: JsonOption) => {
-      const me = await new Rest().get<Whoami>('/whoami');
+      const me = await connect().call('whoami');
       print(json, me, () =>
         fields([
           ['name', me.name],
@@ -121,7 +117,7 @@ export function addTokenCommands(program: Command): void {
     .option('--forget', 'remove the token that is kept for the server')
     .option('--json', 'print JSON')
     .action(async (url: string | undefined, { forget, json }: { forget?: boolean } & JsonOption) => {
-      const server = new URL(new Rest({ url, token: 'none' }).url);
+      const server = new URL(connect({ url, token: 'none' }).url);
       if (!/^https?:$/.test(server.protocol))
         throw new PandoError('request-invalid', 'a Unix socket takes no token: whoever may open it, may');
       const file = tokenFile(server);
@@ -132,7 +128,7 @@ export function addTokenCommands(program: Command): void {
       }
       const text = checkedToken(await readSecret(`Token for ${server.origin}: `), 'standard input');
       // One that is not good is not kept.
-      const me = await new Rest({ url, token: text }).get<Whoami>('/whoami');
+      const me = await connect({ url, token: text }).call('whoami');
       await writeTokenFile(file, text).catch((error: unknown) => {
         throw new PandoError('file-failed', `the token cannot be kept: ${(error as Error).message}`, {
           cause: error,

@@ -1,10 +1,11 @@
 /** `pando top`: what the server does right now, out of two looks at its metrics. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Client } from '@pando/client';
 import { formatSize } from '@pando/common';
 import type { Command } from 'commander';
+import { connect } from '../connect.ts';
 import { interruptible } from '../interrupt.ts';
 import { table } from '../output.ts';
-import { Rest } from '../rest.ts';
 import { grown, parseMetrics, sumOf, type Scrape } from '../scrape.ts';
 import { countArgument, type JsonOption } from './arguments.ts';
 
@@ -57,11 +58,11 @@ export function addTopCommand(program: Command): void {
     .option('--json', 'print JSON, a line for each look')
     .action(async ({ once = false, interval, json = false }: TopFlags) => {
       await interruptible(async (signal) => {
-        const rest = new Rest({ signal });
-        let before = await look(rest);
+        const pando = connect({ signal });
+        let before = await look(pando);
         for (;;) {
           await sleep(interval * 1000, undefined, { signal }).catch(() => signal.throwIfAborted());
-          const after = await look(rest);
+          const after = await look(pando);
           const figures = figuresOf(before, after);
           const clear = process.stdout.isTTY && !once ? CLEAR : '';
           process.stdout.write(json ? `${JSON.stringify(figures)}\n` : `${clear}${textOf(figures)}\n`);
@@ -77,13 +78,9 @@ interface Look {
   readonly scrape: Scrape;
 }
 
-async function look(rest: Rest): Promise<Look> {
-  const answer = await rest.stream('/metrics', 'text/plain');
-  const atMs = performance.now();
-  let text = '';
-  answer.setEncoding('utf8');
-  for await (const part of answer) text += part as string;
-  return { atMs, scrape: parseMetrics(text) };
+async function look(pando: Client): Promise<Look> {
+  const { bytes } = await pando.bytes('apiMetrics');
+  return { atMs: performance.now(), scrape: parseMetrics(bytes.toString()) };
 }
 
 function figuresOf({ atMs: from, scrape: before }: Look, { atMs: to, scrape: after }: Look): Figures {

@@ -1,15 +1,15 @@
 /** `pando diff`, `root`, `prove`, `check-proof`: what the trees say about disks. */
-import { formatSize, PandoError } from '@pando/common';
+import { ServerRefusal, type DiffPage, type DiskRoots } from '@pando/client';
+import { formatSize } from '@pando/common';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { ServerRefusal } from '../failures.ts';
+import { connect } from '../connect.ts';
 import { plural, print, printable, table } from '../output.ts';
-import { Rest } from '../rest.ts';
-import type { DiffPage, DiskRoots } from '../views.ts';
-import { part, sizeArgument, type JsonOption } from './arguments.ts';
+import { sizeArgument, type JsonOption } from './arguments.ts';
 
 /** Cells of the picture of a disk; what a cell is made of is asked for in sixteenths. */
 const CELLS = 64;
 const GRAINS_A_CELL = 16;
+const PAGE_ITEMS = 1000;
 
 interface Range {
   readonly offset: number;
@@ -41,13 +41,17 @@ export function addTreeCommands(program: Command): void {
     .option('--json', 'print JSON')
     .action(async (reference: string, { json }: JsonOption) => {
       const roots = await rootsOf(reference);
-      print(json, roots, () =>
-        table(roots.items, [
+      print(json, roots, () => {
+        const lines = table(roots.items, [
           { title: 'DISK', text: ({ disk }) => disk },
           { title: 'ROOT', text: ({ root, sizeBytes }) => `${root}:${sizeBytes}` },
           { title: 'CHUNKS OF', right: true, text: ({ chunkBytes }) => String(chunkBytes) },
-        ]),
-      );
+        ]);
+        const isKeyed = roots.items.some(({ keyed }) => keyed);
+        return isKeyed
+          ? `${lines}\nA secret of the store is in them: compare them with roots of this store only.`
+          : lines;
+      });
     });
 
   program
@@ -101,13 +105,13 @@ function rangeArgument(text: string): Range {
 
 /** An id may be that of a backup. */
 async function rootsOf(reference: string): Promise<DiskRoots> {
-  const ask = (kind: string): Promise<DiskRoots> => new Rest().get(`/${kind}/${part(reference)}/roots`);
-  if (reference.includes('@')) return ask('backups');
+  const pando = connect();
+  if (reference.includes('@')) return pando.call('rootsOfBackup', { backup: reference });
   try {
-    return await ask('vms');
+    return await pando.call('rootsOfVm', { vm: reference });
   } catch (error) {
     if (!(error instanceof ServerRefusal && error.problem.code === 'vm-missing')) throw error;
-    return ask('backups').catch(() => Promise.reject(error));
+    return pando.call('rootsOfBackup', { backup: reference }).catch(() => Promise.reject(error));
   }
 }
 
@@ -119,18 +123,14 @@ interface Found extends DiffPage {
 
 /** Asks for all pages, of ranges as fine as they are wanted: for the picture alone, a few hundred are enough. */
 async function compare(a: string, b: string, options: { ranges?: boolean; grain?: number }): Promise<Found> {
-  const rest = new Rest();
-  const query = `a=${part(a)}&b=${part(b)}`;
-  const first = await rest.get<DiffPage>(`/diff?${query}&limit=1`);
+  const pando = connect();
+  const first = await pando.call('diffDisks', { a, b, limit: 1 });
   const sizeBytes = Math.max(first.a.sizeBytes, first.b.sizeBytes);
   const chunkBytes = first.grainBytes;
   const coarse = Math.max(1, Math.floor(sizeBytes / (CELLS * GRAINS_A_CELL) / chunkBytes)) * chunkBytes;
   const grainBytes = options.ranges === true ? (options.grain ?? chunkBytes) : coarse;
   const items: DiffPage['items'][number][] = [];
-  let page: DiffPage | undefined;
-  do {
-    const cursor = page?.nextCursor === undefined ? '' : `&cursor=${part(page.nextCursor)}`;
-    page = await rest.get<DiffPage>(`/diff?${query}&limit=1000&grainBytes=${grainBytes}${cursor}`);
+  for await (const page of pando.pages('diffDisks', { a, b, grainBytes, limit: PAGE_ITEMS })) {
     for (const item of page.items) {
       const last = items.at(-1);
       // A range that a page broke off goes on in the next one.
@@ -141,13 +141,12 @@ async function compare(a: string, b: string, options: { ranges?: boolean; grain?
         items[items.length - 1] = { offset: last.offset, bytes, changedBytes };
       }
     }
-  } while (page.nextCursor !== undefined);
+  }
   const cellBytes = Math.ceil(sizeBytes / CELLS / chunkBytes) * chunkBytes;
   const changedBytes = items.reduce((sum, item) => sum + item.changedBytes, 0);
+  const { a: one, b: other } = first;
   return {
-    ...page,
-    items,
-    changedBytes,
+    ...{ a: one, b: other, grainBytes, items, changedBytes },
     comparedBytes: sizeBytes,
     cellBytes,
     cells: cellsOf(items, sizeBytes, cellBytes),
@@ -197,12 +196,4 @@ function diffText(found: Found, withRanges: boolean): string {
 function shade(part: number): string {
   if (part === 0) return ' ';
   return part <= 0.01 ? '.' : part <= 0.1 ? '-' : part <= 0.5 ? '+' : '#';
-}
-
-/** What the root says that somebody has: an id, and the size with it or not. @throws `request-invalid` */
-export function parseRoot(text: string): { readonly id: string; readonly sizeBytes: number | undefined } {
-  const match = /^([0-9a-f]{64})(?::(\d{1,16}))?$/i.exec(text.trim());
-  if (match === null)
-    throw new PandoError('request-invalid', 'a root is 64 hex digits, a colon, and the size of the disk');
-  return { id: match[1]!.toLowerCase(), sizeBytes: match[2] === undefined ? undefined : Number(match[2]) };
 }

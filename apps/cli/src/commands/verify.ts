@@ -1,17 +1,17 @@
 /** `pando verify`: what is damaged, and which disks it affects. */
+import type { VerifyReport } from '@pando/client';
 import { isPandoError, PandoError } from '@pando/common';
 import { IMAGE_FORMATS } from '@pando/images';
 import type { VerifyWork } from '@pando/server';
 import { Option, type Command } from 'commander';
+import { connect } from '../connect.ts';
 import { CommandFailure } from '../failures.ts';
 import { interruptible } from '../interrupt.ts';
 import { runJob } from '../job-work.ts';
 import { print } from '../output.ts';
 import { startProgress } from '../progress.ts';
-import { Rest } from '../rest.ts';
 import type { RepairOptions } from '../repair.ts';
 import { hasDamage, lastText, resumedText, unfinishedText, verifyText } from '../verify-text.ts';
-import type { LastVerifications, VerifyReport } from '../views.ts';
 import type { JsonOption } from './arguments.ts';
 
 export function addVerifyCommand(program: Command): void {
@@ -89,11 +89,7 @@ async function verify(flags: VerifyFlags): Promise<void> {
   }
   const report = await interruptible((signal) =>
     data === undefined
-      ? runJob<VerifyReport>(
-          '/verify',
-          { quick, resume },
-          { label: 'verifying', unit: 'bytes', json, signal },
-        )
+      ? runJob('verify', { body: { quick, resume } }, { label: 'verifying', unit: 'bytes', json, signal })
       : verifyDirectory(data, { rebuild: rebuildIndex, quick, resume, json, signal }),
   ).catch((error: unknown) => {
     if (quick || !isPandoError(error, 'cancelled')) throw error;
@@ -106,7 +102,7 @@ async function verify(flags: VerifyFlags): Promise<void> {
 }
 
 async function showLast(json: boolean | undefined): Promise<void> {
-  const last = await new Rest().get<LastVerifications>('/verify/last');
+  const last = await connect().call('lastVerifications');
   const all = [last.full, last.quick].filter((each) => each !== undefined);
   const { unfinished } = last;
   print(json, last, () => {

@@ -1,21 +1,14 @@
 /** `pando vm …` */
+import type { Vm } from '@pando/client';
 import { formatSize } from '@pando/common';
 import { IMAGE_FORMATS } from '@pando/images';
 import { Option, type Command } from 'commander';
+import { connect } from '../connect.ts';
 import { fields, formatDisks, formatTime, plural, print, table } from '../output.ts';
-import { Rest } from '../rest.ts';
-import type { Vm } from '../views.ts';
 import type { ExportOptions } from '../vm-export.ts';
 import type { ImportOptions } from '../vm-import.ts';
 import { addActivityCommands } from './activity.ts';
-import {
-  countArgument,
-  diskArgument,
-  part,
-  sizeArgument,
-  type JsonOption,
-  type NewDisk,
-} from './arguments.ts';
+import { countArgument, diskArgument, sizeArgument, type JsonOption, type NewDisk } from './arguments.ts';
 
 interface CloneOptions extends JsonOption {
   readonly count?: number;
@@ -77,8 +70,7 @@ export function addVmCommands(program: Command): void {
     .option('--tag <tag...>', 'what it is grouped by')
     .option('--json', 'print JSON')
     .action(async (name: string, { disk, tag, json }: { disk: NewDisk[]; tag?: string[] } & JsonOption) => {
-      const body = { name, disks: disk, ...(tag === undefined ? {} : { tags: tag }) };
-      const created = await new Rest().post<Vm>('/vms', body);
+      const created = await connect().call('createVm', { body: { name, disks: disk, tags: tag } });
       print(json, created, () => `${created.name}: ${formatDisks(created.disks)}`);
     });
 
@@ -88,9 +80,7 @@ export function addVmCommands(program: Command): void {
     .addOption(new Option('--tag <tag>', 'only VMs that carry this tag').conflicts('prefix'))
     .option('--json', 'print JSON')
     .action(async ({ prefix, tag, json }: { prefix?: string; tag?: string } & JsonOption) => {
-      const only =
-        prefix !== undefined ? `?prefix=${part(prefix)}` : tag !== undefined ? `?tag=${part(tag)}` : '';
-      const vms = await new Rest().all<Vm>(`/vms${only}`);
+      const vms = await connect().all('listVms', { prefix, tag });
       print(json, { items: vms }, () => (vms.length === 0 ? 'No VMs.' : vmTable(vms)));
     });
 
@@ -99,7 +89,7 @@ export function addVmCommands(program: Command): void {
     .argument('<vm>', 'name or id')
     .option('--json', 'print JSON')
     .action(async (reference: string, { json }: JsonOption) => {
-      const shown = await new Rest().get<Vm>(`/vms/${part(reference)}`);
+      const shown = await connect().call('getVm', { vm: reference });
       print(json, shown, () =>
         fields([
           ['name', shown.name],
@@ -124,12 +114,7 @@ export function addVmCommands(program: Command): void {
     .option('--tag <tag...>', 'tags of the clones; those of the VM are not copied')
     .option('--json', 'print JSON')
     .action(async (reference: string, name: string, { count, tag, json }: CloneOptions) => {
-      const body = {
-        name,
-        ...(count === undefined ? {} : { count }),
-        ...(tag === undefined ? {} : { tags: tag }),
-      };
-      const clones = await new Rest().post<{ items: Vm[] }>(`/vms/${part(reference)}/clone`, body);
+      const clones = await connect().call('cloneVm', { vm: reference, body: { name, count, tags: tag } });
       print(json, clones, () => {
         const [first, last] = [clones.items[0]!, clones.items.at(-1)!];
         return clones.items.length === 1
@@ -153,7 +138,7 @@ export function addVmCommands(program: Command): void {
         { disk, json, ...how }: { disk: string; shrink?: boolean; force?: boolean } & JsonOption,
       ) => {
         const body = { disk: { name: disk, sizeBytes, ...how } };
-        const resized = await new Rest().patch<Vm>(`/vms/${part(reference)}`, body);
+        const resized = await connect().call('changeVm', { vm: reference, body });
         print(json, resized, () => `${resized.name}: ${formatDisks(resized.disks)}`);
       },
     );
@@ -164,7 +149,7 @@ export function addVmCommands(program: Command): void {
     .argument('<name>')
     .option('--json', 'print JSON')
     .action(async (reference: string, name: string, { json }: JsonOption) => {
-      const renamed = await new Rest().patch<Vm>(`/vms/${part(reference)}`, { name });
+      const renamed = await connect().call('changeVm', { vm: reference, body: { name } });
       print(json, renamed, renamed.name);
     });
 
@@ -174,7 +159,7 @@ export function addVmCommands(program: Command): void {
     .argument('[tags...]')
     .option('--json', 'print JSON')
     .action(async (reference: string, tags: string[], { json }: JsonOption) => {
-      const tagged = await new Rest().patch<Vm>(`/vms/${part(reference)}`, { tags });
+      const tagged = await connect().call('changeVm', { vm: reference, body: { tags } });
       print(json, tagged, () => `${tagged.name}: ${tagged.tags.join(', ') || 'no tags'}`);
     });
 
@@ -186,10 +171,8 @@ export function addVmCommands(program: Command): void {
     .option('--force', 'disconnect clients first')
     .option('--json', 'print JSON')
     .action(async (references: string[], { force, json }: { force?: boolean } & JsonOption) => {
-      const rest = new Rest();
-      for (const reference of references) {
-        await rest.delete(`/vms/${part(reference)}${force === true ? '?force=true' : ''}`);
-      }
+      const pando = connect();
+      for (const reference of references) await pando.call('deleteVm', { vm: reference, force });
       print(json, { deleted: references }, `Deleted ${references.join(', ')}.`);
     });
 }

@@ -7,10 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { formatSize } from '@pando/common';
 import { NbdClient } from '@pando/nbd/client';
+import { connect } from '../connect.ts';
 import { CommandFailure, explain } from '../failures.ts';
 import { buildProgram } from '../program.ts';
-import { Rest } from '../rest.ts';
-import type { SpaceReport, Vm } from '../views.ts';
 import { firstDifference } from './compare.ts';
 import { makeImage, makeNoise } from './image.ts';
 import { DemoServer } from './server.ts';
@@ -68,10 +67,10 @@ export async function runDemo(options: { readonly clones: string; readonly keep?
 }
 
 async function play(folder: string, image: string, server: DemoServer, clones: number): Promise<void> {
-  const rest = new Rest();
+  const client = connect();
   await pando('vm', 'import', image, '--name', 'golden');
   await pando('vm', 'clone', 'golden', 'web', '--count', String(clones));
-  const vms = await step('list them', () => rest.all<Vm>('/vms'));
+  const vms = await step('list them', () => client.all('listVms'));
   expect(vms.length === clones + 1, `there are ${vms.length} VMs, not ${clones + 1}`);
   say(`${vms.length} VMs`);
   await pando('vm', 'show', 'web-1');
@@ -108,7 +107,7 @@ async function play(folder: string, image: string, server: DemoServer, clones: n
   await pando('vm', 'import', noise, '--name', 'noise');
   await pando('report', 'space');
   await pando('vm', 'rm', 'golden', 'web-1b', 'noise');
-  const before = await rest.get<SpaceReport>('/report/space');
+  const before = await client.call('reportSpace');
   expect(before.garbageBytes >= NOISE_BYTES, `only ${before.garbageBytes} bytes are garbage`);
   await pando('gc', 'run');
   const last = join(folder, 'last.raw');
@@ -116,7 +115,7 @@ async function play(folder: string, image: string, server: DemoServer, clones: n
   await compare(last, image, -1);
   await pando('verify');
   await pando('report', 'space');
-  const space = await rest.get<SpaceReport>('/report/space');
+  const space = await client.call('reportSpace');
   expect(
     space.vms === clones && space.backups === 1,
     `${space.vms} VMs and ${space.backups} backups are left`,
