@@ -14,8 +14,8 @@ beforeEach(async () => {
 });
 afterEach(() => rm(path, { recursive: true }));
 
-const open = (chunkBytes?: number): Promise<DataDirectory> =>
-  openDataDirectory(path, { clock: systemClock, create: true, chunkBytes });
+const open = (chunkBytes?: number, keyedHash?: boolean): Promise<DataDirectory> =>
+  openDataDirectory(path, { clock: systemClock, create: true, chunkBytes, keyedHash });
 
 const refusal = (code: string): object => expect.objectContaining({ code }) as object;
 
@@ -91,7 +91,7 @@ test.each([
     '{"program":"pando","format":1,"storeId":"0b0e5c5e-0000-4000-8000-000000000000","chunkBytes":5000,"createdAt":"x"}',
     'store-foreign',
   ],
-  ['of a newer format', '{"program":"pando","format":3}', 'store-newer'],
+  ['of a newer format', '{"program":"pando","format":4}', 'store-newer'],
 ])('a store.json %s is refused, and nothing is touched', async (_what, text, code) => {
   await writeFile(join(path, 'store.json'), text);
   await expect(open()).rejects.toEqual(refusal(code));
@@ -99,8 +99,8 @@ test.each([
 });
 
 /** A store with one segment, closed. */
-async function storeWithData(): Promise<DataDirectory> {
-  const made = await open(8192);
+async function storeWithData(keyedHash?: boolean): Promise<DataDirectory> {
+  const made = await open(8192, keyedHash);
   const store = await openChunks(made);
   const session = store.openSession();
   await session.writeChunks(Buffer.alloc(8192, 1), 1);
@@ -111,35 +111,42 @@ async function storeWithData(): Promise<DataDirectory> {
   return made;
 }
 
-test('a store.json with any bit flipped, cut or gone is made again from the segments', async () => {
-  const made = await storeWithData();
-  const file = join(path, 'store.json');
-  const whole = await readFile(file);
-  const damages: (Buffer | undefined)[] = [
-    undefined,
-    Buffer.alloc(0),
-    whole.subarray(0, 50),
-    Buffer.alloc(100),
-  ];
-  for (let at = 0; at < whole.length; at++) {
-    const bad = Buffer.from(whole);
-    bad[at]! ^= 1 << (at % 8);
-    damages.push(bad);
-  }
-  for (const bytes of damages) {
-    if (bytes === undefined) await rm(file);
-    else await writeFile(file, bytes);
-    const again = await open();
-    await again.catalog.close();
-    expect(again.isNew).toBe(false);
-    const { createdAt: _, ...same } = made.store;
-    expect(again.store).toMatchObject(same);
-    expect(again.mended).toBe(bytes === undefined ? 'store.json is missing' : 'store.json is damaged');
-    const after = await open();
-    await after.catalog.close();
-    expect(after).toMatchObject({ store: again.store, mended: undefined });
-  }
-});
+test.each([
+  ['plain', undefined],
+  ['keyed', true],
+])(
+  'a store.json with any bit flipped, cut or gone is made again from the segments, %s',
+  async (_how, keyedHash) => {
+    const made = await storeWithData(keyedHash);
+    const file = join(path, 'store.json');
+    const whole = await readFile(file);
+    const damages: (Buffer | undefined)[] = [
+      undefined,
+      Buffer.alloc(0),
+      whole.subarray(0, 50),
+      Buffer.alloc(100),
+    ];
+    // With a key, here and there.
+    for (let at = 0; at < whole.length; at += keyedHash === true ? 17 : 1) {
+      const bad = Buffer.from(whole);
+      bad[at]! ^= 1 << (at % 8);
+      damages.push(bad);
+    }
+    for (const bytes of damages) {
+      if (bytes === undefined) await rm(file);
+      else await writeFile(file, bytes);
+      const again = await open();
+      await again.catalog.close();
+      expect(again.isNew).toBe(false);
+      const { createdAt: _, ...same } = made.store;
+      expect(again.store).toMatchObject(same);
+      expect(again.mended).toBe(bytes === undefined ? 'store.json is missing' : 'store.json is damaged');
+      const after = await open();
+      await after.catalog.close();
+      expect(after).toMatchObject({ store: again.store, mended: undefined });
+    }
+  },
+);
 
 test('a store.json that is gone is not made up where no segment says what it said, or they disagree', async () => {
   await (await open()).catalog.close();
@@ -177,6 +184,68 @@ test('chunk sizes that a store cannot have, or does not have, are refused', asyn
   await (await open(4096)).catalog.close();
 });
 
+test('a store is made with keyed ids when that is asked for, with a key of its own, and stays as it is made', async () => {
+  const made = await open(undefined, true);
+  await made.catalog.close();
+  expect(made.store).toMatchObject({ format: 3, hashKey: expect.stringMatching(/^[0-9a-f]{64}$/) as string });
+  expect(Buffer.from(made.identity.hashKey!).toString('hex')).toBe(made.store.hashKey);
+  // The file that says so may stay in place, or go.
+  for (const keyedHash of [true, undefined]) {
+    const again = await open(undefined, keyedHash);
+    await again.catalog.close();
+    expect(again).toMatchObject({ isNew: false, store: made.store });
+  }
+  const before = await readFile(join(path, 'store.json'));
+  await expect(open(undefined, false)).rejects.toMatchObject({
+    code: 'store-hash-fixed',
+    message: expect.stringContaining('with keyed ids') as string,
+  });
+  expect(await readFile(join(path, 'store.json'))).toEqual(before);
+  const other = await mkdtemp(join(path, 'other-'));
+  const second = await openDataDirectory(other, { clock: systemClock, create: true, keyedHash: true });
+  await second.catalog.close();
+  expect(second.store.hashKey).not.toBe(made.store.hashKey);
+});
+
+test('a store without keyed ids is not made keyed by asking for it', async () => {
+  const made = await open();
+  await made.catalog.close();
+  expect(made.store).not.toHaveProperty('hashKey');
+  await expect(open(undefined, true)).rejects.toMatchObject({
+    code: 'store-hash-fixed',
+    message: expect.stringContaining('without keyed ids') as string,
+  });
+  await (await open(undefined, false)).catalog.close();
+});
+
+test('a store.json whose format and key do not go together is damaged', async () => {
+  const made = await storeWithData(true);
+  const { hashKey: _, ...without } = made.store;
+  for (const wrong of [without, { ...made.store, format: 2 }, { ...made.store, hashKey: 'ab' }]) {
+    await writeFile(join(path, 'store.json'), JSON.stringify(wrong));
+    const mended = await open(undefined, true);
+    await mended.catalog.close();
+    expect(mended.mended).toBe('store.json is damaged');
+    expect(mended.store).toMatchObject({ format: 3, hashKey: made.store.hashKey });
+  }
+});
+
+test('a store.json with another key is refused by the segments', async () => {
+  const made = await storeWithData(true);
+  const wrong = { ...made.store, hashKey: 'ab'.repeat(32) };
+  await writeFile(join(path, 'store.json'), JSON.stringify(wrong));
+  const opened = await open(undefined, true);
+  for (const isIndexGone of [false, true]) {
+    if (isIndexGone) await rm(opened.index, { recursive: true });
+    await mkdir(opened.index, { recursive: true });
+    await expect(openChunks(opened)).rejects.toMatchObject({
+      code: 'store-foreign',
+      message: expect.stringMatching(/with another key of ids/) as string,
+    });
+  }
+  await opened.catalog.close();
+});
+
 test('who must not make a store gets none', async () => {
   const looking = openDataDirectory(path, { clock: systemClock, create: false });
   await expect(looking).rejects.toEqual(refusal('store-missing'));
@@ -212,6 +281,7 @@ test.each([
 test('flags become options, and wrong values are refused', () => {
   expect(runOptions({})).toEqual({
     dataDirectory: './pando-data',
+    fileAppliances: 2,
     http: { host: '127.0.0.1', port: 7400 },
     nbd: { host: '127.0.0.1', port: 10_809 },
     nbdSocketMode: 0o600,
@@ -226,6 +296,7 @@ test('flags become options, and wrong values are refused', () => {
     auditBytes: 2 ** 30,
     httpSocketMode: 0o600,
     insecureHttp: false,
+    ...{ rateLimit: 1000, rateLimitAddress: 100, wrongTokens: 60 },
     logLevel: 'info',
     json: false,
   });
@@ -237,6 +308,9 @@ test('flags become options, and wrong values are refused', () => {
       'verify-every': '0',
       'verify-rate': '8',
       'tripwire-lock': '0',
+      'rate-limit': '0',
+      'wrong-tokens': '7',
+      'keyed-hash': false,
       'json': true,
     }),
   ).toMatchObject({
@@ -246,6 +320,8 @@ test('flags become options, and wrong values are refused', () => {
     verifyEveryMs: 0,
     verifyBytesPerSecond: 8 * 2 ** 20,
     tripwireLockDays: 0,
+    ...{ rateLimit: 0, rateLimitAddress: 100, wrongTokens: 7 },
+    keyedHash: false,
     json: true,
   });
   for (const wrong of [
@@ -257,6 +333,9 @@ test('flags become options, and wrong values are refused', () => {
     { 'verify-rate': '0' },
     { 'tripwire-lock': '-1' },
     { 'tripwire-lock': 'x' },
+    { 'rate-limit': '-1' },
+    { 'rate-limit-address': '1.5' },
+    { 'wrong-tokens': 'many' },
     { 'chunk-bytes': 'x' },
     { http: 'x' },
   ]) {

@@ -1,7 +1,7 @@
 /**
  * The data directory: whose it is, which format it has, and who may use it now.
  *
- *     store.json   {"program":"pando","format":1,"storeId":…,"chunkBytes":…,"createdAt":…,"crc":…}
+ *     store.json   {"program":"pando","format":2,"storeId":…,"chunkBytes":…,"createdAt":…,"crc":…}
  *     catalog/     LevelDB: the records; its lock is the lock of the whole directory
  *     index/       LevelDB: where chunks are; derived data
  *     segments/    the chunks
@@ -11,10 +11,11 @@
  * Nothing is written before the lock is held. A directory without store.json becomes a store only when it
  * holds nothing that a creation cut short would not have left. In one that has all else, store.json is made again.
  */
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openLevelCatalog, type Catalog } from '@pando/catalog';
+import { HASH_KEY_BYTES, type StoreIdentity } from '@pando/chunk-store';
 import {
   CHUNK_BYTES_DEFAULT,
   CHUNK_BYTES_MAX,
@@ -27,9 +28,11 @@ import {
 import { refuseNewerParts } from './refuse-newer.ts';
 import {
   FORMAT,
+  identityOf,
   isChunkBytes,
   readStoreFile,
   STORE_FILE,
+  storeFile,
   storeOfSegments,
   TEMPORARY_FILE,
   writeStoreFile,
@@ -41,6 +44,8 @@ export interface DataDirectory {
   readonly store: StoreFile;
   /** The 16 bytes of the store's id. */
   readonly storeId: Uint8Array;
+  /** What its segments say of it. */
+  readonly identity: StoreIdentity;
   readonly isNew: boolean;
   /** Why store.json had to be made again, if so. */
   readonly mended: string | undefined;
@@ -59,7 +64,7 @@ const HARMLESS = new Set(['catalog', 'catalog.commits', TEMPORARY_FILE, 'lost+fo
 /**
  * Opens the directory, or makes a store in it when it is empty or missing.
  * @throws `store-foreign`, `store-newer`, `store-locked`, `store-missing` (unless `create`), `store-full`, `catalog-corrupt`, `request-invalid` for a chunkBytes
- * that the store does not have or that no store can have
+ * that the store does not have or that no store can have, `store-hash-fixed` for a keyedHash that it does not have
  */
 export async function openDataDirectory(
   path: string,
@@ -67,11 +72,13 @@ export async function openDataDirectory(
     readonly clock: Clock;
     readonly create: boolean;
     readonly chunkBytes?: number | undefined;
+    /** Whether ids are keyed, with a key of the store's own. Absent: as they are, and not in a new store. */
+    readonly keyedHash?: boolean | undefined;
     /** Open it although records of the catalog are lost for good. */
     readonly acceptCatalogDamage?: boolean;
   },
 ): Promise<DataDirectory> {
-  const { chunkBytes } = options;
+  const { chunkBytes, keyedHash } = options;
   if (chunkBytes !== undefined) checkChunkBytes(chunkBytes);
   const before = await inspect(path);
   if (before === undefined && !options.create) {
@@ -93,13 +100,21 @@ export async function openDataDirectory(
         ? found
         : mended !== undefined
           ? await mend(path, mended, options.clock)
-          : await create(path, chunkBytes ?? CHUNK_BYTES_DEFAULT, options.clock);
+          : await create(path, chunkBytes ?? CHUNK_BYTES_DEFAULT, keyedHash === true, options.clock);
     if (chunkBytes !== undefined && chunkBytes !== store.chunkBytes) {
       throw new PandoError(
         'request-invalid',
         `the store in ${path} has chunks of ${store.chunkBytes} bytes, for good; it cannot have ${chunkBytes}`,
       );
     }
+    const isKeyed = store.hashKey !== undefined;
+    if (keyedHash !== undefined && keyedHash !== isKeyed) {
+      throw new PandoError(
+        'store-hash-fixed',
+        `the store in ${path} was made with${isKeyed ? '' : 'out'} keyed ids, for good; keyed-hash cannot be ${keyedHash} for it`,
+      );
+    }
+    const identity = identityOf(store);
     const part = (name: string): string => join(path, name);
     for (const name of ['index', 'segments', 'log']) await makeDirectory(part(name));
     // Those that were there may be there since a process that was killed before their names, or that of store.json, were durable.
@@ -109,7 +124,8 @@ export async function openDataDirectory(
     return {
       path,
       store,
-      storeId: Uint8Array.from(Buffer.from(store.storeId.replaceAll('-', ''), 'hex')),
+      storeId: identity.storeId,
+      identity,
       isNew: found === undefined,
       mended: mended === undefined ? undefined : `${STORE_FILE} ${mended}`,
       catalog,
@@ -163,15 +179,14 @@ async function inspect(path: string): Promise<StoreFile | string | undefined> {
   return undefined;
 }
 
-/** Makes the store that is to be there. */
-async function create(path: string, chunkBytes: number, clock: Clock): Promise<StoreFile> {
-  const store: StoreFile = {
-    program: 'pando',
-    format: FORMAT,
-    storeId: randomUUID(),
-    chunkBytes,
-    createdAt: new Date(clock.now()).toISOString(),
-  };
+/**
+ * Makes the store that is to be there. Its key is durable, in store.json, before there is any segment, and in the header of each segment, synced, before any
+ * run: nothing is ever named with a key that a crash could take.
+ */
+async function create(path: string, chunkBytes: number, isKeyed: boolean, clock: Clock): Promise<StoreFile> {
+  const storeId = Uint8Array.from(Buffer.from(randomUUID().replaceAll('-', ''), 'hex'));
+  const hashKey = isKeyed ? Uint8Array.from(randomBytes(HASH_KEY_BYTES)) : undefined;
+  const store = storeFile({ storeId, chunkBytes, hashKey }, clock.now());
   await writeStoreFile(path, store);
   return store;
 }

@@ -1,6 +1,7 @@
 /** TLS of REST as files on this machine: read at start, when the server is told to, and when they change. */
 import { stat } from 'node:fs/promises';
 import type { TlsOptions } from 'node:tls';
+import type { ApiLimits } from '@pando/api';
 import { PandoError, type Clock } from '@pando/common';
 import { tlsCredentials } from '@pando/nbd';
 import type { Logger } from 'pino';
@@ -100,4 +101,13 @@ async function stampOf(path: string): Promise<string> {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code ?? 'gone';
   }
+}
+
+/** How much is answered to one who asks, where it is said. */
+export function httpLimits({ rateLimit, rateLimitAddress, wrongTokens }: ServeOptions): Partial<ApiLimits> {
+  return {
+    ...(rateLimit === undefined ? {} : { tokenRequests: rateLimit }),
+    ...(rateLimitAddress === undefined ? {} : { addressRequests: rateLimitAddress }),
+    ...(wrongTokens === undefined ? {} : { wrongTokens }),
+  };
 }

@@ -26,6 +26,8 @@ export interface Counts {
   readonly processIo: ProcessIo | undefined;
   readonly policies: PolicyCounters & { readonly dueLagMs: number };
   readonly http: readonly HttpCount[];
+  readonly httpRefusals: readonly (readonly [reason: string, count: number])[];
+  readonly wrongTokens: number;
   readonly jobs: readonly JobCount[];
   readonly gc: GcCounts;
   /** Jobs that wait or run now. */
@@ -141,6 +143,16 @@ const COUNTERS: readonly (readonly [name: string, help: string, read: Read])[] =
         { method, route, status },
         times.counts.counts.reduce((sum, count) => sum + count, 0),
       ]),
+  ],
+  [
+    'pando_http_limited_total',
+    'HTTP requests that were told to wait: too many with one token, without a good one from one address, or with wrong ones from one address.',
+    ({ httpRefusals }) => httpRefusals.map(([reason, count]) => [{ reason }, count]),
+  ],
+  [
+    'pando_http_wrong_tokens_total',
+    'HTTP requests with a token that is none, was revoked or has expired.',
+    ({ wrongTokens }) => wrongTokens,
   ],
   [
     'pando_jobs_total',
@@ -447,7 +459,7 @@ export class Metrics {
 
 const LABELS = [
   ...['version', 'state', 'command', 'result', 'by', 'direction'],
-  ...['method', 'route', 'status', 'kind', 'check'],
+  ...['method', 'route', 'status', 'kind', 'check', 'reason'],
 ] as const;
 
 function samplesOf(value: number | readonly Sample[]): readonly Sample[] {

@@ -4,6 +4,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { X509Certificate } from 'node:crypto';
+import type { AuditCut } from '@pando/access';
 import type { Catalog } from '@pando/catalog';
 import { ERROR_CODES, systemRandom, type Clock, type PandoError } from '@pando/common';
 import { EventLog, Webhooks, type OnEvent, type Send, type ServiceEvent } from '@pando/events';
@@ -135,6 +136,14 @@ function eventOfState(state: StoreState): ServiceEvent {
   return state === 'full'
     ? { kind: 'store-full', text: 'The disk under the store is full: guests that write are told so.' }
     : { kind: 'store-ready', text: 'The store takes writes again.' };
+}
+
+export function eventOfAuditCut({ after, until }: AuditCut): ServiceEvent {
+  return {
+    kind: 'audit-cut',
+    text: `The audit trail was known up to line ${until}; what was written after line ${after} is missing or was changed.`,
+    data: { after, until },
+  };
 }
 
 /** What the end of a job is worth telling; not what was asked for wrongly, whoever asked was told. */

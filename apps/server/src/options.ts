@@ -20,6 +20,11 @@ export interface ServeOptions {
   readonly auditBytes?: number;
   /** Serve REST without TLS also beyond this machine. */
   readonly insecureHttp?: boolean;
+  /** Requests a second with one token, and without a good one from one address; 0: as many as they like. */
+  readonly rateLimit?: number;
+  readonly rateLimitAddress?: number;
+  /** Wrong tokens a minute from one address, before it is told to wait; 0: as many as it likes. */
+  readonly wrongTokens?: number;
   readonly nbd: Address;
   readonly nbdSocket?: string;
   /** Permissions of that socket; default 0o600. */
@@ -37,10 +42,14 @@ export interface ServeOptions {
   readonly trustImages?: boolean;
   /** Where sockets of guest agents lie that backups may be quiesced through. Absent: nowhere. */
   readonly guestAgentDirectory?: string;
+  /** Appliances that read files out of backups at the same time; 0: none. Default: 2. */
+  readonly fileAppliances?: number;
   /** Names besides localhost and IP addresses that requests may carry as their host. */
   readonly hostNames?: readonly string[];
   /** Bytes of a chunk, when a new store is made. */
   readonly chunkBytes?: number;
+  /** Whether ids are keyed, when a new store is made; one that is there has to agree. */
+  readonly keyedHash?: boolean;
   /** How often garbage is collected when there may be some; 0: never by itself. */
   readonly gcEveryMs?: number;
   /** How long after a full verification the next one begins by itself; 0: never. Default: a week. */
@@ -67,6 +76,9 @@ export interface RunOptions extends ServeOptions {
   /** Print one line of JSON instead of a greeting. */
   readonly json: boolean;
 }
+
+const RATE_MAX = 1_000_000;
+const WRONG_TOKENS_MAX = 1_000_000;
 
 export interface Flag {
   readonly name: string;
@@ -110,6 +122,24 @@ export const SERVE_FLAGS: readonly Flag[] = [
   },
   { name: 'tls-key', value: 'FILE', help: 'key of that certificate, PEM' },
   { name: 'insecure-http', help: 'let REST listen beyond this machine without TLS, tokens in clear' },
+  {
+    name: 'rate-limit',
+    value: 'REQUESTS',
+    fallback: '1000',
+    help: 'requests a second with one token, in the mean of ten seconds, above which it is told to wait; 0: none',
+  },
+  {
+    name: 'rate-limit-address',
+    value: 'REQUESTS',
+    fallback: '100',
+    help: 'likewise without a good token from one address; 0: none',
+  },
+  {
+    name: 'wrong-tokens',
+    value: 'COUNT',
+    fallback: '60',
+    help: 'wrong tokens a minute from one address, above which wrong ones are told to wait; 0: none',
+  },
   { name: 'audit-days', value: 'DAYS', fallback: '400', help: 'how long the audit trail is kept' },
   {
     name: 'audit-bytes',
@@ -151,12 +181,22 @@ export const SERVE_FLAGS: readonly Flag[] = [
     help: 'directory whose sockets of guest agents backups may be quiesced through',
   },
   {
+    name: 'file-appliances',
+    value: 'N',
+    fallback: '2',
+    help: 'appliances that read files out of backups at the same time (docs/files.md); 0: none',
+  },
+  {
     name: 'host-name',
     value: 'NAME',
     multiple: true,
     help: 'host name that requests may carry, besides localhost and IP addresses',
   },
   { name: 'chunk-bytes', value: 'SIZE', help: 'size of chunks when a new store is made (4K to 64K; 4K)' },
+  {
+    name: 'keyed-hash',
+    help: 'key the ids of chunks with a secret of the store when a new one is made; one that is there has to agree: SECURITY.md',
+  },
   {
     name: 'gc-every',
     value: 'MINUTES',
@@ -242,6 +282,22 @@ export function runOptions(values: FlagValues): RunOptions {
   if (!(auditDays >= 1 && auditDays <= 36_500)) {
     throw new PandoError('request-invalid', '--audit-days is a number of days from 1 to 36500');
   }
+  const [rateLimit, rateLimitAddress, wrongTokens] = (
+    [
+      ['rate-limit', RATE_MAX],
+      ['rate-limit-address', RATE_MAX],
+      ['wrong-tokens', WRONG_TOKENS_MAX],
+    ] as const
+  ).map(([name, max]) => {
+    const count = Number(text(name));
+    if (!(Number.isInteger(count) && count >= 0 && count <= max))
+      throw new PandoError('request-invalid', `--${name} is a whole number, up to ${max}`);
+    return count;
+  }) as [number, number, number];
+  const fileAppliances = Number(text('file-appliances'));
+  if (!(Number.isInteger(fileAppliances) && fileAppliances >= 0 && fileAppliances <= 64)) {
+    throw new PandoError('request-invalid', '--file-appliances is a number from 0 to 64');
+  }
   const nbdSocketMode = octal('nbd-socket-mode');
   const httpSocketMode = octal('http-socket-mode');
   const [certificate, key] = [text('tls-cert'), text('tls-key')];
@@ -254,6 +310,7 @@ export function runOptions(values: FlagValues): RunOptions {
   const importDirectory = text('import-dir');
   const chunkBytes = text('chunk-bytes');
   const hostNames = values['host-name'];
+  const keyedHash = values['keyed-hash'];
   return {
     dataDirectory: text('data')!,
     http: parseAddress(text('http')!),
@@ -263,6 +320,7 @@ export function runOptions(values: FlagValues): RunOptions {
     auditDays,
     auditBytes: parseSize(text('audit-bytes')!),
     insecureHttp: values['insecure-http'] === true,
+    ...{ rateLimit, rateLimitAddress, wrongTokens },
     nbd: parseAddress(text('nbd')!),
     ...given('nbdSocket', nbdSocket),
     nbdSocketMode,
@@ -278,8 +336,10 @@ export function runOptions(values: FlagValues): RunOptions {
     ...(importDirectory === undefined ? {} : { importDirectory }),
     ...given('guestAgentDirectory', text('guest-agent-dir')),
     trustImages: values['trust-images'] === true,
+    fileAppliances,
     ...(Array.isArray(hostNames) ? { hostNames: hostNames as string[] } : {}),
     ...(chunkBytes === undefined ? {} : { chunkBytes: parseSize(chunkBytes) }),
+    ...(typeof keyedHash === 'boolean' ? { keyedHash } : {}),
     gcEveryMs: minutes * 60_000,
     verifyEveryMs: hours * 3_600_000,
     verifyBytesPerSecond: rate * 2 ** 20,

@@ -1,7 +1,8 @@
 /** Whether the server can do its work, check by check, out of what it knows anyway: nothing is read or tried for it but the room on the disk. */
 import { statfs } from 'node:fs/promises';
 import type { ReadyCheck } from '@pando/api';
-import { formatSize, type FileSystemSpaceGuard } from '@pando/common';
+import { formatSize, type Clock, type FileSystemSpaceGuard } from '@pando/common';
+import type { PolicyTrouble } from '@pando/policies';
 import type { VolumeStats } from '@pando/volume';
 import type { Operations } from './operations.ts';
 import { storeState, type OpenStore } from './store.ts';
@@ -9,10 +10,11 @@ import { storeState, type OpenStore } from './store.ts';
 export interface ReadyParts {
   readonly state: 'ready' | 'full' | 'failed';
   readonly failure: string | undefined;
-  readonly volumes: Pick<VolumeStats, 'damaged' | 'logBytes' | 'overlayBytes'>;
+  readonly volumes: Pick<VolumeStats, 'damaged' | 'logBytes' | 'logBytesMax' | 'overlayBytes'>;
   readonly damagedRuns: number;
   /** Room that is left, and what of it is kept for collections. */
   readonly disk: { readonly freeBytes: number; readonly isScarce: boolean } | undefined;
+  readonly policies: PolicyTrouble;
   readonly isMirrorBehind: boolean;
   readonly failingWebhooks: number;
   readonly lostEvents: number;
@@ -20,9 +22,31 @@ export interface ReadyParts {
   readonly certificates: readonly string[];
 }
 
+/** Of what the log may hold before writers wait: from half of it on everything is done to empty it. */
+const LOG_SHARE_MAX = 0.75;
+/** Longer than what is due at the same time takes to be begun, one after another. */
+const LAG_MS_MAX = 15 * 60_000;
+
+function policyText({ failingRules, failing, lagMs }: PolicyTrouble): string {
+  const named = failing.map(({ policy, rule }) => `${policy}/${rule}`);
+  const more = failingRules - named.length;
+  const parts = [
+    ...(failingRules === 0
+      ? []
+      : [
+          `VMs have no backup of the last run of ${named.join(', ')}${more > 0 ? ` and ${more} more` : ''}: pando policy vms POLICY --failed`,
+        ]),
+    ...(lagMs > LAG_MS_MAX
+      ? [`what is due waits for ${Math.round(lagMs / 60_000)} minutes: the server's log may say why`]
+      : []),
+  ];
+  return parts.join('; ');
+}
+
 /** A check for each thing that can be wrong, always all of them. */
 export function readyChecks(parts: ReadyParts): readonly ReadyCheck[] {
-  const { state, failure, volumes, damagedRuns, disk } = parts;
+  const { state, failure, volumes, damagedRuns, disk, policies } = parts;
+  const { logBytes, logBytesMax, overlayBytes } = volumes;
   const warn = (name: string, isWrong: boolean, detail: string): ReadyCheck =>
     isWrong ? { name, status: 'warning', detail } : { name, status: 'ok' };
   return [
@@ -41,15 +65,15 @@ export function readyChecks(parts: ReadyParts): readonly ReadyCheck[] {
       ...(disk === undefined ? {} : { detail: `${formatSize(disk.freeBytes)} free` }),
     },
     {
-      name: 'log',
-      status: 'ok',
-      detail: `${formatSize(volumes.logBytes)} wait for the tree, ${formatSize(volumes.overlayBytes)} of them in memory`,
+      ...warn('log', logBytes > logBytesMax * LOG_SHARE_MAX, ''),
+      detail: `${formatSize(logBytes)} of ${formatSize(logBytesMax)} wait for the tree, ${formatSize(overlayBytes)} of them in memory`,
     },
     warn(
       'damage',
       volumes.damaged.length > 0 || damagedRuns > 0,
       `${volumes.damaged.length} disks have writes that damage keeps in the log, ${damagedRuns} runs are known to be damaged: pando verify`,
     ),
+    warn('policies', policies.failingRules > 0 || policies.lagMs > LAG_MS_MAX, policyText(policies)),
     warn('mirror', parts.isMirrorBehind, 'the catalog could not be mirrored; it is tried again'),
     warn('webhooks', parts.failingWebhooks > 0, `${parts.failingWebhooks} do not take what they are sent`),
     warn('events', parts.lostEvents > 0, `${parts.lostEvents} came while too many waited to be kept`),
@@ -62,6 +86,7 @@ export async function readyParts(
   operations: Operations,
   space: FileSystemSpaceGuard,
   path: string,
+  policies: PolicyTrouble,
 ): Promise<ReadyParts> {
   const { volumes, catalog, store } = open;
   const [{ damagedRuns }, freeBytes] = await Promise.all([store.stats(), freeBytesOf(path)]);
@@ -72,10 +97,31 @@ export async function readyParts(
     volumes: volumes.stats,
     damagedRuns,
     disk: freeBytes === undefined ? undefined : { freeBytes, isScarce: space.isScarce },
+    policies,
     isMirrorBehind: operations.isMirrorBehind,
     failingWebhooks: operations.webhooks.list().filter(({ failing }) => failing !== undefined).length,
     lostEvents: operations.events.lost,
     certificates: operations.expiringCertificates,
+  };
+}
+
+/** How old an answer may be that somebody is given; and what it says of policies, which is read from the catalog. */
+export const READY_MS_MAX = 500;
+export const POLICIES_MS_MAX = 10_000;
+
+/** Looks once for all who ask at about the same time: anybody may ask, as often as they like. */
+export function sharedLook<T>(clock: Clock, ageMsMax: number, look: () => Promise<T>): () => Promise<T> {
+  let answer: { readonly found: Promise<T>; readonly at: number } | undefined;
+  return () => {
+    const now = clock.monotonic();
+    if (answer === undefined || now - answer.at >= ageMsMax) {
+      const asked = { found: look(), at: now };
+      answer = asked;
+      asked.found.catch(() => {
+        if (answer === asked) answer = undefined;
+      });
+    }
+    return answer.found;
   };
 }
 

@@ -14,7 +14,7 @@ import { isPandoError, nodeFileSystem, PandoError, systemClock } from '@pando/co
 import { fitToLog, type LogFit } from '@pando/volume';
 import { verifyOffline } from './rebuild-index.ts';
 import { openChunks, removeIndex } from './store.ts';
-import { readStoreFile, STORE_FILE, storeOfSegments, type StoreFile } from './store-file.ts';
+import { identityOf, readStoreFile, STORE_FILE, storeOfSegments, type StoreFile } from './store-file.ts';
 import type { VerifyWork } from './verify.ts';
 
 const CATALOG = 'catalog';
@@ -106,8 +106,9 @@ async function rebuild(
   { force = false, rebuildIndex = false }: CatalogRebuildOptions,
 ): Promise<CatalogRebuildReport> {
   const part = (name: string): string => join(path, name);
-  const storeId = Uint8Array.from(Buffer.from(store.storeId.replaceAll('-', ''), 'hex'));
-  const parts = { store, storeId, index: part('index'), segments: part('segments') };
+  const identity = identityOf(store);
+  const { storeId } = identity;
+  const parts = { identity, index: part('index'), segments: part('segments') };
   for (const name of ['index', 'segments', 'log']) await nodeFileSystem.makeDirectory(part(name));
   if (rebuildIndex) await removeIndex(parts);
   // Its index has a lock too, should the catalog's be gone under a server that runs.

@@ -9,7 +9,7 @@
  * when more is wanted then, the source is read again: as often as a tree is high, at most.
  */
 import type { RepairReport, RepairSource } from '@pando/api';
-import { hashChunk, type WriteSession } from '@pando/chunk-store';
+import type { ChunkStore, WriteSession } from '@pando/chunk-store';
 import { ID_BYTES, IdSet } from '@pando/common';
 import { NODE_BYTES, rootOf } from '@pando/tree';
 import {
@@ -105,13 +105,13 @@ async function heal(
 ): Promise<number> {
   const { chunkBytes } = store;
   const session = store.openSession();
-  const healer = new Healer(session, wanted);
+  const healer = new Healer(store, session, wanted);
   try {
     let read = 0;
     try {
       await rootOf(source.parts(signal ?? new AbortController().signal), {
         chunkBytes,
-        hash: hashChunk,
+        hash: store.hash,
         visit: (bytes, count, ids, level) => healer.visit(bytes, count, ids, level),
         onProgress: (done) => {
           signal?.throwIfAborted();
@@ -177,11 +177,13 @@ class Wanted {
 
 /** Stores what is wanted of the chunks that it is shown. */
 class Healer {
+  readonly #hash: ChunkStore['hash'];
   readonly #session: WriteSession;
   readonly #wanted: Wanted;
   readonly #looksForNodes: boolean;
 
-  constructor(session: WriteSession, wanted: Wanted) {
+  constructor({ hash }: ChunkStore, session: WriteSession, wanted: Wanted) {
+    this.#hash = hash;
     this.#session = session;
     this.#wanted = wanted;
     // Nodes stand among large chunks where the source is a store: a disk has them nowhere.
@@ -196,7 +198,7 @@ class Healer {
       if (level > 0 || !this.#looksForNodes) continue;
       for (let at = 0; at < each; at += NODE_BYTES) {
         const node = chunk.subarray(at, at + NODE_BYTES);
-        await this.#store(node, hashChunk(node), 0);
+        await this.#store(node, this.#hash(node), 0);
       }
     }
   }

@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AuditTrail, Tokens } from '@pando/access';
 import { Activity } from '@pando/activity';
-import { buildApi, HttpCounts, Jobs, type App, type ReadyCheck } from '@pando/api';
+import { buildApi, HttpCounts, Jobs, type App } from '@pando/api';
 import {
   FileSystemSpaceGuard,
   fromIoError,
@@ -29,9 +29,11 @@ import {
   VERIFY_EVERY_MS_DEFAULT,
 } from './housekeeping.ts';
 import { openGuestAgents } from './guest-agents.ts';
+import { openFilesOf, releasing } from './guest-files.ts';
 import { JobCounts } from './job-counts.ts';
 import {
   checkHttpExposure,
+  httpLimits,
   readHttpTls,
   reloadHttpTls,
   watchFiles,
@@ -47,10 +49,10 @@ import {
   tlsModeOf,
   warnOfExposure,
 } from './nbd-security.ts';
-import { eventOfJob, Operations } from './operations.ts';
+import { eventOfAuditCut, eventOfJob, Operations } from './operations.ts';
 import type { ServeOptions } from './options.ts';
 import { readProcessIo } from './process-io.ts';
-import { freeBytesOf, readyChecks, readyParts } from './ready.ts';
+import { freeBytesOf, POLICIES_MS_MAX, READY_MS_MAX, readyChecks, readyParts, sharedLook } from './ready.ts';
 import { repair } from './repair.ts';
 import { isRotational } from './rotational.ts';
 import { SpaceHistory, spaceCounts } from './space-history.ts';
@@ -136,6 +138,7 @@ export async function serve(
       clock,
       create: true,
       chunkBytes: options.chunkBytes,
+      keyedHash: options.keyedHash,
       acceptCatalogDamage,
     });
     closers.push(() => directory.catalog.close());
@@ -191,11 +194,16 @@ export async function serve(
       ...{ fs: nodeFileSystem, directory: join(directory.path, 'audit'), clock },
       keepDays: options.auditDays ?? AUDIT_DAYS_DEFAULT,
       bytesMax: options.auditBytes ?? AUDIT_BYTES_DEFAULT,
+      catalog: open.catalog,
       onTrouble: (error) => logger.error({ err: error }, 'the audit trail has trouble'),
     }).catch((error: unknown) => {
       throw fromIoError(error, 'opening the audit trail', 'store-failed');
     });
     closers.push(() => audit.close());
+    if (audit.cut !== undefined) {
+      logger.error(audit.cut, 'lines of the audit trail are missing or were changed');
+      operations.raise(eventOfAuditCut(audit.cut));
+    }
     const newAdminToken = await ensureAdminToken(tokens, directory.path);
 
     const housekeeping = new Housekeeping();
@@ -206,7 +214,10 @@ export async function serve(
       report: (signal) => open.fleet.space({ signal }),
       onTrouble: (error) => logger.warn({ err: error }, 'no sample of the space report could be kept'),
     });
-    const fleet = history.watch(housekeeping.watch(open.fleet));
+    const files = await openFilesOf(open.fleet, {
+      ...{ appliances: options.fileAppliances, storeId: directory.store.storeId, clock, logger },
+    });
+    const fleet = history.watch(housekeeping.watch(releasing(open.fleet, files)));
     const policies = openPolicies({
       ...{ catalog: open.catalog, fleet, clock, onEvent: operations.raise },
       ...(guestAgents.quiesce === undefined ? {} : { quiesce: guestAgents.quiesce }),
@@ -228,6 +239,7 @@ export async function serve(
     closers.push(async () => {
       await Promise.all([open.fleet.close(), jobs.close()]);
     });
+    closers.push(() => files.close());
     closers.push(() => history.close());
     closers.push(() => watched.stop());
 
@@ -250,8 +262,10 @@ export async function serve(
       onNotKept: (error) => logger.warn({ err: error }, 'the result of a verification could not be kept'),
     };
     const httpCounts = new HttpCounts();
-    const ready = async (): Promise<readonly ReadyCheck[]> =>
-      readyChecks(await readyParts(open, operations, space, directory.path));
+    const policyTrouble = sharedLook(clock, POLICIES_MS_MAX, () => policies.trouble());
+    const ready = sharedLook(clock, READY_MS_MAX, async () =>
+      readyChecks(await readyParts(open, operations, space, directory.path, await policyTrouble())),
+    );
     const metrics = new Metrics(async () => ({
       version: VERSION,
       state: storeState(open),
@@ -264,6 +278,8 @@ export async function serve(
       processIo: await readProcessIo(),
       policies: { ...policies.counters, dueLagMs: await policies.dueLagMs() },
       http: httpCounts.all(),
+      httpRefusals: httpCounts.refusals(),
+      wrongTokens: httpCounts.wrongTokens,
       jobs: jobCounts.all(),
       gc: jobCounts.gc,
       activeJobs: jobs.active(),
@@ -295,9 +311,11 @@ export async function serve(
       audit,
       isTrusted: httpSocket.isTrusted,
       ...(https === undefined ? {} : { https }),
+      files,
       version: VERSION,
       metrics,
       logger,
+      limits: httpLimits(options),
       hostNames: [options.http.host, ...(options.hostNames ?? [])],
       ...(options.importDirectory === undefined ? {} : { importDirectory: options.importDirectory }),
       trustImages: options.trustImages === true,

@@ -1,13 +1,13 @@
 /**
  * store.json: what store a data directory holds. Written when the store is made, and when its format is raised.
  *
- * All that matters in it stands in the header of every segment too, so a damaged one is made again from those. Its last
+ * All that matters in it stands in the header of every segment too, the key of ids included, so a damaged one is made again from those. Its last
  * field is the CRC-32 of the line without it, so that damage is told from a store.json of somebody else.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { DirectorySegmentStorage, readStoreOf } from '@pando/chunk-store';
+import { DirectorySegmentStorage, readStoreOf, type StoreIdentity } from '@pando/chunk-store';
 import {
   CHUNK_BYTES_MAX,
   CHUNK_BYTES_MIN,
@@ -19,6 +19,8 @@ import {
 
 /** 2: the catalog is mirrored into the segments, and whoever changes it has to see to that. */
 export const FORMAT = 2;
+/** The same in a store whose ids are keyed, and in no other: programs that know nothing of keys refuse it. */
+const FORMAT_KEYED = 3;
 export const STORE_FILE = 'store.json';
 export const TEMPORARY_FILE = 'store.json.new';
 
@@ -27,7 +29,35 @@ export interface StoreFile {
   readonly format: number;
   readonly storeId: string;
   readonly chunkBytes: number;
+  /** With which ids are keyed, 64 hex digits; absent when they are not. A secret: into no log and no answer. */
+  readonly hashKey?: string;
   readonly createdAt: string;
+}
+
+/** What to write for a store of today. */
+export function storeFile(store: StoreIdentity, createdAt: number): StoreFile {
+  const hex = Buffer.from(store.storeId).toString('hex');
+  return {
+    program: 'pando',
+    format: store.hashKey === undefined ? FORMAT : FORMAT_KEYED,
+    storeId: hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-'),
+    chunkBytes: store.chunkBytes,
+    ...(store.hashKey === undefined ? {} : { hashKey: Buffer.from(store.hashKey).toString('hex') }),
+    createdAt: new Date(createdAt).toISOString(),
+  };
+}
+
+/** What the segments of the store say of it. */
+export function identityOf({ storeId, chunkBytes, hashKey }: StoreFile): StoreIdentity {
+  return {
+    storeId: bytesOfHex(storeId.replaceAll('-', '')),
+    chunkBytes,
+    ...(hashKey === undefined ? {} : { hashKey: bytesOfHex(hashKey) }),
+  };
+}
+
+function bytesOfHex(hex: string): Uint8Array {
+  return Uint8Array.from(Buffer.from(hex, 'hex'));
 }
 
 /**
@@ -50,13 +80,13 @@ export async function readStoreFile(path: string): Promise<StoreFile | undefined
   if (rest.program !== 'pando' || !Number.isSafeInteger(rest.format)) {
     throw new PandoError('store-foreign', `${path} belongs to another program`);
   }
-  if (rest.format! > FORMAT) {
+  if (rest.format! > FORMAT_KEYED) {
     throw new PandoError(
       'store-newer',
-      `${path} says format ${rest.format!}; this Pando knows up to ${FORMAT}`,
+      `${path} says format ${rest.format!}; this Pando knows up to ${FORMAT_KEYED}`,
     );
   }
-  const { program: _, format, storeId, chunkBytes, createdAt, ...unknown } = rest;
+  const { program: _, format, storeId, chunkBytes, hashKey, createdAt, ...unknown } = rest;
   if (
     // The name of a field is damaged; when it is that of the CRC, nothing else tells.
     Object.keys(unknown).length > 0 ||
@@ -65,10 +95,17 @@ export async function readStoreFile(path: string): Promise<StoreFile | undefined
     !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(storeId) ||
     typeof chunkBytes !== 'number' ||
     !isChunkBytes(chunkBytes) ||
+    // What is keyed must not be opened as if it were not, nor the other way.
+    (hashKey !== undefined) !== (format === FORMAT_KEYED) ||
+    (hashKey !== undefined && !(typeof hashKey === 'string' && /^[0-9a-f]{64}$/.test(hashKey))) ||
     typeof createdAt !== 'string'
   )
     return undefined;
-  return { program: 'pando', format: format!, storeId, chunkBytes, createdAt };
+  return {
+    ...{ program: 'pando', format: format!, storeId, chunkBytes },
+    ...(hashKey === undefined ? {} : { hashKey }),
+    createdAt,
+  };
 }
 
 /** Writes the store.json of `directory` so that it is there wholly or not at all. @throws `store-full`, `store-failed` */
@@ -95,15 +132,7 @@ export async function storeOfSegments(directory: string, clock: Clock): Promise<
   const storage = new DirectorySegmentStorage(nodeFileSystem, join(directory, 'segments'));
   try {
     const found = await readStoreOf(storage);
-    if (found === undefined) return undefined;
-    const hex = Buffer.from(found.storeId).toString('hex');
-    return {
-      program: 'pando',
-      format: FORMAT,
-      storeId: hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-'),
-      chunkBytes: found.chunkBytes,
-      createdAt: new Date(clock.now()).toISOString(),
-    };
+    return found === undefined ? undefined : storeFile(found, clock.now());
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;

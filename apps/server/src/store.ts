@@ -41,7 +41,7 @@ export interface OpenStore {
 }
 
 /** What of a data directory the chunk store needs. */
-export type ChunkParts = Pick<DataDirectory, 'index' | 'segments' | 'storeId' | 'store'>;
+export type ChunkParts = Pick<DataDirectory, 'index' | 'segments' | 'identity'>;
 
 /**
  * Opens the chunk store alone; closing it closes segments and index. An index that is damaged is made anew from the segments:
@@ -80,8 +80,7 @@ async function openChunksOnce(
     return await openChunkStore({
       storage,
       index,
-      storeId: directory.storeId,
-      chunkBytes: directory.store.chunkBytes,
+      ...directory.identity,
       ...(space === undefined ? {} : { space }),
       ...(pages === undefined ? {} : { pages }),
     });
