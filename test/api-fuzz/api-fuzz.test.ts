@@ -9,7 +9,7 @@ const EACH = Number(process.env['PANDO_API_FUZZ'] ?? 15);
 test('no request makes the server answer 500, hang or die', { timeout: 600_000 }, async () => {
   const seed = runSeed();
   console.log(`PANDO_SEED=${seed}`);
-  const server = await TestServer.start({ args: ['--log-level', 'warn'] });
+  const server = await TestServer.start({ args: ['--log-level', 'warn', '--file-appliances', '0'] });
   onTestFinished(() => server.close());
   const { rest } = server;
   await rest.must('POST', '/vms', {

@@ -36,6 +36,8 @@ export interface Operation {
   readonly parameters: readonly Parameter[];
   /** Media types of its body with their schemas. */
   readonly bodies: readonly { readonly mediaType: string; readonly schema: Schema }[];
+  /** Codes that it says it can answer with. */
+  readonly errors: readonly string[];
 }
 
 export interface Document {
@@ -45,9 +47,10 @@ export interface Document {
 }
 
 interface RawOperation {
-  readonly operationId?: string;
-  readonly parameters?: readonly Parameter[];
-  readonly requestBody?: { readonly content?: Readonly<Record<string, { readonly schema?: Schema }>> };
+  readonly 'operationId'?: string;
+  readonly 'parameters'?: readonly Parameter[];
+  readonly 'x-pando-errors'?: readonly string[];
+  readonly 'requestBody'?: { readonly content?: Readonly<Record<string, { readonly schema?: Schema }>> };
 }
 
 export function readDocument(json: unknown): Document {
@@ -61,6 +64,7 @@ export function readDocument(json: unknown): Document {
       method: method.toUpperCase(),
       path,
       parameters: operation.parameters ?? [],
+      errors: operation['x-pando-errors'] ?? [],
       bodies: Object.entries(operation.requestBody?.content ?? {}).map(([mediaType, { schema = {} }]) => ({
         mediaType,
         schema,

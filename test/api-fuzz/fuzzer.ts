@@ -87,7 +87,7 @@ export async function fuzzApi(target: FuzzTarget, seed: number, each: number): P
         const ended = { operation: operation.id, ...sent, ...got };
         const counts = statuses.get(operation.id) ?? new Map<number, number>();
         statuses.set(operation.id, counts.set(got.status, (counts.get(got.status) ?? 0) + 1));
-        const problem = problemWith(got);
+        const problem = problemWith(got, sent, operation);
         if (problem !== undefined) failures.push({ ...ended, problem });
         else if (got.status < 300) learn(values, got.answer);
       }
@@ -184,13 +184,11 @@ async function read(answer: IncomingMessage, bytesMax: number): Promise<string> 
 }
 
 /** Why the answer is none that a server gives; undefined when it is. */
-function problemWith({
-  status,
-  answer,
-}: {
-  readonly status: number;
-  readonly answer: string;
-}): string | undefined {
+function problemWith(
+  { status, answer }: { readonly status: number; readonly answer: string },
+  { path }: Sent,
+  { errors }: Operation,
+): string | undefined {
   if (status === 0) return 'there was no answer';
   if (status < 400) return undefined;
   if (status === 500) return 'an internal error';
@@ -198,8 +196,11 @@ function problemWith({
   if (answer === '') return undefined;
   try {
     const { code } = JSON.parse(answer) as { code?: unknown };
-    if (typeof code === 'string' && Object.hasOwn(ERROR_CODES, code)) return undefined;
-    return `the code ${JSON.stringify(code)} is none`;
+    if (typeof code !== 'string' || !Object.hasOwn(ERROR_CODES, code))
+      return `the code ${JSON.stringify(code)} is none`;
+    // Dots in a path make another one of it.
+    const isOther = /\/\.\.?(\/|\?|$)/.test(path);
+    return isOther || errors.includes(code) ? undefined : `its document does not say that it answers ${code}`;
   } catch {
     return 'the answer is no problem document';
   }

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -97,13 +97,21 @@ test('the token is kept for its owner only, printed once, in no log, and taken a
   const checked = await pando(['audit', 'verify', '--data', server.dataDirectory]);
   expect(checked).toMatchObject({
     status: 0,
-    stdout: expect.stringContaining('each follows the one before') as string,
+    stdout: expect.stringMatching(/each follows the one before\.\n$/) as string,
   });
+  const [day] = await readdir(join(server.dataDirectory, 'audit'));
+  const trail = join(server.dataDirectory, 'audit', day!);
+  await writeFile(trail, (await readFile(trail, 'utf8')).replace(/.+\n$/, ''));
+  const cut = await pando(['audit', 'verify', '--data', server.dataDirectory]);
+  expect(cut).toMatchObject({ status: 1, stdout: expect.stringContaining('is missing') as string });
 
   const reset = await pando(['token', 'reset', '--data', server.dataDirectory, '--json']);
   expect(reset.json()).toEqual({ name: 'admin-2', file: join(server.dataDirectory, 'admin-token') });
   expect(server.token).not.toBe(lost);
   await server.restart();
+  expect(await server.fetch('/api/v1/events?kind=audit-cut').then((answer) => answer.text())).toContain(
+    'audit-cut',
+  );
   expect(server.log.split(lost)).toHaveLength(2);
   expect(server.log).not.toContain(server.token);
   expect((await as('owner', ['whoami', '--json'])).json()).toMatchObject({ name: 'admin-2', role: 'admin' });

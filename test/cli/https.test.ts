@@ -76,6 +76,8 @@ test('whoever is connected by HTTPS is nobody without a token, and new certifica
       https
         .get(url + path, { ca: AUTHORITY, agent: false }, (response) => {
           const { serialNumber } = (response.socket as unknown as TLSSocket).getPeerCertificate();
+          // Browsers are to come back by HTTPS.
+          expect(response.headers['strict-transport-security']).toBe('max-age=2592000');
           response.resume();
           response.on('end', () => resolve({ status: response.statusCode!, serial: serialNumber }));
         })

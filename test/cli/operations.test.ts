@@ -127,6 +127,13 @@ itWithTools(['bash'], 'completion knows the commands, and is a script that its s
   const words = (await run('complete', '--', 'webhook', '')).stdout;
   for (const word of ['add', 'ls', 'rm', 'test']) expect(words).toMatch(new RegExp(`^${word}\\b`, 'm'));
   expect((await run('complete', '--', 'events', '--sev')).stdout).toContain('--severity');
+  await createVm(server, 'completed', MiB);
+  await run('backup', 'create', 'completed', '--name', 'once');
+  expect((await run('complete', '--', 'vm', 'show', 'comp')).stdout).toMatch(/^completed\b/m);
+  expect((await run('complete', '--', 'vm', 'export', 'completed@')).stdout).toMatch(/^completed@once\b/m);
+  expect((await run('complete', '--', 'backup', 'show', 'com')).stdout).toMatch(/^completed@once\b/m);
+  const alone = await pando(['complete', '--', 'vm', 'show', ''], { url: 'http://127.0.0.1:1' });
+  expect(alone).toMatchObject({ status: 0, stderr: '' });
   for (const shell of ['zsh', 'fish']) expect((await run('completion', shell)).stdout).toContain('pando');
   expect((await pando(['completion', 'tcsh'])).status).toBe(2);
 });

@@ -54,6 +54,7 @@ test('a policy takes a backup of the VMs that carry its tag, and says when the n
   expect((await done('backup', 'ls', '--policy', 'nightly')).stdout).toMatch(/web@.* nightly +by policy/);
   expect((await done('policy', 'due')).stdout.split('\n')[1]).toMatch(/nightly/);
   await done('policy', 'rm-rule', 'nightly', 'often');
+  expect((await done('policy', 'run', 'nightly', '--vm', 'web')).stdout).toContain('taken for web');
   expect((await done('policy', 'suspend', 'nightly')).stdout).toContain('suspended');
   expect((await done('policy', 'ls')).stdout).toMatch(/nightly +1 +suspended/);
   await done('policy', 'resume', 'nightly');

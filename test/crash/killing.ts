@@ -66,8 +66,6 @@ export class Killing {
     const server = await TestServer.start({
       dataDirectory: join(directory, 'data'),
       args: ['--gc-every', '0', '--verify-every', '0'],
-      // Starts are most of the work otherwise. Node writes what it has compiled when it ends in order: at once, here.
-      env: { NODE_COMPILE_CACHE: join(directory, 'compiled') },
     });
     const killing = new Killing(seed, server);
     try {

@@ -42,6 +42,8 @@ export interface Tuning {
   readonly destageAfterMs: number;
   readonly cacheBytes: number;
   readonly pendingBytesMax: number;
+  /** With which ids are keyed; undefined when they are not. */
+  readonly hashKey?: Uint8Array | undefined;
 }
 
 export interface Engine {
@@ -99,12 +101,13 @@ export class Machine {
   async open(tuning: Tuning): Promise<Engine> {
     const { clock } = this.scheduler;
     const catalog = new SimulatedCatalog(this.#catalog, this.scheduler);
-    const { cacheBytes, pendingBytesMax, segmentBytesMax } = tuning;
+    const { cacheBytes, pendingBytesMax, segmentBytesMax, hashKey } = tuning;
     const store = await openChunkStore({
       storage: new DirectorySegmentStorage(this.#disk, 'segments', 4),
       index: new SimulatedIndex(this.#index, this.scheduler, this.#random),
       storeId: STORE_ID,
       chunkBytes: CHUNK_BYTES,
+      hashKey,
       limits: {
         segmentBytesMax,
         pendingBytesMax,

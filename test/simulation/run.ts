@@ -27,6 +27,9 @@ export interface RunOptions {
 
 export class SimulationFailure extends Error {}
 
+/** Seeds with so many between them play a store whose ids are keyed. None of those in fixed-seeds.test.ts that have found something is one. */
+const KEYED_EVERY = 5;
+const HASH_KEY = new Uint8Array(32).fill(0x3c);
 const LIVES = 2;
 const STEPS = 9;
 /** What may be slow. */
@@ -37,7 +40,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
   await prepare();
   const figures = options.figures ?? noFigures();
   const random = seededRandom(seed);
-  const tuning = tuningOf(random);
+  const tuning = { ...tuningOf(random), hashKey: seed % KEYED_EVERY === 0 ? HASH_KEY : undefined };
   const names = { next: 1 };
   const trace = createHash('sha256');
   let start = { image: emptyImage(), oracle: new Oracle(), isDamaged: false };
@@ -118,7 +121,7 @@ export async function simulate(seed: number, options: RunOptions = {}): Promise<
   return trace.digest('hex').slice(0, 16);
 }
 
-function tuningOf(random: () => number): Tuning {
+function tuningOf(random: () => number): Omit<Tuning, 'hashKey'> {
   const pick = <T>(...items: T[]): T => items[Math.floor(random() * items.length)]!;
   return {
     segmentBytesMax: pick(5_000, 20_000, 100_000),

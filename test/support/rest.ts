@@ -1,5 +1,6 @@
 /** The REST API as a client without any library sees it. */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { checkListed } from './listed-errors.ts';
 import { tokenOfServing, type Reachable } from './tokens.ts';
 
 export interface Answer {
@@ -42,7 +43,9 @@ export class Rest {
     });
     const text = await response.text();
     const isJson = /\bjson\b/.test(response.headers.get('content-type') ?? '');
-    return { status: response.status, body: isJson ? (JSON.parse(text) as unknown) : text };
+    const answer: unknown = isJson ? JSON.parse(text) : text;
+    if (response.status >= 400) checkListed(method, `/api/v1${path}`, (answer as { code?: unknown }).code);
+    return { status: response.status, body: answer };
   }
 
   /** As `call`, for requests that have to work: @throws Error with the answer when the status is no 2xx. */
