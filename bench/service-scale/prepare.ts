@@ -23,7 +23,7 @@ await fleet.createVm({ name: 'golden', disks: [{ name: 'disk0', sizeBytes: GiB }
 await fleet.createBackup('golden', { name: 'first' });
 for (let made = 1; made < vms;) {
   const count = Math.min(CLONES_A_REQUEST, vms - made);
-  await fleet.cloneVm('golden', { name: `vm-${made}`, count });
+  await fleet.cloneVm('golden', { name: `vm-${made}`, count, tags: ['all'] });
   made += count;
 }
 

@@ -1,6 +1,7 @@
 /** Does the service get slower with the number of VMs and backups? */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Question } from '../harness/bench.ts';
 import { Pando } from '../harness/pando.ts';
@@ -35,6 +36,47 @@ const QUESTIONS: Readonly<Record<string, Ask>> = {
   'delete a VM': (client, _vms, n) => client.send('DELETE', `/vms/made-${n}`),
 };
 
+/** Of both sides the same number of VMs: what a run costs each of them must not depend on how many others there are. */
+const FEW_POLICY = 'some-vms';
+/** All VMs, by a tag that they have. */
+const ALL_POLICY = 'all-vms';
+const LOOK_EVERY_MS = 25;
+const RUN = 'a policy run, a VM of 99';
+const RUN_OF_ALL = 'a policy run, a VM of all';
+
+interface PolicyView {
+  readonly rules: readonly {
+    readonly running?: object;
+    readonly lastRun?: { readonly startedAt: string; readonly backups: number };
+  }[];
+}
+
+/** Rules that are due at no time at which this may run, but for being told to. */
+async function createPolicies(pando: Pando, vms: number): Promise<void> {
+  const rules = [
+    { schedule: { timeZone: 'UTC', monthDays: [31], at: ['23:59'] }, retention: { keepLast: 1 } },
+  ];
+  for (const name of [FEW_POLICY, ALL_POLICY]) await pando.rest.must('POST', '/policies', { name, rules });
+  const some = Array.from({ length: Math.min(vms - 1, 99) }, (_, i) => `vm-1-${i + 1}`);
+  await pando.rest.must('POST', `/policies/${FEW_POLICY}/assign`, { vms: some });
+  await pando.rest.must('POST', `/policies/${ALL_POLICY}/assign`, { tags: ['all'] });
+}
+
+/** Milliseconds a VM of a run of the policy, from the request until the run has ended. */
+async function runPolicy(pando: Pando, policy: string): Promise<number> {
+  const look = async (): Promise<PolicyView['rules'][number]> =>
+    ((await pando.rest.must('GET', `/policies/${policy}`)) as PolicyView).rules[0]!;
+  const before = (await look()).lastRun?.startedAt;
+  const started = performance.now();
+  await pando.rest.must('POST', `/policies/${policy}/run`, {});
+  for (;;) {
+    const { running, lastRun } = await look();
+    if (running === undefined && lastRun !== undefined && lastRun.startedAt !== before)
+      return (performance.now() - started) / lastRun.backups;
+    await sleep(LOOK_EVERY_MS);
+  }
+}
+
 export const question: Question = {
   name: 'service-scale',
   title: 'The service with 100,000 VMs and 1,000,000 backups',
@@ -52,15 +94,31 @@ export const question: Question = {
       const pando = await Pando.start(bench, { folder: own });
       const client = new TimedRequests(pando);
       running.push({ pando, client });
+      await createPolicies(pando, vms);
       await pando.settle();
       await askAll(client, vms, sizes.warmUp);
-      return { name, run: () => askAll(client, vms, sizes.requests) };
+      const ask = async (): Promise<Sample> => ({
+        ...(await askAll(client, vms, sizes.requests)),
+        [RUN]: await runPolicy(pando, FEW_POLICY),
+      });
+      return { name, run: ask };
     };
     try {
       const sides = [await side(sizes.many), await side(sizes.few)];
       const samples = await alternate(sides, bench.scale.rounds, bench.say);
       const [many, few] = sides.map(({ name }) => name) as [string, string];
-      return Object.keys(QUESTIONS).flatMap((what) => rowsOf(samples, what, many, few));
+      const ofAll = sides.map(({ name }, i) => {
+        const run = async (): Promise<Sample> => ({
+          [RUN_OF_ALL]: await runPolicy(running[i]!.pando, ALL_POLICY),
+        });
+        return { name, run };
+      });
+      const once = await alternate(ofAll, 1, bench.say);
+      return [
+        ...Object.keys(QUESTIONS).flatMap((what) => rowsOf(samples, what, many, few)),
+        rowOf(samples, RUN, many, few),
+        rowOf(once, RUN_OF_ALL, many, few),
+      ];
     } finally {
       for (const { pando, client } of running) {
         client.close();
@@ -82,10 +140,13 @@ async function askAll(client: TimedRequests, vms: number, requests: number): Pro
   return sample;
 }
 
-function rowsOf(samples: Parameters<typeof compare>[0], what: string, many: string, few: string): Row[] {
+type Samples = Parameters<typeof compare>[0];
+
+function rowOf(samples: Samples, metric: string, many: string, few: string): Row {
   const shared = { question: 'service-scale', unit: 'ms', better: 'less', side: many, against: few } as const;
-  return ['p50', 'p99'].map((which) => {
-    const metric = `${what}, ${which}`;
-    return compare(samples, { ...shared, what: metric, metric, target: { row: 'scale', ratio: SLOWER_MAX } });
-  });
+  return compare(samples, { ...shared, what: metric, metric, target: { row: 'scale', ratio: SLOWER_MAX } });
+}
+
+function rowsOf(samples: Samples, what: string, many: string, few: string): Row[] {
+  return ['p50', 'p99'].map((which) => rowOf(samples, `${what}, ${which}`, many, few));
 }
