@@ -66,6 +66,20 @@ export const EVENT_KINDS = {
     severity: 'warning',
     meaning: 'A job other than a collection failed, and not because of what was asked for.',
   },
+  'audit-cut': {
+    severity: 'error',
+    meaning:
+      'Lines at the end of the audit trail that had been written are missing, or are others: somebody or something has changed its files.',
+  },
+  'wrong-tokens': {
+    severity: 'warning',
+    meaning:
+      'Requests come from one address with wrong tokens, again and again: a token was revoked or has expired, or somebody tries some.',
+  },
+  'requests-limited': {
+    severity: 'warning',
+    meaning: 'More requests come with one token than the server lets through; it is told to wait.',
+  },
   'certificate-expiring': {
     severity: 'warning',
     meaning: 'A certificate of the server ends within two weeks, or has ended.',

@@ -1,4 +1,5 @@
 /** The accounts: who holds what, exactly, from one walk over every owner's roots. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ChunkStore, Collection } from '@pando/chunk-store';
 import { allocationOf, chunkCount, type ChunkReader, type Root } from '@pando/tree';
 import { gateOf } from './gate.ts';
@@ -8,6 +9,9 @@ import { IN_FLIGHT, MANY, MANY_IN_SUBSET, NOBODY } from './owner-sets.ts';
 import { Ownership } from './ownership.ts';
 import { cancelled } from './subtree-walk.ts';
 import type { AccountOwner, Accounts, AccountTotals, AccountWork, OwnerAccount } from './types.ts';
+
+/** Owners that are gone through between two turns of the event loop. */
+const OWNERS_A_TURN = 4096;
 
 type Owners = AsyncIterable<AccountOwner> | Iterable<AccountOwner>;
 
@@ -34,21 +38,25 @@ export function account(store: ChunkStore, owners: Owners, work: AccountWork = {
       if (isInSubset) for (const root of roots) (of.subset ??= new Lineage()).add(root);
     }
     for (const [at, { roots }] of listed.entries()) {
+      if (at % OWNERS_A_TURN === 0) await nextTurn();
       for (const root of roots) ownership.addRoot(root, ownership.sets.single(at + 1));
     }
     await ownership.walk();
 
     const all = newSums();
     const subset = newSums();
-    const accounts: { key: string; logicalBytes: number; allocatedBytes: number }[] = [];
-    for (const { key, isInSubset, roots } of listed) {
+    const logical = new Float64Array(listed.length);
+    const allocated = new Float64Array(listed.length);
+    for (const [at, { isInSubset, roots }] of listed.entries()) {
+      if (at % OWNERS_A_TURN === 0) await nextTurn();
       let logicalBytes = 0;
       let allocatedBytes = 0;
       for (const root of roots) {
         logicalBytes += root.size;
         allocatedBytes += await allocatedBytesOf(store, ownership, root);
       }
-      accounts.push({ key, logicalBytes, allocatedBytes });
+      logical[at] = logicalBytes;
+      allocated[at] = allocatedBytes;
       for (const sums of isInSubset ? [all, subset] : [all]) {
         sums.logicalBytes += logicalBytes;
         sums.allocatedBytes += allocatedBytes;
@@ -71,12 +79,15 @@ export function account(store: ChunkStore, owners: Owners, work: AccountWork = {
     const stored = await addUp(collection, ownership, { all, subset }, store.chunkBytes, work);
     const { segmentBytes } = await stats;
     const exclusive = stored.held.exclusive();
+    const accounts: OwnerAccount[] = [];
+    for (const [at, { key }] of listed.entries()) {
+      if (at % OWNERS_A_TURN === 0) await nextTurn();
+      const own = { logicalBytes: logical[at]!, allocatedBytes: allocated[at]! };
+      accounts.push({ key, ...own, exclusiveBytes: exclusive[at]! });
+    }
     return {
       ...all,
-      owners: accounts.map((one, i): OwnerAccount => ({
-        ...one,
-        exclusiveBytes: exclusive[i]!,
-      })) satisfies readonly OwnerAccount[],
+      owners: accounts,
       subset,
       held: stored.held,
       nodeStoredBytes: stored.nodeBytes,

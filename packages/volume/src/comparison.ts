@@ -6,7 +6,7 @@
  * chunk, as soon as anything is awaited. So that the turn stays short, a comparison has at most STRETCHES_MAX
  * stretches, and covers the beginning of the range when there are more.
  */
-import { hashChunk } from '@pando/chunk-store';
+import type { Hash } from '@pando/chunk-store';
 import { emptyRoot, type Root } from '@pando/tree';
 import { bottomOf, findChunk, type Layer } from './layer.ts';
 import { ABSENT, LOST, ZERO, isBaseless } from './overlay.ts';
@@ -78,12 +78,16 @@ export class Boundaries {
   }
 }
 
-/** Compares what lies between the points, ascending, on a disk and on another one, or with a disk that is all hole. One turn. */
+/**
+ * Compares what lies between the points, ascending, on a disk and on another one, or with a disk that is all hole; `hash` is what names chunks in their
+ * trees. One turn.
+ */
 export function compareLayers(
   points: Float64Array,
   a: Layer,
   b: Layer | undefined,
   pool: SlotPool,
+  hash: Hash,
 ): readonly Stretch[] {
   const rootA = bottomOf(a).root!;
   const hole = emptyRoot(rootA.size, pool.chunkBytes);
@@ -100,10 +104,8 @@ export function compareLayers(
     if (isUnknown(inA) || isUnknown(inB))
       stretches.push({ ...stretch, verdict: inA === inB ? SAME : DIFFERENT });
     else if (inA < 0 && inB < 0) stretches.push({ ...stretch, verdict: treeA === treeB ? SAME : IN_TREES });
-    else if (inA === ABSENT)
-      stretches.push({ ...stretch, verdict: ID_IN_A, id: hashChunk(bytesOf(inB, pool)) });
-    else if (inB === ABSENT)
-      stretches.push({ ...stretch, verdict: ID_IN_B, id: hashChunk(bytesOf(inA, pool)) });
+    else if (inA === ABSENT) stretches.push({ ...stretch, verdict: ID_IN_A, id: hash(bytesOf(inB, pool)) });
+    else if (inB === ABSENT) stretches.push({ ...stretch, verdict: ID_IN_B, id: hash(bytesOf(inA, pool)) });
     else {
       const same = inA === inB || (inA >= 0 && inB >= 0 && bytesOf(inA, pool).equals(bytesOf(inB, pool)));
       stretches.push({ ...stretch, verdict: same ? SAME : DIFFERENT });

@@ -220,7 +220,8 @@ export class DiskHandle implements OpenVolume {
   }
 
   get #source(): Source {
-    return { pool: this.#engine.pool, reader: this.#engine.store };
+    const { pool, store } = this.#engine;
+    return { pool, reader: store, hash: store.hash };
   }
 
   #check(offset: number, length: number): void {

@@ -4,6 +4,7 @@
  * to the trees, from walks that go as far as somebody listens.
  */
 import type { StatusExtents } from '@pando/block-device';
+import type { Hash } from '@pando/chunk-store';
 import { ID_BYTES, idsEqual, isPandoError } from '@pando/common';
 import { FANOUT, differences, findLeaf, type ChunkReader, type Root, type TreeNode } from '@pando/tree';
 import {
@@ -45,6 +46,8 @@ export interface Range {
 export interface Source {
   readonly pool: SlotPool;
   readonly reader: ChunkReader;
+  /** What names chunks. */
+  readonly hash: Hash;
 }
 
 /** Flag 1 where `a` and `b` hold different bytes; all of a chunk counts, also past the end of a disk, where zeros are. */
@@ -52,15 +55,19 @@ export function differencesOfLayers(
   a: Layer,
   b: Layer,
   range: Range,
-  { pool, reader }: Source,
+  { pool, reader, hash }: Source,
 ): Promise<StatusExtents> {
-  const stretches = compareLayers(boundariesIn(range, [a, b], pool), a, b, pool);
+  const stretches = compareLayers(boundariesIn(range, [a, b], pool), a, b, pool, hash);
   return collect(stepsOf(stretches, reader), range, pool.chunkBytes);
 }
 
 /** Flag 1 where something is stored, 0 in holes. */
-export function storedInLayers(top: Layer, range: Range, { pool, reader }: Source): Promise<StatusExtents> {
-  const stretches = compareLayers(boundariesIn(range, [top], pool), top, undefined, pool);
+export function storedInLayers(
+  top: Layer,
+  range: Range,
+  { pool, reader, hash }: Source,
+): Promise<StatusExtents> {
+  const stretches = compareLayers(boundariesIn(range, [top], pool), top, undefined, pool, hash);
   return collect(stepsOf(stretches, reader), range, pool.chunkBytes);
 }
 
@@ -75,13 +82,13 @@ export async function depthsOfLayers(
   source: Source,
 ): Promise<StatusExtents> {
   if (forked === undefined) return storedInLayers(top, range, source);
-  const { pool, reader } = source;
+  const { pool, reader, hash } = source;
   for (;;) {
     const roots = rootsUnder([top, forked]);
     const seen = { gone: false };
     const points = boundariesIn(range, [top, forked], pool);
-    const stored = compareLayers(points, top, undefined, pool);
-    const changed = compareLayers(points, top, forked, pool);
+    const stored = compareLayers(points, top, undefined, pool, hash);
+    const changed = compareLayers(points, top, forked, pool, hash);
     const steps = together(
       stepsOf(stored, reader),
       stepsOf(changed, reader, () => (seen.gone = true)),

@@ -221,6 +221,8 @@ export interface VolumeStats {
   /** Bytes that the log holds, and those of its files on disk, which may be larger, and spare. */
   readonly logBytes: number;
   readonly logDiskBytes: number;
+  /** Above this writers wait. */
+  readonly logBytesMax: number;
   readonly log: LogStats;
   /** True while the disk under the store is full and writes are refused. */
   readonly full: boolean;

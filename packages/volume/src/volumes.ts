@@ -122,6 +122,7 @@ class AllVolumes implements Volumes {
       overlays: engine.pending.length,
       logBytes: engine.log.bytes,
       logDiskBytes: engine.log.diskBytes,
+      logBytesMax: engine.logBytesMax,
       log: engine.log.stats,
       writtenBytes: engine.writtenBytes,
       destagedBytes: engine.destagedBytes,

@@ -99,8 +99,12 @@ export class TestStore {
   /** As the rooms above see it; only what they use. */
   asChunkStore(): ChunkStore {
     const { memory } = this;
-    const store: Pick<ChunkStore, 'chunkBytes' | 'peekNode' | 'readNode' | 'readChunks' | 'openSession'> = {
+    const store: Pick<
+      ChunkStore,
+      'chunkBytes' | 'hash' | 'peekNode' | 'readNode' | 'readChunks' | 'openSession'
+    > = {
       chunkBytes: this.chunkBytes,
+      hash: hashChunk,
       peekNode: (ids, offset) => memory.peekNode(ids, offset),
       readNode: async (ids, offset) => {
         if (this.readFault?.() === true) throw new PandoError('chunk-corrupt', 'as the test wanted');
