@@ -61,6 +61,7 @@ const GUEST: readonly ErrorCode[] = [
 
 /** Of the work behind an operation. */
 export const OPERATION_ERRORS: Readonly<Record<string, readonly ErrorCode[]>> = {
+  listVms: ['name-invalid'],
   createVm: [...NAMED, 'size-invalid'],
   cloneVm: NAMED,
   changeVm: [
@@ -124,8 +125,8 @@ export const OPERATION_ERRORS: Readonly<Record<string, readonly ErrorCode[]>> = 
   testWebhook: ['webhook-missing'],
   createPolicy: ['name-invalid', 'name-taken', 'guest-agent-refused'],
   changePolicy: ['name-invalid', 'name-taken', 'guest-agent-refused'],
-  assignPolicy: ['vm-missing'],
-  unassignPolicy: ['vm-missing'],
+  assignPolicy: ['vm-missing', 'name-invalid'],
+  unassignPolicy: ['vm-missing', 'name-invalid'],
   suspendPolicy: ['vm-missing'],
   resumePolicy: ['vm-missing'],
   reportPolicyImpact: [...READS_CHUNKS, 'vm-missing', 'policy-missing', 'cursor-invalid', 'name-invalid'],
