@@ -55,7 +55,7 @@ export function buildProgram(): Command {
     .option('--keep', 'leave the folder behind')
     .action(async (options: { clones: string; keep?: boolean }) => {
       const { runDemo } = await import('./demo/demo.ts');
-      await runDemo(options);
+      await runDemo(options, (args) => buildProgram().parseAsync(args, { from: 'user' }));
     });
   for (const command of everyCommand(program)) command.exitOverride().showHelpAfterError('(see --help)');
   return program;

@@ -2,12 +2,24 @@
 import { formatSize, fromIoError, PandoError } from '@pando/common';
 import { checkProof, PROOF_RANGE_BYTES_MAX, ProofError, type ProvenRange } from '@pando/proof';
 import { open, stat, writeFile } from 'node:fs/promises';
+import type { JsonOption } from './commands/arguments.ts';
 import { connect } from './connect.ts';
-import type { CheckProofOptions, ProveOptions } from './commands/trees.ts';
 import { print } from './output.ts';
 
 /** More than any proof has: its range, and a node of 4,112 bytes for each 512 KiB and level. */
 const PROOF_BYTES_MAX = PROOF_RANGE_BYTES_MAX + 1024 * 1024;
+
+export interface ProveOptions extends JsonOption {
+  readonly range: { readonly offset: number; readonly length: number };
+  readonly disk: string;
+  readonly force?: boolean;
+}
+
+export interface CheckProofOptions extends JsonOption {
+  readonly root?: string;
+  readonly out?: string;
+  readonly force?: boolean;
+}
 
 export async function prove(reference: string, file: string, options: ProveOptions): Promise<void> {
   const { offset, length } = options.range;

@@ -1,5 +1,15 @@
 /** What the fleet answers about who shares what with whom. Bytes are stored bytes, of data and nodes, with all that files add to them. */
-import type { DiskRoot, Page, PageRequest } from './types.ts';
+import type { Page, PageRequest } from './page-types.ts';
+
+/** Names the whole content of a disk; equal for equal disks of stores with chunks of one size, or, where it is keyed, of one store. */
+export interface DiskRoot {
+  /** Id of the top node as 64 hex digits; zeros for a disk that is all hole. */
+  readonly root: string;
+  readonly sizeBytes: number;
+  readonly chunkBytes: number;
+  /** Whether a secret of the store is in the root: then it cannot be computed from the bytes elsewhere. */
+  readonly keyed: boolean;
+}
 
 export interface OwnerName {
   readonly kind: 'vm' | 'backup';

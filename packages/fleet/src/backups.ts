@@ -29,7 +29,8 @@ import {
   type BackupRecord,
   type StoredBackup,
 } from './records.ts';
-import type { Backup, BackupAttributes, BackupFilter, Fleet, Page, PageRequest } from './types.ts';
+import type { Page, PageRequest } from './page-types.ts';
+import type { Backup, BackupAttributes, BackupFilter, Fleet } from './types.ts';
 
 /** Suffixes -2, -3, … that a default name tries before it takes a part of the id. */
 const NAME_SUFFIX_MAX = 9;

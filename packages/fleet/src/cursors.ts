@@ -4,7 +4,7 @@
  */
 import { PandoError } from '@pando/common';
 import { PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX } from './limits.ts';
-import type { Page, PageRequest } from './types.ts';
+import type { Page, PageRequest } from './page-types.ts';
 
 const CURSOR_CHARACTERS_MAX = 4096;
 

@@ -5,4 +5,5 @@ export { FLEET_LIMITS, type FleetLimits } from './limits.ts';
 export { backupMissing, vmMissing } from './lookup.ts';
 export { checkName } from './names.ts';
 export type * from './answer-types.ts';
+export type * from './page-types.ts';
 export type * from './types.ts';

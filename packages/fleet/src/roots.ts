@@ -2,12 +2,11 @@
 import { idToHex, PandoError } from '@pando/common';
 import { makeProof, PROOF_RANGE_BYTES_MAX } from '@pando/proof';
 import type { Root, TreeNode } from '@pando/tree';
-import type { DiskRoots, NamedRoot } from './answer-types.ts';
+import type { DiskRoot, DiskRoots, NamedRoot } from './answer-types.ts';
 import { chooseDisk } from './attach.ts';
 import type { FleetContext } from './context.ts';
 import { findOwner, holdBackup, holdVm } from './lookup.ts';
 import type { StoredDisk } from './records.ts';
-import type { DiskRoot } from './types.ts';
 
 export function toDiskRoot(ctx: FleetContext, { id, size }: Root): DiskRoot {
   const { chunkBytes, isKeyed } = ctx.store;

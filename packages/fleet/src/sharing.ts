@@ -24,7 +24,8 @@ import type {
   ReclaimPlanRequest,
 } from './answer-types.ts';
 import type { Measured, Space } from './space.ts';
-import type { Page, PageRequest, Work } from './types.ts';
+import type { Page, PageRequest } from './page-types.ts';
+import type { Work } from './types.ts';
 
 /** Most VMs and backups that one request names. */
 const OWNERS_NAMED_MAX = 1000;

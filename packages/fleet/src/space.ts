@@ -10,7 +10,8 @@ import { decodeCursor, encodeCursor, pageLimit } from './cursors.ts';
 import { listOwners, newListing, ownerKey, type ListedOwner } from './owner-list.ts';
 import { orderOf } from './owner-order.ts';
 import { SharedRun, type SpaceProgress } from './shared-run.ts';
-import type { OwnerSpace, Page, PageRequest, SpaceRatios, SpaceReport, Work } from './types.ts';
+import type { Page, PageRequest } from './page-types.ts';
+import type { OwnerSpace, SpaceRatios, SpaceReport, Work } from './types.ts';
 
 /** What one walk found; kept until the catalog or the store has changed. */
 export interface Measured {

@@ -7,7 +7,8 @@
 import type { BlockDevice, Extents, StatusExtents } from '@pando/block-device';
 import type { ChunkStore } from '@pando/chunk-store';
 import type { DiskPart } from '@pando/common';
-import type { Answers } from './answer-types.ts';
+import type { Answers, DiskRoot } from './answer-types.ts';
+import type { Page, PageRequest } from './page-types.ts';
 
 export interface VmDisk {
   readonly name: string;
@@ -96,18 +97,6 @@ export interface Tended {
   readonly expired: number;
   /** Whether there is more to do at once. */
   readonly isMore: boolean;
-}
-
-export interface Page<T> {
-  readonly items: readonly T[];
-  /** Where the next page starts; absent on the last page. */
-  readonly nextCursor?: string;
-}
-
-export interface PageRequest {
-  readonly cursor?: string;
-  /** 1 to 1000, default 100. */
-  readonly limit?: number;
 }
 
 export interface SpaceReport {
@@ -216,16 +205,6 @@ export interface ImportProgress {
   readonly phase?: 'verifying';
   readonly doneBytes: number;
   readonly allBytes?: number;
-}
-
-/** Names the whole content of a disk; equal for equal disks of stores with chunks of one size, or, where it is keyed, of one store. */
-export interface DiskRoot {
-  /** Id of the top node as 64 hex digits; zeros for a disk that is all hole. */
-  readonly root: string;
-  readonly sizeBytes: number;
-  readonly chunkBytes: number;
-  /** Whether a secret of the store is in the root: then it cannot be computed from the bytes elsewhere. */
-  readonly keyed: boolean;
 }
 
 /** What an import read and stored; the root is that of the imported disk. */

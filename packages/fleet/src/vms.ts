@@ -17,7 +17,8 @@ import {
   type StoredVm,
   type VmRecord,
 } from './records.ts';
-import type { Fleet, Page, PageRequest, Vm } from './types.ts';
+import type { Page, PageRequest } from './page-types.ts';
+import type { Fleet, Vm } from './types.ts';
 
 /** The VM as users see it. */
 export function toVm(ctx: FleetContext, { id, record }: StoredVm): Vm {

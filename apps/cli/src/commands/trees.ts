@@ -4,17 +4,13 @@ import { formatSize } from '@pando/common';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { connect } from '../connect.ts';
 import { plural, print, printable, table } from '../output.ts';
+import type { CheckProofOptions, ProveOptions } from '../proofs.ts';
 import { sizeArgument, type JsonOption } from './arguments.ts';
 
 /** Cells of the picture of a disk; what a cell is made of is asked for in sixteenths. */
 const CELLS = 64;
 const GRAINS_A_CELL = 16;
 const PAGE_ITEMS = 1000;
-
-interface Range {
-  readonly offset: number;
-  readonly length: number;
-}
 
 export function addTreeCommands(program: Command): void {
   program
@@ -83,19 +79,7 @@ export function addTreeCommands(program: Command): void {
     });
 }
 
-export interface ProveOptions extends JsonOption {
-  readonly range: Range;
-  readonly disk: string;
-  readonly force?: boolean;
-}
-
-export interface CheckProofOptions extends JsonOption {
-  readonly root?: string;
-  readonly out?: string;
-  readonly force?: boolean;
-}
-
-function rangeArgument(text: string): Range {
+function rangeArgument(text: string): ProveOptions['range'] {
   const [offset, length, ...more] = text.split('+');
   if (offset === undefined || length === undefined || more.length > 0) {
     throw new InvalidArgumentError('it is an offset and a length, such as 1M+64K');

@@ -9,7 +9,6 @@ import { formatSize } from '@pando/common';
 import { NbdClient } from '@pando/nbd/client';
 import { connect } from '../connect.ts';
 import { CommandFailure, explain } from '../failures.ts';
-import { buildProgram } from '../program.ts';
 import { firstDifference } from './compare.ts';
 import { makeImage, makeNoise } from './image.ts';
 import { DemoServer } from './server.ts';
@@ -19,7 +18,13 @@ const WRITE_BYTES = 1024 * 1024;
 
 const NOISE_BYTES = 8 * 1024 * 1024;
 
-export async function runDemo(options: { readonly clones: string; readonly keep?: boolean }): Promise<void> {
+/** Runs a command line, given without the name of the program. */
+type RunCommand = (args: readonly string[]) => Promise<unknown>;
+
+export async function runDemo(
+  options: { readonly clones: string; readonly keep?: boolean },
+  run: RunCommand,
+): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'pando-demo-'));
   const started = performance.now();
   let server: DemoServer | undefined;
@@ -44,7 +49,7 @@ export async function runDemo(options: { readonly clones: string; readonly keep?
       process.env['PANDO_URL'] = server.url;
       delete process.env['PANDO_TOKEN'];
       process.env['PANDO_TOKEN_FILE'] = server.tokenFile;
-      await play(folder, image, server, Number(options.clones));
+      await play(folder, image, server, Number(options.clones), run);
     };
     await Promise.race([story(), interrupted]);
   } catch (error) {
@@ -66,7 +71,18 @@ export async function runDemo(options: { readonly clones: string; readonly keep?
   process.stdout.write(`\nAll is well, after ${seconds(started)}.\n`);
 }
 
-async function play(folder: string, image: string, server: DemoServer, clones: number): Promise<void> {
+async function play(
+  folder: string,
+  image: string,
+  server: DemoServer,
+  clones: number,
+  run: RunCommand,
+): Promise<void> {
+  /** Runs a command as if it had been typed. */
+  const pando = async (...args: string[]): Promise<void> => {
+    const typed = ['pando', ...args].map((arg) => (/^[\w@./-]+$/.test(arg) ? arg : `'${arg}'`)).join(' ');
+    await step(`$ ${typed}`, () => run(args));
+  };
   const client = connect();
   await pando('vm', 'import', image, '--name', 'golden');
   await pando('vm', 'clone', 'golden', 'web', '--count', String(clones));
@@ -125,12 +141,6 @@ async function play(folder: string, image: string, server: DemoServer, clones: n
     space.storedBytes < size,
     `${clones} VMs and a backup take ${space.storedBytes} bytes, more than one disk`,
   );
-}
-
-/** Runs a command as if it had been typed. */
-async function pando(...args: string[]): Promise<void> {
-  const typed = ['pando', ...args].map((arg) => (/^[\w@./-]+$/.test(arg) ? arg : `'${arg}'`)).join(' ');
-  await step(`$ ${typed}`, () => buildProgram().parseAsync(args, { from: 'user' }));
 }
 
 async function compare(exported: string, image: string, expected: number): Promise<void> {
