@@ -225,6 +225,50 @@ describe('a scope', () => {
     expect((await call(mine, 'GET', '/backups?vm=tagged')).body['items']).toHaveLength(1);
   });
 
+  test('says by no page how much it leaves out, and by no cursor what', async () => {
+    for (const name of ['other-2', 'other-3', 'web-2', 'web-3', 'web-4']) {
+      await call(admin, 'POST', '/vms', vm(name, ['team-b']));
+      await call(admin, 'POST', `/vms/${name}/backups`, { name: 'b', labels: { kind: 'day' } });
+    }
+    // Nothing that is listed is in the scope: as if there were nothing.
+    for (const path of ['/vms?prefix=other&limit=1', '/backups?vm=tagged&limit=1', '/vms?tag=x&limit=1'])
+      expect((await call(mine, 'GET', path)).body, path).not.toHaveProperty('nextCursor');
+    expect((await call(mine, 'GET', '/vms?prefix=other&limit=1')).body['items']).toEqual([]);
+    // Nor is a page the last but one because of what follows.
+    expect((await call(mine, 'GET', '/vms?prefix=web-4&limit=1')).body).not.toHaveProperty('nextCursor');
+    for (const [path, count] of [
+      ['/vms', 5],
+      ['/vms?tag=team-b', 3],
+      ['/backups', 5],
+      ['/backups?label=kind%3Dday', 3],
+    ] as const) {
+      let cursor = '';
+      let pages = 0;
+      const found = new Set<unknown>();
+      do {
+        const { status, body } = await call(
+          mine,
+          'GET',
+          `${path}${path.includes('?') ? '&' : '?'}limit=2${cursor}`,
+        );
+        expect(status).toBe(200);
+        for (const { id } of body['items'] as { id: string }[]) found.add(id);
+        pages++;
+        const next = body['nextCursor'] as string | undefined;
+        if (next !== undefined)
+          expect(Buffer.from(next, 'base64url').toString()).not.toMatch(/vms|backups|other|web|[0-9a-f]{8}-/);
+        cursor = next === undefined ? '' : `&cursor=${next}`;
+      } while (cursor !== '');
+      expect({ path, found: found.size, pages }).toEqual({ path, found: count, pages: Math.ceil(count / 2) });
+    }
+    // One of its own making would name where to go on.
+    const own = (await call(admin, 'GET', '/vms?limit=2')).body['nextCursor'] as string;
+    for (const cursor of [own, 'x', own.repeat(3)])
+      expect(await call(mine, 'GET', `/vms?limit=2&cursor=${cursor}`)).toMatchObject({
+        code: 'cursor-invalid',
+      });
+  });
+
   test('hides what is not in it: the answer is that of what does not exist', async () => {
     const { id } = (await call(admin, 'GET', '/vms/other')).body as { id: string };
     const backup = (await call(admin, 'GET', '/backups/other@b')).body as { id: string };

@@ -158,3 +158,22 @@ test('an impact is asked of its own VMs', async () => {
   expect((await ask({ vms: ['till'] })).body['items']).toMatchObject([{ vm: { name: 'till' } }]);
   expect((await ask({ tags: ['shop'] })).body['items']).toHaveLength(2);
 });
+
+test('neither does a page tell how many there are that it leaves out, nor a name whether there is such a policy', async () => {
+  for (const [url, count] of [
+    ['/policies', 1],
+    ['/policy-runs', 1],
+    ['/policies/of-prod/vms', 1],
+  ] as const) {
+    const { body } = await call(web, 'GET', `${url}?limit=1`);
+    expect(body['items'], url).toHaveLength(count);
+    expect(body, url).not.toHaveProperty('nextCursor');
+  }
+  const [hidden, missing] = [
+    await call(web, 'GET', '/backups?policy=of-secret'),
+    await call(web, 'GET', '/backups?policy=of-nowhere'),
+  ];
+  for (const answer of [hidden, missing])
+    expect(answer).toMatchObject({ status: 404, code: 'policy-missing' });
+  expect(await call(web, 'GET', '/backups?policy=of-prod')).toMatchObject({ status: 200 });
+});

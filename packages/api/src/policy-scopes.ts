@@ -6,7 +6,7 @@
  */
 import { inScope, type Actor, type Scope } from '@pando/access';
 import { isPandoError, PandoError } from '@pando/common';
-import type { Fleet, Page, Vm } from '@pando/fleet';
+import type { Fleet, Page, PageRequest, Vm } from '@pando/fleet';
 import type {
   AssignedVm,
   DueRun,
@@ -48,21 +48,41 @@ export class PolicyScopes {
     return { ...rest, rules, tags: policy.tags.filter((tag) => scope.tags?.includes(tag) === true) };
   }
 
-  async list(actor: Actor, page: Page<Policy>): Promise<Page<Policy>> {
-    const items = await this.#filter(actor, page.items, ({ id }) => id);
+  async list(actor: Actor, asked: PageRequest): Promise<Page<Policy>> {
+    const { items, ...page } = await this.#scopes.page(
+      actor,
+      asked,
+      (request) => this.#policies.list(request),
+      (scope, policies) => this.#filter(scope, policies, ({ id }) => id),
+    );
     return { ...page, items: items.map((policy) => this.shown(actor, policy)) };
   }
 
-  async runs(actor: Actor, page: Page<DueRun>): Promise<Page<DueRun>> {
-    return { ...page, items: await this.#filter(actor, page.items, ({ policyId }) => policyId) };
+  runs(actor: Actor, asked: PageRequest): Promise<Page<DueRun>> {
+    return this.#scopes.page(
+      actor,
+      asked,
+      (request) => this.#policies.due(request),
+      (scope, runs) => this.#filter(scope, runs, ({ policyId }) => policyId),
+    );
   }
 
-  async vms(actor: Actor, page: Page<AssignedVm>): Promise<Page<AssignedVm>> {
-    return { ...page, items: await this.#own(actor, page.items, ({ id }) => id) };
+  vms(actor: Actor, policy: string, asked: PageRequest): Promise<Page<AssignedVm>> {
+    return this.#scopes.page(
+      actor,
+      asked,
+      (request) => this.#policies.vms(policy, request),
+      (scope, vms) => this.#own(scope, vms, ({ id }) => id),
+    );
   }
 
-  async failures(actor: Actor, page: Page<PolicyFailure>): Promise<Page<PolicyFailure>> {
-    return { ...page, items: await this.#own(actor, page.items, ({ vmId }) => vmId) };
+  failures(actor: Actor, policy: string, asked: PageRequest): Promise<Page<PolicyFailure>> {
+    return this.#scopes.page(
+      actor,
+      asked,
+      (request) => this.#policies.failures(policy, request),
+      (scope, failures) => this.#own(scope, failures, ({ vmId }) => vmId),
+    );
   }
 
   /** The VM that a change is about, by its id. @throws `scope-exceeded` when it is about all of them, `vm-missing` */
@@ -94,14 +114,13 @@ export class PolicyScopes {
     return { ...(await this.targets(actor, request)), ...found };
   }
 
-  async #filter<T>({ scope }: Actor, items: readonly T[], idOf: (item: T) => string): Promise<readonly T[]> {
-    if (scope === undefined || items.length === 0) return items;
+  async #filter<T>(scope: Scope, items: readonly T[], idOf: (item: T) => string): Promise<readonly T[]> {
+    if (items.length === 0) return items;
     const within = await this.#within(scope);
     return items.filter((item) => within.has(idOf(item)));
   }
 
-  async #own<T>({ scope }: Actor, items: readonly T[], vmIdOf: (item: T) => string): Promise<readonly T[]> {
-    if (scope === undefined) return items;
+  async #own<T>(scope: Scope, items: readonly T[], vmIdOf: (item: T) => string): Promise<readonly T[]> {
     const own: T[] = [];
     for (const item of items) {
       const vm = await this.#fleet.getVm(vmIdOf(item)).catch((error: unknown) => {

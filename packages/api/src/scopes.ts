@@ -2,12 +2,22 @@
  * What the scope of a token means for VMs and backups. What is not in it is missing: nobody learns that it exists. Names are
  * unique in the store, though, so making something can tell that a name is taken.
  */
-import { inScope, type Actor, type Scoped } from '@pando/access';
+import { inScope, type Actor, type Scope, type Scoped } from '@pando/access';
 import { isPandoError, PandoError } from '@pando/common';
-import { backupMissing, vmMissing, type Backup, type Fleet, type Page, type Vm } from '@pando/fleet';
+import {
+  backupMissing,
+  vmMissing,
+  type Backup,
+  type Fleet,
+  type Page,
+  type PageRequest,
+  type Vm,
+} from '@pando/fleet';
+import { ScopedPages } from './scoped-pages.ts';
 
 export class Scopes {
   readonly #fleet: Fleet;
+  readonly #pages = new ScopedPages();
 
   constructor(fleet: Fleet) {
     this.#fleet = fleet;
@@ -39,21 +49,41 @@ export class Scopes {
     throw new PandoError('scope-exceeded', `${what}, which wants ${allowed.join(', or ')}`);
   }
 
-  /** The same page without what is not in the scope: it may be short, or empty, and not the last one. */
-  vms({ scope }: Actor, page: Page<Vm>): Page<Vm> {
-    return scope === undefined ? page : { ...page, items: page.items.filter((vm) => inScope(scope, vm)) };
+  /** The page of the list, of what is in the scope alone. `own` leaves that of items. @throws `cursor-invalid`, and what both throw */
+  page<T>(
+    { scope }: Actor,
+    request: PageRequest,
+    list: (request: PageRequest) => Promise<Page<T>>,
+    own: (scope: Scope, items: readonly T[]) => readonly T[] | Promise<readonly T[]>,
+  ): Promise<Page<T>> {
+    return scope === undefined
+      ? list(request)
+      : this.#pages.page(request, list, (items) => own(scope, items));
   }
 
-  async backups({ scope }: Actor, page: Page<Backup>): Promise<Page<Backup>> {
-    if (scope === undefined) return page;
-    // Those of one VM stand together as a rule.
-    const known = new Map<string, Vm | undefined>();
-    const items: Backup[] = [];
-    for (const backup of page.items) {
-      if (!known.has(backup.vmId)) known.set(backup.vmId, await this.#liveVm(backup.vmId));
-      if (inScope(scope, known.get(backup.vmId) ?? asVm(backup))) items.push(backup);
-    }
-    return { ...page, items };
+  vms(
+    actor: Actor,
+    request: PageRequest,
+    list: (request: PageRequest) => Promise<Page<Vm>>,
+  ): Promise<Page<Vm>> {
+    return this.page(actor, request, list, (scope, vms) => vms.filter((vm) => inScope(scope, vm)));
+  }
+
+  backups(
+    actor: Actor,
+    request: PageRequest,
+    list: (request: PageRequest) => Promise<Page<Backup>>,
+  ): Promise<Page<Backup>> {
+    return this.page(actor, request, list, async (scope, backups) => {
+      // Those of one VM stand together as a rule.
+      const known = new Map<string, Vm | undefined>();
+      const own: Backup[] = [];
+      for (const backup of backups) {
+        if (!known.has(backup.vmId)) known.set(backup.vmId, await this.#liveVm(backup.vmId));
+        if (inScope(scope, known.get(backup.vmId) ?? asVm(backup))) own.push(backup);
+      }
+      return own;
+    });
   }
 
   async #vmOf(backup: Backup): Promise<Scoped> {

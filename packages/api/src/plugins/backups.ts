@@ -1,8 +1,8 @@
 /** Backups: take, list, show, change, restore, delete. A backup is named by its id or as `vm@name`. */
 import { Type } from '@fastify/type-provider-typebox';
+import type { Actor } from '@pando/access';
 import { isPandoError, PandoError } from '@pando/common';
 import type { BackupAttributes as Attributes } from '@pando/fleet';
-import { vmMissing } from '@pando/fleet';
 import type { ApiContext, App } from '../context.ts';
 import {
   Backup,
@@ -117,18 +117,18 @@ export function backups(app: App, context: ApiContext): void {
         response: { 200: ref(BackupPage), ...problems },
       },
     },
-    async ({ query: { label, policy, ...query }, actor }) => {
-      const page = await fleet.listBackups({
-        ...query,
+    async ({ query: { label, policy, vm, ...page }, actor }) => {
+      const which = {
+        ...(vm === undefined ? {} : { vm }),
         ...(label === undefined ? {} : { label: toLabel(label) }),
-        ...(policy === undefined ? {} : { policy: await policyId(context, policy) }),
-      });
-      const seen = await scopes.backups(actor, page);
-      // Of one VM they are in the scope together, as a rule; when none is, the VM is none that this actor knows of.
-      if (query.vm !== undefined && seen.items.length === 0 && actor.scope !== undefined) {
-        if (page.items.length > 0) throw vmMissing(query.vm);
-        await scopes.vm(actor, query.vm);
-      }
+        ...(policy === undefined ? {} : { policy: await policyId(context, actor, policy) }),
+      };
+      const seen = await scopes.backups(actor, page, (request) =>
+        fleet.listBackups({ ...which, ...request }),
+      );
+      // One that is not in the scope is none that this actor knows of.
+      if (vm !== undefined && seen.items.length === 0 && actor.scope !== undefined)
+        await scopes.vm(actor, vm);
       return seen;
     },
   );
@@ -265,11 +265,11 @@ async function quiescedBackup(
   return Object.keys(attributes).length === 0 ? taken : fleet.changeBackup(taken.id, attributes);
 }
 
-async function policyId({ policies }: ApiContext, reference: string): Promise<string> {
+async function policyId({ policyScopes }: ApiContext, actor: Actor, reference: string): Promise<string> {
   try {
-    return (await policies.get(reference)).id;
+    return (await policyScopes.policy(actor, reference)).id;
   } catch (error) {
-    // The backups of one that is gone are found by its id.
+    // The backups of one that is gone are found by its id; and those of one's own VMs, of one that they are not under any more.
     if (isPandoError(error, 'policy-missing') && /^[0-9a-f-]{36}$/.test(reference)) return reference;
     throw error;
   }

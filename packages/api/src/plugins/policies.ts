@@ -68,7 +68,7 @@ export function policyRoutes(app: App, { policies, policyScopes }: ApiContext): 
         response: { 200: ref(PolicyPage), ...problems },
       },
     },
-    async ({ query, actor }) => policyScopes.list(actor, await policies.list(query)),
+    async ({ query, actor }) => policyScopes.list(actor, query),
   );
 
   app.post(
@@ -102,7 +102,7 @@ export function policyRoutes(app: App, { policies, policyScopes }: ApiContext): 
         response: { 200: ref(DueRunPage), ...problems },
       },
     },
-    async ({ query, actor }) => policyScopes.runs(actor, await policies.due(query)),
+    async ({ query, actor }) => policyScopes.runs(actor, query),
   );
 
   app.get(
@@ -252,7 +252,7 @@ export function policyRoutes(app: App, { policies, policyScopes }: ApiContext): 
         response: { 200: ref(AssignedVmPage), ...problems },
       },
     },
-    async ({ params, query, actor }) => policyScopes.vms(actor, await policies.vms(params.policy, query)),
+    async ({ params, query, actor }) => policyScopes.vms(actor, params.policy, query),
   );
 
   app.get(
@@ -268,8 +268,7 @@ export function policyRoutes(app: App, { policies, policyScopes }: ApiContext): 
         response: { 200: ref(PolicyFailurePage), ...problems },
       },
     },
-    async ({ params, query, actor }) =>
-      policyScopes.failures(actor, await policies.failures(params.policy, query)),
+    async ({ params, query, actor }) => policyScopes.failures(actor, params.policy, query),
   );
 
   app.get(

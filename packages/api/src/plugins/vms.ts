@@ -83,8 +83,12 @@ export function vms(app: App, { fleet, scopes }: ApiContext): void {
       if (prefix !== undefined && page.tag !== undefined) {
         throw new PandoError('request-invalid', 'either "prefix" or "tag", not both');
       }
-      const asked = { ...page, ...(prefix === undefined ? {} : { namePrefix: prefix }) };
-      return scopes.vms(actor, await fleet.listVms(asked));
+      const { tag, ...asked } = page;
+      const which = {
+        ...(tag === undefined ? {} : { tag }),
+        ...(prefix === undefined ? {} : { namePrefix: prefix }),
+      };
+      return scopes.vms(actor, asked, (request) => fleet.listVms({ ...which, ...request }));
     },
   );
 
