@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { nodeFileSystem, systemClock } from '@pando/common';
@@ -41,6 +41,29 @@ test('a directory that is missing is made with its parents; the root of a file s
   const inRoot = await openDataDirectory(join(path, 'c'), { clock: systemClock, create: true });
   expect(inRoot.isNew).toBe(true);
   await inRoot.catalog.close();
+});
+
+test('nobody else can read anything in it, also where an older version left it open', async () => {
+  const directory = join(path, 'store');
+  const opened = async (): Promise<string[]> => {
+    const { catalog, ...store } = await openDataDirectory(directory, { clock: systemClock, create: true });
+    await (await openChunks(store)).close();
+    await catalog.close();
+    const readable: string[] = [];
+    const look = async (at: string): Promise<void> => {
+      const found = await stat(at);
+      if ((found.mode & 0o077) === 0) return;
+      if (found.isDirectory()) for (const name of await readdir(at)) await look(join(at, name));
+      else readable.push(at);
+    };
+    // As if somebody had opened the way to it.
+    await chmod(directory, 0o755);
+    await look(directory);
+    return readable;
+  };
+  expect(await opened()).toEqual([]);
+  for (const name of ['catalog', 'index']) await chmod(join(directory, name), 0o755);
+  expect(await opened()).toEqual([]);
 });
 
 test('one opens it at a time', async () => {

@@ -12,7 +12,7 @@
  * holds nothing that a creation cut short would not have left. In one that has all else, store.json is made again.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
+import { chmod, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { openLevelCatalog, type Catalog } from '@pando/catalog';
 import { HASH_KEY_BYTES, type StoreIdentity } from '@pando/chunk-store';
@@ -117,6 +117,7 @@ export async function openDataDirectory(
     const identity = identityOf(store);
     const part = (name: string): string => join(path, name);
     for (const name of ['index', 'segments', 'log']) await makeDirectory(part(name));
+    for (const name of ['catalog', 'index']) await closeToOthers(part(name));
     // Those that were there may be there since a process that was killed before their names, or that of store.json, were durable.
     await nodeFileSystem.syncDirectory(path).catch((error: unknown) => {
       throw fromIoError(error, `opening ${path}`, 'store-failed');
@@ -210,6 +211,17 @@ async function makeDirectory(path: string): Promise<void> {
   } catch (error) {
     throw fromIoError(error, `creating ${path}`, 'store-foreign');
   }
+}
+
+/**
+ * LevelDB makes its files readable for everybody, and secrets of webhooks are in some: so nobody else gets into its directories. They may be
+ * of an older Pando, which did not see to it.
+ */
+async function closeToOthers(directory: string): Promise<void> {
+  const { mode } = await stat(directory);
+  if ((mode & 0o077) === 0) return;
+  // Where there are no permissions to set, there are none to go by.
+  await chmod(directory, 0o700).catch(() => undefined);
 }
 
 function checkChunkBytes(bytes: number): void {

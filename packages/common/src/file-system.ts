@@ -9,7 +9,7 @@
  * - Errors are the system's own (`code` ENOSPC, EIO, …); callers turn them into PandoErrors.
  */
 export interface FileSystem {
-  /** Creates a directory and its parents where missing; the new entries are durable. */
+  /** Creates a directory and its parents where missing, for their owner only; the new entries are durable. */
   makeDirectory(path: string): Promise<void>;
   /** Names (not paths) of the regular files in a directory, sorted. */
   list(path: string): Promise<string[]>;

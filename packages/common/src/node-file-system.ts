@@ -173,7 +173,7 @@ async function syncDirectory(path: string): Promise<void> {
 
 export const nodeFileSystem: FileSystem = {
   async makeDirectory(path) {
-    const first = await mkdir(path, { recursive: true });
+    const first = await mkdir(path, { recursive: true, mode: 0o700 });
     if (first === undefined) return;
     // Every directory from the parent of the first new one downwards gained an entry.
     const top = dirname(resolve(first));
