@@ -116,7 +116,9 @@ export class ChunkPipeline implements PinSource {
     this.#claimed.push({ before: this.#filled / chunkBytes, ids: copied });
     this.#claimedChunks += count;
     this.#position += count * chunkBytes;
-    this.#dataBytes += count * chunkBytes;
+    for (let at = 0; at < copied.byteLength; at += ID_BYTES) {
+      if (!isHole(copied, at)) this.#dataBytes += chunkBytes;
+    }
     if (this.#claimedChunks >= CLAIMED_MAX || this.#claimed.length === STRETCHES_MAX) await this.#sendBatch();
   }
 

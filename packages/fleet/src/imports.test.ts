@@ -109,6 +109,7 @@ describe('importVm', () => {
     const { vm: _vm, ...byIds } = await f.fleet.importVm({ name: 'ids', source: sourceOf(ids) });
     expect(byIds).toMatchObject({ root: whole.root, sizeBytes: whole.sizeBytes, newBytes: 0 });
     expect(byIds).toMatchObject({ chunks: whole.chunks, zeroChunks: whole.zeroChunks });
+    expect(byIds.readBytes, 'ids of zeros are a hole').toBe(whole.readBytes - 2 * CHUNK);
 
     for (const [parts, code] of [
       [[{ ids: idsOf(0, 2) }, { ids: new Uint8Array(32).fill(3) }], 'chunk-unknown'],
