@@ -4,14 +4,21 @@
  */
 import type { CatalogOperation } from '@pando/catalog';
 import { isPandoError } from '@pando/common';
-import type { Backup } from '@pando/fleet';
 import type { PolicyContext } from './context.ts';
-import { EXPIRED_MAX, EXPIRE_AGAIN_MS, RETAINED_MAX } from './limits.ts';
+import { EXPIRED_MAX, EXPIRE_AGAIN_MS } from './limits.ts';
 import { expiryKey, put } from './records.ts';
 import { keepsAll, retain } from './retention.ts';
 import type { Rule } from './types.ts';
 
 const PAGE = 1000;
+
+/** What retention asks of a backup. Times in milliseconds since 1970. */
+export interface TakenBackup {
+  readonly id: string;
+  readonly createdAt: number;
+  readonly lockedUntil?: number;
+  readonly expiresAt?: number | 'never';
+}
 
 /** The operations that bring about the next look. */
 export async function look(
@@ -28,13 +35,13 @@ export async function look(
   const backups = (await listAll(ctx, policyId, vmId, rule.name)).filter(
     ({ expiresAt }) => expiresAt === undefined,
   );
-  const times = backups.map(({ createdAt }) => Date.parse(createdAt));
+  const times = backups.map(({ createdAt }) => createdAt);
   const { kept, nextExpiry } = retain(times, rule.retention, rule.schedule.timeZone, now);
   let lookAt = nextExpiry ?? Infinity;
   let gone = 0;
   for (const [i, backup] of backups.entries()) {
     if (kept[i] === true) continue;
-    const lockedUntil = backup.lockedUntil === undefined ? 0 : Date.parse(backup.lockedUntil);
+    const { lockedUntil = 0 } = backup;
     if (lockedUntil > now) {
       lookAt = Math.min(lookAt, lockedUntil);
     } else if (gone === EXPIRED_MAX) {
@@ -55,15 +62,15 @@ export async function look(
 
 /**
  * Newest first, in the order of their making and not of their times: one that was taken while the clock was a year ahead is not to be
- * the newest for a year, and the reason to let go of all that are taken since.
+ * the newest for a year, and the reason to let go of all that are taken since. All that there are: those that go are the oldest.
  */
 export async function listAll(
   ctx: PolicyContext,
   policy: string,
   vm: string,
   rule: string,
-): Promise<readonly Backup[]> {
-  const backups: Backup[] = [];
+): Promise<readonly TakenBackup[]> {
+  const backups: TakenBackup[] = [];
   let cursor: string | undefined;
   try {
     do {
@@ -71,9 +78,18 @@ export async function listAll(
         ...{ policy, vm, rule, limit: PAGE },
         ...(cursor === undefined ? {} : { cursor }),
       });
-      backups.push(...page.items);
+      for (const { id, createdAt, lockedUntil, expiresAt } of page.items) {
+        backups.push({
+          id,
+          createdAt: Date.parse(createdAt),
+          ...(lockedUntil === undefined ? {} : { lockedUntil: Date.parse(lockedUntil) }),
+          ...(expiresAt === undefined
+            ? {}
+            : { expiresAt: expiresAt === 'never' ? expiresAt : Date.parse(expiresAt) }),
+        });
+      }
       cursor = page.nextCursor;
-    } while (cursor !== undefined && backups.length < RETAINED_MAX);
+    } while (cursor !== undefined);
   } catch (error) {
     // The VM is gone, and so are its backups.
     if (!isPandoError(error, 'vm-missing')) throw error;

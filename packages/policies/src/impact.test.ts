@@ -28,6 +28,24 @@ describe('the report', () => {
     expect(said!.steady!.backups).toBe(said!.then.backups);
   });
 
+  test('of a VM that takes nothing for now says what stays of what it has', async () => {
+    const w = await makeWorld();
+    for (const name of ['on', 'off']) await w.vm(name, 'prod');
+    await w.policies.create({ name: 'p', rules: [hourly], tags: ['prod'] });
+    await w.pass(30 * HOUR_MS, HOUR_MS);
+    const { items: backups } = await w.fleet.listBackups({ vm: 'off', limit: 1 });
+    await w.fleet.changeBackup(backups[0]!.id, { expiresAt: 'never' });
+    await w.policies.suspend('p', 'off');
+    const rules = [{ ...hourly, name: 'rule-1', retention: { keepForMinutes: 120 } }];
+    const { items } = await w.policies.impact({ policy: 'p', rules, horizonDays: 1 });
+    const said = items.find(({ vm }) => vm.name === 'off')!;
+    expect(said).toMatchObject({ created: 0, then: { backups: 2 }, steady: { backups: 2 } });
+    await w.policies.change('p', { rules });
+    await w.pass(DAY_MS, HOUR_MS);
+    expect(await w.taken('off')).toHaveLength(said.then.backups);
+    expect(await w.taken('on')).toHaveLength(items.find(({ vm }) => vm.name === 'on')!.then.backups);
+  });
+
   test('is of VMs by name and tag, each once, page by page; of those of the policy where none are named', async () => {
     const w = await makeWorld();
     for (const name of ['a', 'b', 'c']) await w.vm(name, 'x');

@@ -7,12 +7,13 @@
  * As if the VM had no other backups; dedupe with others makes it less.
  */
 import { isPandoError, PandoError } from '@pando/common';
-import type { Backup, ChangeHistory, Page, PageRequest, Vm } from '@pando/fleet';
+import type { ChangeHistory, Page, PageRequest, Vm } from '@pando/fleet';
 import { checkPolicyTags, checkRules } from './check.ts';
 import { findPolicy, type PolicyContext, type StoredPolicy } from './context.ts';
-import { listAll } from './expire.ts';
+import { listAll, type TakenBackup } from './expire.ts';
 import { IMPACT_DAYS_MAX, IMPACT_RUNS_MAX, IMPACT_VMS_MAX, TARGETS_MAX } from './limits.ts';
 import { decodeSource, encodeSource } from './pages.ts';
+import { pair } from './records.ts';
 import { retain } from './retention.ts';
 import { runsBetween } from './schedule.ts';
 import { steadyTimes } from './steady.ts';
@@ -98,20 +99,30 @@ function newestFirst(times: readonly number[]): readonly number[] {
 
 async function impactOf(ctx: PolicyContext, plan: Plan, vm: Vm): Promise<VmImpact> {
   const { rules, policy, now, until, runs } = plan;
+  const isResting =
+    policy !== undefined && (await ctx.catalog.get('policy-rest', pair(policy.id, vm.id))) !== undefined;
   let created = 0;
   let expired = 0;
   const before: number[] = [];
   const after: number[] = [];
+  /** What stays of those that there are. */
+  const forever: number[] = [];
   for (const [i, rule] of rules.entries()) {
     const backups = policy === undefined ? [] : await listAll(ctx, policy.id, vm.id, rule.name);
-    const times = backups.map(({ createdAt }) => Date.parse(createdAt));
-    const all = [...runs[i]!, ...times];
-    const kept = keptOf(rule, all, [...runs[i]!.map(() => undefined), ...backups], until);
-    created += runs[i]!.length;
+    const times = backups.map(({ createdAt }) => createdAt);
+    const taken = isResting ? [] : runs[i]!;
+    const all = [...taken, ...times];
+    const kept = keptOf(rule, all, [...taken.map(() => undefined), ...backups], until);
+    created += taken.length;
     expired += all.length - kept.length;
-    before.push(...times);
-    after.push(...kept);
+    for (const time of times) before.push(time);
+    for (const time of kept) after.push(time);
+    const staying = isResting
+      ? keptOf(rule, times, backups, Infinity)
+      : times.filter((_, at) => backups[at]!.expiresAt === 'never');
+    for (const time of staying) forever.push(time);
   }
+  const steady = isResting ? [] : plan.steady;
   const history = await historyOf(ctx, vm.id);
   return {
     vm: { id: vm.id, name: vm.name },
@@ -119,7 +130,7 @@ async function impactOf(ctx: PolicyContext, plan: Plan, vm: Vm): Promise<VmImpac
     expired,
     now: held(newestFirst(before), now, history),
     then: held(newestFirst(after), until, history),
-    ...(plan.steady === undefined ? {} : { steady: held(plan.steady, until, history) }),
+    ...(steady === undefined ? {} : { steady: held(newestFirst([...steady, ...forever]), until, history) }),
   };
 }
 
@@ -127,7 +138,7 @@ async function impactOf(ctx: PolicyContext, plan: Plan, vm: Vm): Promise<VmImpac
 function keptOf(
   { retention, schedule }: Rule,
   times: readonly number[],
-  backups: readonly (Backup | undefined)[],
+  backups: readonly (TakenBackup | undefined)[],
   until: number,
 ): readonly number[] {
   const own = times.map((_, i) => backups[i]?.expiresAt);
@@ -135,9 +146,9 @@ function keptOf(
   const { kept } = retain(governed, retention, schedule.timeZone, until);
   let at = 0;
   return times.filter((_, i) => {
-    const locked = Date.parse(backups[i]?.lockedUntil ?? '') > until;
+    const locked = (backups[i]?.lockedUntil ?? 0) > until;
     const date = own[i];
-    if (date !== undefined) return locked || date === 'never' || Date.parse(date) > until;
+    if (date !== undefined) return locked || date === 'never' || date > until;
     return kept[at++] === true || locked;
   });
 }

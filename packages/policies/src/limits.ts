@@ -28,15 +28,14 @@ export const SET_BACK_MS_MAX = 2 * 24 * 60 * 60_000;
 export const IMPACT_VMS_MAX = 100;
 export const IMPACT_DAYS_MAX = 3660;
 export const IMPACT_RUNS_MAX = 50_000;
-export const STEADY_MAX = 10_000;
+export const STEADY_MAX = 50_000;
 
 /** Entries of the agenda, and looks at backups for expiry, of one tick. */
 export const TICK_RUNS_MAX = 16;
 export const TICK_EXPIRIES_MAX = 64;
 /** Longest time between two ticks: the clock may jump. */
 export const TICK_MS_MAX = 15_000;
-/** Backups of one VM and rule that a look at them sees, and lets go of. */
-export const RETAINED_MAX = 20_000;
+/** Backups of one VM and rule that a look at them lets go of. */
 export const EXPIRED_MAX = 100;
 /** When a backup that should go is being read, it is tried again after this. */
 export const EXPIRE_AGAIN_MS = 10 * 60_000;
