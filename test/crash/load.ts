@@ -7,7 +7,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { SeededRandom } from '@pando/block-device/testing';
 import type { NbdClient } from '@pando/nbd/client';
 import { connect } from '../support/disks.ts';
-import type { Answer } from '../support/rest.ts';
 import type { TestServer } from '../support/server.ts';
 import { SECTOR, sectorBytes, tagsOf, WrongData, type SectorModel } from './sectors.ts';
 import { settle, type Owner, type World } from './world.ts';
@@ -285,13 +284,11 @@ export class Load {
     vm.busy = true;
     const copies = backup.disks.map((disk, i) => disk.copy(vm.disks[i]!.name));
     vm.instead = copies;
-    const answer = await this.#server.rest.call('POST', `/backups/${backup.name}/restore`);
+    await this.#server.rest.must('POST', `/backups/${backup.name}/restore`);
     delete vm.instead;
-    if (!isRefused(answer)) {
-      this.#world.count('restore in place');
-      for (const [i, disk] of vm.disks.entries()) disk.tags = copies[i]!.tags;
-      await settle(this.#server, vm);
-    }
+    this.#world.count('restore in place');
+    for (const [i, disk] of vm.disks.entries()) disk.tags = copies[i]!.tags;
+    await settle(this.#server, vm);
     vm.busy = false;
   }
 
@@ -300,19 +297,10 @@ export class Load {
     const dying = { among, owner };
     this.#world.dying.push(dying);
     const path = among === this.#world.vms ? '/vms' : '/backups';
-    const answer = await this.#server.rest.call('DELETE', `${path}/${owner.name}`);
+    await this.#server.rest.must('DELETE', `${path}/${owner.name}`);
     this.#world.dying.splice(this.#world.dying.indexOf(dying), 1);
-    if (!isRefused(answer)) {
-      this.#world.count('delete');
-      among.delete(owner.name);
-    }
+    this.#world.count('delete');
+    among.delete(owner.name);
     owner.busy = false;
   }
-}
-
-/** The server may take a moment to see that a client has gone. @throws Error for any other refusal */
-function isRefused({ status, body }: Answer): boolean {
-  if (status < 300) return false;
-  if ((body as { code?: string }).code === 'vm-attached') return true;
-  throw new Error(`the answer is ${status}: ${JSON.stringify(body)}`);
 }

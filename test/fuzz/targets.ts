@@ -208,6 +208,9 @@ class FuzzExports implements ExportProvider {
           contexts--;
         });
       },
+      leave: () => {
+        checked();
+      },
       close: async () => {
         if (!open) this.misuse.push(`${name} is closed twice`);
         if (running > 0) this.misuse.push(`${name} is closed with ${running} operations under way`);

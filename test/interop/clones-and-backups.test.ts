@@ -84,7 +84,7 @@ describe('real clients on clones and backups', () => {
     await server.rest.must('POST', '/vms', { name, disks: [{ name: 'disk0', sizeBytes: image.length }] });
     await mustRun('nbdcopy', ['--connections=4', imagePath, server.nbdUri(`${name}/disk0`)]);
     await server.rest.must('POST', `/vms/${name}/backups`, { name: 'b' });
-    await server.rest.must('DELETE', `/vms/${name}?force=true`);
+    await server.rest.must('DELETE', `/vms/${name}`);
     const uri = server.nbdUri(`${name}@b/disk0`, 'unix');
     const qcow = join(folder, 'backup.qcow2');
     await mustRun('qemu-img', ['convert', '-m', '8', '-W', '-f', 'raw', '-O', 'qcow2', uri, qcow]);
@@ -108,6 +108,28 @@ describe('real clients on clones and backups', () => {
       const untouched = FIO_JOBS * JOB_BYTES;
       expect(Buffer.compare(clone.subarray(untouched), image.subarray(untouched))).toBe(0);
       expect(sha256(clone)).not.toBe(sha256(image));
+    },
+  );
+
+  itWithTools(
+    ['qemu-io', 'nbdcopy', 'nbdinfo'],
+    'a VM can be deleted at once when its clients have ended, whether they wait for the end of the connection or not',
+    async () => {
+      for (let round = 0; round < 5; round++) {
+        for (const client of ['qemu-io', 'nbdcopy', 'nbdinfo']) {
+          const name = `${client}-${round}`;
+          await server.rest.must('POST', '/vms', {
+            name,
+            disks: [{ name: 'disk0', sizeBytes: image.length }],
+          });
+          const uri = server.nbdUri(`${name}/disk0`, round % 2 === 0 ? 'unix' : 'tcp');
+          if (client === 'qemu-io')
+            await mustRun(client, ['-f', 'raw', '-c', 'aio_write -P 1 0 1M', '-c', 'aio_write 8M 1M', uri]);
+          else if (client === 'nbdcopy') await mustRun(client, ['--connections=4', imagePath, uri]);
+          else await mustRun(client, [uri]);
+          await server.rest.must('DELETE', `/vms/${name}`);
+        }
+      }
     },
   );
 

@@ -1,6 +1,8 @@
+import { once } from 'node:events';
 import * as http from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Duplex } from 'node:stream';
+import type { Duplex, Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { decodeSparse, SPARSE_MEDIA_TYPE, SPARSE_PROTOCOL } from '@pando/common';
 import { fillRandom, runSeed, seededRandom } from '@pando/common/testing';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -34,7 +36,7 @@ test.each([VM, BACKUP])('%s/content is the disk', async (url) => {
     'accept-ranges': 'bytes',
   });
   expect(answer.rawPayload.equals(bytes)).toBe(true);
-  await until(() => clients() === 0);
+  expect(clients()).toBe(0);
 });
 
 test('a HEAD tells the size and sends nothing', async () => {
@@ -188,9 +190,41 @@ test('a client that asks for it gets the sparse form past HTTP, and the end of t
     for await (const part of decodeSparse(stream()))
       parts.push(part instanceof Uint8Array ? Buffer.from(part) : Buffer.alloc(part.holeBytes));
     expect(Buffer.concat(parts).equals(disk)).toBe(true);
-    await until(() => clients() === 0);
+    expect(clients()).toBe(0);
   }
   await expect(tunnel(port, '/api/v1/vms/nobody/disks/disk0/content')).rejects.toThrow('no tunnel');
+});
+
+test('the disk is free when all of a download is there, in whichever form', async () => {
+  await at.app.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = at.app.server.address() as AddressInfo;
+  const upgrade = { connection: 'Upgrade', upgrade: SPARSE_PROTOCOL };
+  for (const headers of [{}, { range: 'bytes=0-9' }, { accept: SPARSE_MEDIA_TYPE }, upgrade]) {
+    let detach!: () => void;
+    const gate = new Promise<void>((resolve) => (detach = resolve));
+    at.fleet.beforeDetach = () => gate;
+    const accept = 'upgrade' in headers ? { accept: SPARSE_MEDIA_TYPE } : {};
+    const request = http.get({
+      ...{ port, host: '127.0.0.1', path: `${VM}/content` },
+      headers: { ...accept, ...headers },
+    });
+    let ended = false;
+    const end = new Promise<Readable>((resolve, reject) =>
+      request
+        .on('response', resolve)
+        .on('upgrade', (_answer, connection: Duplex) => resolve(connection))
+        .on('error', reject),
+    ).then(async (stream) => {
+      await once(stream.resume(), 'end');
+      ended = true;
+    });
+    await until(() => clients() === 1);
+    await sleep(50);
+    expect([ended, clients()]).toEqual([false, 1]);
+    detach();
+    await end;
+    expect(clients()).toBe(0);
+  }
 });
 
 test('past HTTP too a download that breaks off is cut, and lets go of the disk', async () => {

@@ -22,6 +22,23 @@ export async function* readAll(
   }
 }
 
+/**
+ * The same pieces, one later: when the last is given away, nothing more is read and `close` is over. Whoever has all of a
+ * download may rely on the disk being free.
+ */
+export async function* closedBeforeLast(
+  pieces: AsyncIterable<Uint8Array>,
+  close: () => Promise<void>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  let last: Uint8Array | undefined;
+  for await (const piece of pieces) {
+    if (last !== undefined) yield last;
+    last = piece;
+  }
+  await close();
+  if (last !== undefined) yield last;
+}
+
 /** All of the disk as parts. */
 export async function* readParts(disk: Attachment): AsyncGenerator<DiskPart, void, undefined> {
   for await (const { offset, length, hole } of extents(disk, 0)) {

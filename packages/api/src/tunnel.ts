@@ -39,13 +39,15 @@ export function wantsTunnel({ method, headers }: IncomingMessage): boolean {
 
 /**
  * Sends the answer with these headers, which hold nothing that anybody made up, and all of the disk. Whatever goes wrong, the connection
- * is cut without an end frame, which is how the client knows.
+ * is cut without an end frame, which is how the client knows. `close` is over before the end frame is sent: whoever has it may rely on
+ * the disk being free. Where it does not come to that, the caller closes.
  * @throws what reading throws; `export-interrupted` when the client goes
  */
 export async function sendTunnel(
   socket: Socket,
   headers: Readonly<Record<string, string | number>>,
   disk: Attachment,
+  close: () => Promise<void>,
 ): Promise<void> {
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
   socket.write(
@@ -72,6 +74,7 @@ export async function sendTunnel(
         at += bytes;
       }
     }
+    await close();
     // There is always room for it.
     writeFrameHeader(buffer, filled, disk.size, 0);
     buffers.send(buffer.subarray(0, filled + FRAME_HEADER_BYTES));

@@ -149,6 +149,47 @@ describe('operations that need the VM to themselves', () => {
     },
   );
 
+  test.each(['web', 'web@x'])(
+    'a client of %s that is leaving is waited for, and is no reason to refuse',
+    async (name) => {
+      await f.fleet.createBackup('web', { name: 'x' });
+      const remove = (): Promise<void> =>
+        name === 'web' ? f.fleet.deleteVm('web') : f.fleet.deleteBackup('web@x');
+      const code = name === 'web' ? 'vm-attached' : 'disk-in-use';
+      const [leaving, staying] = [await f.fleet.attach(name), await f.fleet.attach(name)];
+      leaving.leave();
+      // Somebody stays: nobody is waited for.
+      await expect(remove()).rejects.toMatchObject({ code });
+      staying.leave();
+      let done = false;
+      const removed = remove().then(() => (done = true));
+      await turns();
+      await staying.close();
+      await turns();
+      expect([done, leaving.revoked.aborted]).toEqual([false, false]);
+      await leaving.close();
+      await removed;
+    },
+  );
+
+  test('a client whose disk is being closed is leaving', async () => {
+    const client = await f.fleet.attach('web');
+    const closed = client.close();
+    await f.fleet.deleteVm('web');
+    await closed;
+  });
+
+  test('a client that says that it leaves and does not is waited for no longer than detachWaitMs', async () => {
+    const client = await f.fleet.attach('web');
+    client.leave();
+    const removed = f.fleet.deleteVm('web').catch((error: unknown) => error);
+    await turns();
+    f.clock.advance(5000);
+    expect(await removed).toMatchObject({ code: 'vm-attached' });
+    await client.close();
+    await f.fleet.deleteVm('web');
+  });
+
   test('a client that does not go is closed after detachWaitMs', async () => {
     const client = await f.fleet.attach('web');
     let done = false;

@@ -12,6 +12,8 @@ import type { Attachment, DiskContext } from './types.ts';
 
 /** Something that has a disk of a VM or backup open. */
 interface Holder {
+  /** Whether it is being closed, or will be as soon as what is in flight is over. */
+  readonly leaving: boolean;
   /** Resolves once it is closed, whoever closed it. */
   readonly closed: Promise<void>;
   revoke(reason: PandoError): void;
@@ -116,6 +118,27 @@ export class Attachments {
   }
 
   /**
+   * As `count`, but when nobody is left who stays, it waits until those who are leaving are gone: a client that has
+   * disconnected is nobody's obstacle. The caller keeps new ones away. Waits `detachWaitMs` at most.
+   */
+  async countStaying(ownerId: string): Promise<number> {
+    const attached = [...(this.#byOwner.get(ownerId) ?? [])];
+    if (attached.length > 0 && attached.every((attachment) => attachment.leaving))
+      await this.#untilClosed(attached);
+    return this.count(ownerId);
+  }
+
+  /** Resolves when they are closed, or after `detachWaitMs`. */
+  async #untilClosed(attached: readonly Holder[]): Promise<void> {
+    const enough = new AbortController();
+    await Promise.race([
+      Promise.all(attached.map((attachment) => attachment.closed)),
+      this.#clock.sleep(this.#limits.detachWaitMs, enough.signal).catch(() => undefined),
+    ]);
+    enough.abort();
+  }
+
+  /**
    * Throws all clients of the owner out; none is attached when it resolves. The caller keeps new ones away (it
    * holds the owner's lock exclusively). Waits `detachWaitMs` and for operations under way on the disks.
    */
@@ -123,12 +146,7 @@ export class Attachments {
     const attached = [...(this.#byOwner.get(ownerId) ?? [])];
     if (attached.length === 0) return;
     for (const attachment of attached) attachment.revoke(reason);
-    const enough = new AbortController();
-    await Promise.race([
-      Promise.all(attached.map((attachment) => attachment.closed)),
-      this.#clock.sleep(this.#limits.detachWaitMs, enough.signal).catch(() => undefined),
-    ]);
-    enough.abort();
+    await this.#untilClosed(attached);
     await Promise.all(attached.map((attachment) => attachment.close()));
   }
 
@@ -181,6 +199,10 @@ class OpenReference implements Holder, Reference {
     return this.#closing.closed;
   }
 
+  get leaving(): boolean {
+    return this.#closing.begun || this.#attachment.leaving;
+  }
+
   revoke(reason: PandoError): void {
     this.#attachment.revoke(reason);
   }
@@ -203,6 +225,7 @@ class OpenAttachment extends ForwardingDevice<OpenVolume> implements Attachment,
   readonly #support: ContextsSupport;
   readonly #revoked = new AbortController();
   readonly #closing: Closing;
+  #leaving = false;
   readonly #contexts = new Set<DiskContext>();
   /** Contexts that are being opened. */
   readonly #opening = new Set<Promise<DiskContext | undefined>>();
@@ -216,6 +239,10 @@ class OpenAttachment extends ForwardingDevice<OpenVolume> implements Attachment,
 
   get closed(): Promise<void> {
     return this.#closing.closed;
+  }
+
+  get leaving(): boolean {
+    return this.#leaving || this.#closing.begun;
   }
 
   get revoked(): AbortSignal {
@@ -269,6 +296,10 @@ class OpenAttachment extends ForwardingDevice<OpenVolume> implements Attachment,
     const closed = await Promise.allSettled([...this.#contexts].map((context) => context.close()));
     await this.inner.close();
     for (const result of closed) if (result.status === 'rejected') throw result.reason;
+  }
+
+  leave(): void {
+    this.#leaving = true;
   }
 
   close(): Promise<void> {

@@ -285,7 +285,7 @@ export async function expireBackup(ctx: FleetContext, ref: string): Promise<bool
 function removeHeld(ctx: FleetContext, backup: StoredBackup): Promise<void> {
   // The VM's lock, so that of the last two backups of a VM that is gone one sees that it is the last.
   return ctx.locks.hold(backup.record.vmId, 'exclusive', async () => {
-    const clients = ctx.attachments.count(backup.id);
+    const clients = await ctx.attachments.countStaying(backup.id);
     if (clients > 0) {
       throw new PandoError('disk-in-use', `${clients} clients have backup ${backup.record.name} open`);
     }

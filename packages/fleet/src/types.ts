@@ -182,6 +182,8 @@ export interface Attachment extends BlockDevice {
    * @throws errors of kind `data`; `too-busy`; `shutting-down` and the reason of `revoked` when it is over
    */
   openContext(name: string): Promise<DiskContext | undefined>;
+  /** Only what is in flight is still carried out, and `close` follows: what needs the VM to itself waits for it. Idempotent. */
+  leave(): void;
   close(): Promise<void>;
 }
 

@@ -276,7 +276,8 @@ export async function detachClients(
   force: boolean,
   what: string,
 ): Promise<void> {
-  const clients = ctx.attachments.count(vm.id);
+  // Whoever is to be thrown out anyway is not waited for twice.
+  const clients = force ? ctx.attachments.count(vm.id) : await ctx.attachments.countStaying(vm.id);
   if (clients === 0) return;
   if (!force) {
     throw new PandoError(

@@ -240,6 +240,10 @@ class GuardedExport extends ForwardingDevice<ExportHandle> implements ExportHand
     return undefined;
   }
 
+  leave(): void {
+    this.inner.leave();
+  }
+
   close(): Promise<void> {
     return this.inner.close();
   }

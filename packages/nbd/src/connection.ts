@@ -3,7 +3,8 @@
  *
  * Invariants: at most one read's worth of input waits here, because reading pauses as soon as the phase
  * takes no more. Whatever the client does (half-close, reset, silence), the export handle is closed
- * once, after its last operation.
+ * once, after its last operation, and before this side of the connection ends: a client that has seen the end
+ * may rely on the export being free.
  */
 import type { Clock } from '@pando/common';
 import type { Socket } from 'node:net';
@@ -70,6 +71,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
   #paused = false;
   #retiring = false;
   #finishing = false;
+  #releasing: Promise<void> | undefined;
   #securing = false;
   /** What TLS was agreed on; undefined in clear. */
   #secured: string | undefined;
@@ -98,8 +100,8 @@ export class Connection implements HandshakeHost, TransmissionHost {
     this.#handshake = new Handshake(this);
     this.closed = new Promise((resolve) => {
       socket.once('close', () => {
-        this.#release().then(resolve, (error: unknown) => {
-          this.logger.error({ err: error }, 'closing an NBD export failed');
+        this.#socketClosed().then(resolve, (error: unknown) => {
+          this.logger.error({ err: error }, 'ending an NBD connection failed');
           resolve();
         });
       });
@@ -338,7 +340,7 @@ export class Connection implements HandshakeHost, TransmissionHost {
     this.#finishing = true;
     this.#input = [];
     this.#position = 0;
-    this.socket.end();
+    void this.#release().then(() => this.socket.end());
     // Input is read on and dropped: unread bytes at close would reset the connection and take replies with them.
     this.#throttle(false);
     this.#clock.sleep(this.limits.lingerMsMax, this.#gone.signal).then(
@@ -371,15 +373,30 @@ export class Connection implements HandshakeHost, TransmissionHost {
     await new Promise<void>((resolve) => this.socket.write(NO_INPUT, () => resolve()));
   }
 
-  async #release(): Promise<void> {
+  async #socketClosed(): Promise<void> {
     this.#deadline.abort();
     this.#gone.abort();
     this.#input = [];
+    // An option that is being answered may still begin the transmission.
+    await this.#handshake.close();
+    await this.#transmission?.abort();
+    await this.#release();
+  }
+
+  /** Closes the export that is open; no request is in flight and none will come. Never rejects. */
+  #release(): Promise<void> {
+    this.#releasing ??= this.#closeExport().catch((error: unknown) => {
+      this.logger.error({ err: error }, 'closing an NBD export failed');
+    });
+    return this.#releasing;
+  }
+
+  async #closeExport(): Promise<void> {
     await this.#handshake.close();
     const transmission = this.#transmission;
     if (transmission === undefined) return;
     transmission.handle.revoked.removeEventListener('abort', this.#onRevoked);
-    await transmission.release();
+    await transmission.opened.close();
     const { exportName } = transmission.handle;
     this.#services.logger.info({ exportName, peer: this.client.peer }, 'an NBD client detached');
   }

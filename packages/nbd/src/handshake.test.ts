@@ -505,6 +505,7 @@ describe('handshake', () => {
             revoked: new AbortController().signal,
             contextNames: () => Promise.resolve([]),
             openContext: () => Promise.resolve(undefined),
+            leave: () => undefined,
             close,
           });
         },

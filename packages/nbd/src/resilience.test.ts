@@ -15,7 +15,7 @@ import { AUTHORITY, SERVER_CERTIFICATE, SERVER_KEY } from './testing/certificate
 import { optionBytes } from './client/client-handshake.ts';
 import { NbdClient } from './client/client.ts';
 import { DeviceExports } from './testing/device-exports.ts';
-import { RawClient, infoRequest, rawRequest } from './testing/raw-client.ts';
+import { RawClient, contextRequest, infoRequest, rawRequest } from './testing/raw-client.ts';
 import { TestServer, until } from './testing/test-server.ts';
 
 const SIZE = 2 ** 20;
@@ -137,6 +137,75 @@ for (const tls of [false, true]) {
         gate.open();
         await until(() => server.exports.openHandles === 0, 'the export closed');
         expect(server.server.stats()).toMatchObject({ connections: 0, requestsInFlight: 0, bufferBytes: 0 });
+      });
+
+      for (const [how, leave] of [
+        ['says goodbye', (client) => client.request({ type: 2 })],
+        ['closes its side', (client) => client.halfClose()],
+      ] as readonly [string, (client: RawClient) => void][]) {
+        it(`has closed the export when a client that ${how} sees the end of its connection`, async () => {
+          const server = await start();
+          const client = await opened(server);
+          let close!: () => void;
+          server.exports.closable = new Promise((resolve) => (close = resolve));
+          client.request({ type: 0, length: 100_000 });
+          leave(client);
+          await client.readReply(100_000);
+          let ended = false;
+          const end = client.endsNow().then((clean) => {
+            ended = true;
+            return clean;
+          });
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          expect([ended, server.exports.openHandles]).toEqual([false, 1]);
+          close();
+          expect(await end).toBe(true);
+          expect(server.exports.openHandles).toBe(0);
+        });
+      }
+
+      it('has closed what a handshake keeps open when the client sees its end', async () => {
+        const server = await start();
+        for (const leave of ['abort', 'halfClose'] as const) {
+          const client = await connected(server);
+          await client.ask(8);
+          await client.ask(10, contextRequest('disk', ['base:allocation']));
+          expect(server.exports.openHandles).toBe(1);
+          if (leave === 'abort') await client.ask(2);
+          else client.halfClose();
+          expect(await client.endsNow()).toBe(true);
+          expect(server.exports.openHandles).toBe(0);
+        }
+      });
+
+      it('has closed the export when our own client has closed, time and again', async () => {
+        const server = await start();
+        for (let round = 0; round < 50; round++) {
+          const client = await NbdClient.connect(server.address, {
+            exportName: 'disk',
+            ...(overTls ? { tls: { kind: 'x509', ca: AUTHORITY } } : {}),
+          });
+          await client.write(0, Buffer.alloc(1 + round));
+          await client.close();
+          expect(server.exports.openHandles).toBe(0);
+        }
+      });
+
+      it('says of a client that it leaves while what it asked for is under way', async () => {
+        const gate = new Gate(new MemoryBlockDevice({ size: SIZE }));
+        const server = await start({ tcp: true, device: gate.device });
+        for (const [i, leave] of (['goodbye', 'halfClose', 'reset'] as const).entries()) {
+          const client = await opened(server);
+          client.request({ type: 1, payload: Buffer.alloc(100) });
+          await until(() => gate.waiting === i + 1, 'the write under way');
+          expect(server.exports.leaves).toBe(i);
+          if (leave === 'goodbye') client.request({ type: 2 });
+          else client[leave]();
+          await until(() => server.exports.leaves === i + 1, `said to leave: ${leave}`);
+          expect(server.exports.openHandles).toBe(i + 1);
+        }
+        gate.open();
+        await until(() => server.exports.openHandles === 0, 'the exports closed');
       });
 
       it('costs others nothing when a client resets with replies on their way', async () => {

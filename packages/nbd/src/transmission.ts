@@ -38,7 +38,7 @@ export interface TransmissionHost {
   readonly limits: NbdLimits;
   readonly logger: Logger;
   pump(): void;
-  /** No request is in flight any more, and none will come: replies are on their way, close behind them. */
+  /** No request is in flight any more, and none will come: replies are on their way, release the export and close behind them. */
   finish(): void;
   violation(reason: string): void;
 }
@@ -121,17 +121,13 @@ export class Transmission implements RequestHandler {
 
   /** The client will send nothing more: answers what is in flight, then finishes. */
   inputEnded(): void {
-    this.#parser.stop();
+    this.#stop();
     this.#finishWhenIdle();
   }
 
-  /** The socket is gone. Waits for what the device has under way, then closes the export and its contexts. */
-  async release(): Promise<void> {
-    await this.#abort();
-    await this.#session.opened.close();
-  }
-
-  async #abort(): Promise<void> {
+  /** The socket is gone: nothing is answered any more. Resolves when no request is in flight, and none will come. */
+  async abort(): Promise<void> {
+    if (this.#requestsInFlight > 0) this.handle.leave();
     this.#aborted = true;
     this.#parser.stop();
     this.#host.pool.stopWaiting(this.#myTurn);
@@ -226,7 +222,7 @@ export class Transmission implements RequestHandler {
   execute(request: Request, data: Uint8Array | undefined): void {
     const refusal = this.#refusal;
     if (request.type === Command.disconnect) {
-      this.#parser.stop();
+      this.#stop();
       return;
     }
     if (refusal !== undefined) {
@@ -483,6 +479,12 @@ export class Transmission implements RequestHandler {
   readonly #myTurn = (): void => {
     if (!this.#aborted) this.#host.pump();
   };
+
+  /** The client asks for nothing more. */
+  #stop(): void {
+    this.#parser.stop();
+    if (this.#requestsInFlight > 0) this.handle.leave();
+  }
 
   #finishWhenIdle(): void {
     const ending = this.#retiring || this.#parser.stopped;

@@ -46,7 +46,12 @@ export interface ExportHandle extends BlockDevice {
   contextNames(prefix: string, limit: number): Promise<readonly string[]>;
   /** Opens a context by its full name; undefined when the export has none of that name (never throws for a name). */
   openContext(name: string): Promise<StatusSource | undefined>;
-  /** Called once, when no request on the handle is in flight any more. */
+  /**
+   * The client asks for nothing more, and `close` follows as soon as what is in flight is over: whoever needs the export to
+   * itself may wait for that. Not called where `close` comes at once; may be called again.
+   */
+  leave(): void;
+  /** Called once, when no request on the handle is in flight any more, and before the client sees that its connection ends. */
   close(): Promise<void>;
 }
 

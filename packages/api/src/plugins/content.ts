@@ -9,7 +9,7 @@ import type { Attachment, DiskRoot, VmDisk } from '@pando/fleet';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Readable } from 'node:stream';
 import type { ApiContext, App } from '../context.ts';
-import { extents, readAll, readParts } from '../disk-reader.ts';
+import { closedBeforeLast, extents, readAll, readParts } from '../disk-reader.ts';
 import { parseRange } from '../range.ts';
 import { DiskMap, PAGE_ITEMS_DEFAULT, PageQuery, problems, ref, Reference } from '../schemas/index.ts';
 import { sendTunnel, wantsTunnel } from '../tunnel.ts';
@@ -136,9 +136,8 @@ function sendContent(
   reply: FastifyReply,
   { disk, tag, root }: Opened,
 ): FastifyReply {
-  const close = (): void => {
+  const close = (): Promise<void> =>
     disk.close().catch((error: unknown) => request.log.error({ err: error }, 'closing a disk failed'));
-  };
   try {
     void reply.header('accept-ranges', 'bytes').header('cache-control', 'no-store').header('vary', 'accept');
     if (tag !== undefined) void reply.header('etag', tag);
@@ -156,7 +155,7 @@ function sendContent(
     const header = ifRange === undefined || ifRange === tag ? request.headers.range : undefined;
     const range = parseRange(header, size);
     if (range === 'unsatisfiable') {
-      close();
+      void close();
       void reply.header('content-range', `bytes */${size}`);
       return sendProblem(request, reply, new PandoError('range-invalid', `the disk has ${size} bytes`), 416);
     }
@@ -166,7 +165,7 @@ function sendContent(
     void reply.type(MEDIA_TYPE).header('content-length', end - start);
     return send(readAll(disk, start, end));
   } catch (error) {
-    close();
+    void close();
     throw error;
   }
 
@@ -177,7 +176,7 @@ function sendContent(
       'pando-disk-size': disk.size,
       ...(root === undefined ? {} : rootHeaders(root)),
     };
-    sendTunnel(request.raw.socket, headers, disk)
+    sendTunnel(request.raw.socket, headers, disk, close)
       .catch((error: unknown) => request.log.warn({ err: error }, 'a download broke off'))
       .finally(close);
     return reply;
@@ -185,12 +184,12 @@ function sendContent(
 
   function send(pieces: AsyncIterable<Uint8Array>): FastifyReply {
     if (request.method === 'HEAD') {
-      close();
+      void close();
       return reply.send();
     }
-    // The socket asks for the next piece when it has room for it; at most one waits here.
-    const stream = Readable.from(pieces, { objectMode: false, highWaterMark: 1 });
-    stream.once('close', close);
+    // The socket asks for the next piece when it has room for it; at most two wait here.
+    const stream = Readable.from(closedBeforeLast(pieces, close), { objectMode: false, highWaterMark: 1 });
+    stream.once('close', () => void close());
     stream.once('error', (error) => request.log.warn({ err: error }, 'a download broke off'));
     return reply.send(stream);
   }

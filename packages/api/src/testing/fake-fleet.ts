@@ -63,6 +63,8 @@ export class FakeFleet implements Fleet {
   heldBytes = 0;
   /** Set by a test: an import waits for it before every pull. */
   gate: (() => Promise<void>) | undefined;
+  /** Set by a test: a client that goes waits for it. */
+  beforeDetach: (() => Promise<void>) | undefined;
   #next = 1;
 
   async createVm({ name, disks, tags }: Parameters<Fleet['createVm']>[0]): Promise<Vm> {
@@ -379,9 +381,10 @@ export class FakeFleet implements Fleet {
         Promise.resolve(extentsOf(bytes.subarray(0, offset + length), offset, extentsMax)),
       contextNames: () => Promise.resolve([]),
       openContext: () => Promise.resolve(undefined),
-      close: () => {
+      leave: () => undefined,
+      close: async () => {
+        await this.beforeDetach?.();
         vm?.clients.delete(revoke);
-        return Promise.resolve();
       },
     };
   }

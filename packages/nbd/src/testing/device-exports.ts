@@ -20,7 +20,8 @@ class DeviceHandle extends ForwardingDevice implements ExportHandle {
   readonly exportName: string;
   readonly revoked: AbortSignal;
   readonly #contexts: ReadonlyMap<string, DeviceContext>;
-  readonly #onClose: () => void;
+  readonly #onLeave: () => void;
+  readonly #onClose: () => Promise<void>;
   #openContexts = 0;
   #open = true;
 
@@ -29,13 +30,14 @@ class DeviceHandle extends ForwardingDevice implements ExportHandle {
     device: BlockDevice,
     revoked: AbortSignal,
     contexts: ReadonlyMap<string, DeviceContext>,
-    onClose: () => void,
+    on: { readonly leave: () => void; readonly close: () => Promise<void> },
   ) {
     super(device);
     this.exportName = exportName;
     this.revoked = revoked;
     this.#contexts = contexts;
-    this.#onClose = onClose;
+    this.#onLeave = on.leave;
+    this.#onClose = on.close;
   }
 
   contextNames(prefix: string, limit: number): Promise<readonly string[]> {
@@ -61,12 +63,17 @@ class DeviceHandle extends ForwardingDevice implements ExportHandle {
     };
   }
 
+  leave(): void {
+    if (!this.#open) throw new PandoError('internal', 'a client left a handle that is closed');
+    this.#onLeave();
+  }
+
   async close(): Promise<void> {
     if (!this.#open) throw new PandoError('internal', 'an export handle was closed twice');
     if (this.#openContexts > 0)
       throw new PandoError('internal', 'an export handle was closed before its contexts');
     this.#open = false;
-    this.#onClose();
+    await this.#onClose();
   }
 }
 
@@ -86,6 +93,10 @@ export class DeviceExports implements ExportProvider {
   openHandles = 0;
   /** Handles ever opened. */
   handlesOpened = 0;
+  /** How often a client was said to be leaving. */
+  leaves = 0;
+  /** What closing a handle waits for. */
+  closable: Promise<void> = Promise.resolve();
   /** Who the last handle was opened for, or the last list made for. */
   lastClient: ClientIdentity | undefined;
 
@@ -118,6 +129,12 @@ export class DeviceExports implements ExportProvider {
     this.openHandles++;
     this.handlesOpened++;
     const { device, contexts, revocation } = found;
-    return new DeviceHandle(name, device, revocation.signal, contexts, () => this.openHandles--);
+    return new DeviceHandle(name, device, revocation.signal, contexts, {
+      leave: () => this.leaves++,
+      close: async () => {
+        await this.closable;
+        this.openHandles--;
+      },
+    });
   }
 }
