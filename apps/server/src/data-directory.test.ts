@@ -304,6 +304,7 @@ test.each([
 test('flags become options, and wrong values are refused', () => {
   expect(runOptions({})).toEqual({
     dataDirectory: './pando-data',
+    connectionsOfAddress: 250,
     fileAppliances: 2,
     http: { host: '127.0.0.1', port: 7400 },
     nbd: { host: '127.0.0.1', port: 10_809 },

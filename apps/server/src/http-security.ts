@@ -104,10 +104,16 @@ async function stampOf(path: string): Promise<string> {
 }
 
 /** How much is answered to one who asks, where it is said. */
-export function httpLimits({ rateLimit, rateLimitAddress, wrongTokens }: ServeOptions): Partial<ApiLimits> {
+export function httpLimits({
+  rateLimit,
+  rateLimitAddress,
+  wrongTokens,
+  connectionsOfAddress,
+}: ServeOptions): Partial<ApiLimits> {
   return {
     ...(rateLimit === undefined ? {} : { tokenRequests: rateLimit }),
     ...(rateLimitAddress === undefined ? {} : { addressRequests: rateLimitAddress }),
     ...(wrongTokens === undefined ? {} : { wrongTokens }),
+    ...(connectionsOfAddress === undefined ? {} : { connectionsOfAddress }),
   };
 }

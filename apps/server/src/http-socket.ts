@@ -5,12 +5,17 @@
 import { unlink } from 'node:fs/promises';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { Socket } from 'node:net';
-import type { App } from '@pando/api';
-import { isDeadSocket, withMode } from '@pando/common';
+import { boundConnections, DEFAULT_LIMITS, type App } from '@pando/api';
+import { isDeadSocket, withMode, type Clock } from '@pando/common';
 
 export class HttpSocket {
   readonly #connections = new WeakSet<Socket>();
+  readonly #clock: Clock;
   #server: Server | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   /** Whether a request came through it. */
   readonly isTrusted = (socket: Socket): boolean => this.#connections.has(socket);
@@ -22,6 +27,7 @@ export class HttpSocket {
     const server = createServer({ headersTimeout, keepAliveTimeout, requestTimeout }, answer);
     server.maxConnections = maxConnections;
     server.timeout = timeout;
+    boundConnections(server, DEFAULT_LIMITS, { clock: this.#clock, log: app.log });
     server.on('connection', (socket) => this.#connections.add(socket));
     server.on('checkContinue', answer);
     for (const listener of app.server.listeners('clientError')) {

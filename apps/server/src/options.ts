@@ -25,6 +25,8 @@ export interface ServeOptions {
   readonly rateLimitAddress?: number;
   /** Wrong tokens a minute from one address, before it is told to wait; 0: as many as it likes. */
   readonly wrongTokens?: number;
+  /** Connections of REST from one address at the same time; 0: as many as there may be. */
+  readonly connectionsOfAddress?: number;
   readonly nbd: Address;
   readonly nbdSocket?: string;
   /** Permissions of that socket; default 0o600. */
@@ -79,6 +81,7 @@ export interface RunOptions extends ServeOptions {
 
 const RATE_MAX = 1_000_000;
 const WRONG_TOKENS_MAX = 1_000_000;
+const CONNECTIONS_MAX = 1_000_000;
 
 export interface Flag {
   readonly name: string;
@@ -139,6 +142,12 @@ export const SERVE_FLAGS: readonly Flag[] = [
     value: 'COUNT',
     fallback: '60',
     help: 'wrong tokens a minute from one address, above which wrong ones are told to wait; 0: none',
+  },
+  {
+    name: 'connections-address',
+    value: 'COUNT',
+    fallback: '250',
+    help: 'connections of REST from one address, of the 1000 that there are; 0: all of them',
   },
   { name: 'audit-days', value: 'DAYS', fallback: '400', help: 'how long the audit trail is kept' },
   {
@@ -282,18 +291,19 @@ export function runOptions(values: FlagValues): RunOptions {
   if (!(auditDays >= 1 && auditDays <= 36_500)) {
     throw new PandoError('request-invalid', '--audit-days is a number of days from 1 to 36500');
   }
-  const [rateLimit, rateLimitAddress, wrongTokens] = (
+  const [rateLimit, rateLimitAddress, wrongTokens, connectionsOfAddress] = (
     [
       ['rate-limit', RATE_MAX],
       ['rate-limit-address', RATE_MAX],
       ['wrong-tokens', WRONG_TOKENS_MAX],
+      ['connections-address', CONNECTIONS_MAX],
     ] as const
   ).map(([name, max]) => {
     const count = Number(text(name));
     if (!(Number.isInteger(count) && count >= 0 && count <= max))
       throw new PandoError('request-invalid', `--${name} is a whole number, up to ${max}`);
     return count;
-  }) as [number, number, number];
+  }) as [number, number, number, number];
   const fileAppliances = Number(text('file-appliances'));
   if (!(Number.isInteger(fileAppliances) && fileAppliances >= 0 && fileAppliances <= 64)) {
     throw new PandoError('request-invalid', '--file-appliances is a number from 0 to 64');
@@ -320,7 +330,7 @@ export function runOptions(values: FlagValues): RunOptions {
     auditDays,
     auditBytes: parseSize(text('audit-bytes')!),
     insecureHttp: values['insecure-http'] === true,
-    ...{ rateLimit, rateLimitAddress, wrongTokens },
+    ...{ rateLimit, rateLimitAddress, wrongTokens, connectionsOfAddress },
     nbd: parseAddress(text('nbd')!),
     ...given('nbdSocket', nbdSocket),
     nbdSocketMode,

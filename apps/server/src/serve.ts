@@ -287,7 +287,7 @@ export async function serve(
       freeBytes: await freeBytesOf(directory.path),
       lostEvents: operations.events.lost,
     }));
-    const httpSocket = new HttpSocket();
+    const httpSocket = new HttpSocket(clock);
     const app = await buildApi({
       fleet,
       policies,

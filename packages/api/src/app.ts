@@ -3,6 +3,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import Fastify, { LogController, type FastifyServerOptions } from 'fastify';
 import { randomUUID } from 'node:crypto';
 import type { TlsOptions } from 'node:tls';
+import { boundConnections } from './connections.ts';
 import { DEFAULT_LIMITS, type ApiContext, type ApiOptions, type App } from './context.ts';
 import { activityRoutes } from './plugins/activity.ts';
 import { access } from './plugins/access.ts';
@@ -80,6 +81,7 @@ export async function buildApi(options: ApiOptions): Promise<App> {
     .setValidatorCompiler(validatorCompiler) as App;
   app.server.headersTimeout = HEADERS_MS_MAX;
   app.server.maxConnections = context.limits.connections;
+  boundConnections(app.server, context.limits, { clock: context.clock, log: app.log });
   // With a listener, Node leaves it to the routes when to invite the body.
   app.server.on('checkContinue', (request, response) => app.routing(request, response));
 

@@ -12,6 +12,7 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
+import type { ConnectionLimits } from './connections.ts';
 import type { HttpCounts } from './http-counts.ts';
 import type { Jobs } from './jobs.ts';
 import type { PolicyScopes } from './policy-scopes.ts';
@@ -60,7 +61,7 @@ export interface RepairSource {
   readonly isOnce?: boolean;
 }
 
-export interface ApiLimits {
+export interface ApiLimits extends ConnectionLimits {
   /** Bytes of a JSON body. */
   readonly bodyBytes: number;
   /** A JSON body has to arrive within this. */
@@ -76,8 +77,9 @@ export interface ApiLimits {
   readonly wrongTokens: number;
   /** Connections at the same time. */
   readonly connections: number;
-  /** Followers of jobs, and of events, at the same time. */
+  /** Followers of jobs, and of events, at the same time; and those with one token. */
   readonly followers: number;
+  readonly followersOfOne: number;
   /** A comment goes to followers when nothing else did for so long. */
   readonly heartbeatMs: number;
   /** Answers kept for `Idempotency-Key`: how many, how big together, and for how long. */
@@ -95,7 +97,10 @@ export const DEFAULT_LIMITS: ApiLimits = {
   addressRequests: 100,
   wrongTokens: 60,
   connections: 1_000,
+  connectionsOfAddress: 250,
+  readerPauseMs: 120_000,
   followers: 200,
+  followersOfOne: 100,
   heartbeatMs: 15_000,
   idempotencyKeys: 10_000,
   idempotencyBytes: 32 * 1024 * 1024,

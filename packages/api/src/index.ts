@@ -1,4 +1,5 @@
 export { buildApi } from './app.ts';
+export { boundConnections } from './connections.ts';
 export {
   DEFAULT_LIMITS,
   type ApiLimits,

@@ -22,7 +22,7 @@ const EventId = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
 export function eventRoutes(app: App, { events, limits }: ApiContext): void {
   const tags = ['events'];
-  const followers = new Followers(app, limits.followers, 'events', { isEndless: true });
+  const followers = new Followers(app, limits, 'events', { isEndless: true });
 
   app.get(
     '/events',

@@ -10,7 +10,7 @@ const JobParams = Type.Object({ id: Reference });
 
 export function jobRoutes(app: App, { jobs, limits }: ApiContext): void {
   const tags = ['jobs'];
-  const followers = new Followers(app, limits.followers, 'jobs', { isEndless: false });
+  const followers = new Followers(app, limits, 'jobs', { isEndless: false });
 
   app.get(
     '/jobs',
