@@ -1,9 +1,9 @@
 /** `pando scan` on image files as people have them: formats, a file that is none, the same disk twice. */
-import { mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fillRandom, seededRandom } from '@pando/common/testing';
-import { expect, onTestFinished } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { itWithTools, mustRun } from '../support/tools.ts';
 import { pando } from './pando.ts';
 
@@ -59,3 +59,29 @@ itWithTools(
     expect(await pando(['scan', join(folder, 'missing')], { url: '' })).toMatchObject({ status: 1 });
   },
 );
+
+test('what cannot be read in a directory is named, and the rest is read', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'pando-scan-'));
+  // Deeper than a path may be long: put into each other from the outside, and removed by a tool that goes down step by step.
+  onTestFinished(() => mustRun('rm', ['-rf', folder]).then(() => undefined));
+  const name = 'd'.repeat(250);
+  await mkdir(join(folder, name));
+  for (let i = 0; i < 20; i++) {
+    await mkdir(join(folder, 'outer'));
+    await rename(join(folder, name), join(folder, 'outer', name));
+    await rename(join(folder, 'outer'), join(folder, name));
+  }
+  const shallow = Array.from({ length: 40 }, () => 's').join('/');
+  await mkdir(join(folder, shallow), { recursive: true });
+  await writeFile(join(folder, 'z.raw'), Buffer.alloc(4096, 1));
+  const ran = await pando(['scan', folder, '--json'], { url: 'http://127.0.0.1:9' });
+  expect(ran).toMatchObject({ status: 1, stderr: '' });
+  const scanned = ran.json<Scan>();
+  expect(scanned.images.map(({ path }) => path)).toEqual([join(folder, 'z.raw')]);
+  expect(
+    scanned.failed.map(({ path, code }) => [path.slice(folder.length + 1, folder.length + 4), code]),
+  ).toEqual([
+    ['ddd', 'file-failed'],
+    ['s/s', 'file-failed'],
+  ]);
+});

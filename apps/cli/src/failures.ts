@@ -35,6 +35,15 @@ function describe(error: unknown): { code: string; detail: string; remedy: strin
   if (isPandoError(error)) {
     return { code: error.code, detail: error.message, remedy: ERROR_CODES[error.code].remedy };
   }
+  if (isFileError(error)) {
+    return { code: 'file-failed', detail: error.message, remedy: ERROR_CODES['file-failed'].remedy };
+  }
   const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return { code: 'internal', detail, remedy: 'This is a bug in the pando command; report it.' };
+}
+
+/** What the system says of a path, where nobody was nearer to say it better. */
+function isFileError(error: unknown): error is NodeJS.ErrnoException {
+  const { code, syscall, path } = (error ?? {}) as NodeJS.ErrnoException;
+  return error instanceof Error && code !== undefined && syscall !== undefined && path !== undefined;
 }

@@ -22,9 +22,16 @@ interface ScannedImage {
   readonly addsBytes: number;
 }
 
+/** An image or a directory that could not be read. */
+interface Failed {
+  readonly path: string;
+  readonly code: string;
+  readonly detail: string;
+}
+
 interface Scan extends Estimate {
   readonly images: readonly ScannedImage[];
-  readonly failed: readonly { readonly path: string; readonly code: string; readonly detail: string }[];
+  readonly failed: readonly Failed[];
   /** Files in the directories whose names are not those of images. */
   readonly passedBy: number;
 }
@@ -44,10 +51,9 @@ export async function scan(paths: readonly string[], options: ScanOptions): Prom
 }
 
 async function scanAll(paths: readonly string[], options: ScanOptions, signal: AbortSignal): Promise<Scan> {
-  const { files, passedBy } = await findImages(paths);
+  const { files, passedBy, failed } = await findImages(paths);
   const estimator = new Estimator();
   const images: ScannedImage[] = [];
-  const failed: Scan['failed'][number][] = [];
   const progress = startProgress('scanning', { json: options.json, unit: 'bytes' });
   try {
     let done = 0;
@@ -99,27 +105,45 @@ function stored(estimator: Estimator): number {
   return estimator.estimate().sizes[0]!.storedBytes;
 }
 
-/** Files that are named are images; in directories those with names of images. In the order of their names, each once. */
-async function findImages(paths: readonly string[]): Promise<{ files: string[]; passedBy: number }> {
+/**
+ * Files that are named are images; in directories those with names of images. In the order of their names, each once. What cannot be
+ * read in a directory is left out, and said.
+ */
+async function findImages(
+  paths: readonly string[],
+): Promise<{ files: string[]; passedBy: number; failed: Failed[] }> {
   const found = new Map<string, string>();
+  const failed: Failed[] = [];
   let passedBy = 0;
   const add = async (path: string): Promise<void> => {
     found.set(await realpath(path), path);
     if (found.size > FILES_MAX)
       throw new PandoError('request-invalid', `there are more than ${FILES_MAX} images`);
   };
+  const leaveOut = (path: string, error: unknown): void => {
+    if (isPandoError(error)) throw error;
+    failed.push({ path, code: 'file-failed', detail: (error as Error).message });
+  };
   const walk = async (directory: string, depth: number): Promise<void> => {
+    if (depth > DEPTH_MAX) {
+      leaveOut(directory, new Error(`it is more than ${DEPTH_MAX} directories deep`));
+      return;
+    }
     const names: { name: string; isDirectory: boolean; isFile: boolean }[] = [];
-    for await (const entry of await opendir(directory)) {
-      names.push({ name: entry.name, isDirectory: entry.isDirectory(), isFile: entry.isFile() });
+    try {
+      for await (const entry of await opendir(directory)) {
+        names.push({ name: entry.name, isDirectory: entry.isDirectory(), isFile: entry.isFile() });
+      }
+    } catch (error) {
+      leaveOut(directory, error);
     }
     names.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const { name, isDirectory, isFile } of names) {
       const path = join(directory, name);
-      if (isDirectory) {
-        if (depth < DEPTH_MAX) await walk(path, depth + 1);
-      } else if (isFile && IMAGE_NAMES.test(name) && !PART_NAMES.test(name)) await add(path);
-      else passedBy++;
+      if (isDirectory) await walk(path, depth + 1);
+      else if (!isFile || !IMAGE_NAMES.test(name) || PART_NAMES.test(name)) passedBy++;
+      // It may have gone since its directory was read.
+      else await add(path).catch((error: unknown) => leaveOut(path, error));
     }
   };
   for (const path of paths) {
@@ -131,7 +155,7 @@ async function findImages(paths: readonly string[]): Promise<{ files: string[]; 
     if (about.isDirectory()) await walk(path, 0);
     else await add(path);
   }
-  return { files: [...found.values()], passedBy };
+  return { files: [...found.values()], passedBy, failed };
 }
 
 function report(scan: Scan): string {
