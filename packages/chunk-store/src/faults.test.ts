@@ -3,9 +3,10 @@ import { between, fillRandom, runSeed, seededRandom, type CrashFileSystem } from
 import { describe, expect, it } from 'vitest';
 import { openChunkStore, rebuildIndex } from './chunk-store.ts';
 import { MemoryChunkIndex } from './memory-chunk-index.ts';
-import { decodeFileHeader } from './segment-format.ts';
+import { decodeFileHeader, fileHeaderBytes } from './segment-format.ts';
 import {
   CrashIndex,
+  CHUNK,
   chunkOf,
   chunksOf,
   expectChunks,
@@ -413,6 +414,70 @@ describe('a segment', () => {
       await expectChunks(store, ids, range(1, 60));
       await store.close();
     }
+  });
+
+  it.each(['open', 'sealed', 'without an index'])(
+    'that is the only one and has a damaged header is not taken for empty where store.json is of another store: %s',
+    async (how) => {
+      const otherKey = new Uint8Array(32).fill(5);
+      for (const blank of [false, true]) {
+        for (const other of [
+          { storeId: new Uint8Array(16).fill(77) },
+          { chunkBytes: 2 * CHUNK },
+          { hashKey: otherKey },
+        ]) {
+          const world = new World();
+          const first = await world.open();
+          const ids = await put(first, range(1, 20));
+          await (how === 'sealed' ? first.close() : world.kill());
+          const files = await world.files();
+          expect(files).toHaveLength(1);
+          world.fs.damage(files[0]!, (bytes) =>
+            blank ? bytes.fill(0, 0, fileHeaderBytes(world.identity)) : bytes.fill(1, 8, 12),
+          );
+          const before = Buffer.from(world.fs.bytesOf(files[0]!));
+          const index = how === 'without an index' ? new CrashIndex() : world.index;
+          const opening = openChunkStore({ storage: world.storage(), index, ...world.identity, ...other });
+          await expect(opening).rejects.toSatisfy(isCode('store-foreign'));
+          await expect(opening).rejects.toThrow(/segment 1 has a damaged header and holds chunks/);
+          expect(await world.files()).toEqual(files);
+          expect(before.equals(world.fs.bytesOf(files[0]!))).toBe(true);
+          // With its own store.json nothing is lost.
+          const store = await world.open(new CrashIndex());
+          await expectChunks(store, ids, range(1, 20));
+          await store.close();
+        }
+      }
+    },
+  );
+
+  it('with a damaged header and chunks of another store does not keep a store from opening that has segments of its own', async () => {
+    const world = new World({ segmentBytesMax: 64 * KiB });
+    const stranger = new World({}, CHUNK, new Uint8Array(32).fill(5));
+    await put(await stranger.open(), range(1, 5));
+    await stranger.kill();
+    const first = await world.open();
+    const ids = await put(first, range(1, 60));
+    await first.close();
+    const files = await world.files();
+    const other = Buffer.from(stranger.fs.bytesOf((await stranger.files())[0]!)).fill(1, 8, 12);
+    world.fs.damage(files.at(-1)!, () => Buffer.from(other));
+    const store = await world.open(new CrashIndex());
+    await expectChunks(store, ids, range(1, 10));
+    await store.close();
+    expect(other.equals(world.fs.bytesOf(files.at(-1)!))).toBe(true);
+  });
+
+  it('that is the only one, with a damaged header and nothing behind it, is empty', async () => {
+    const world = new World();
+    const first = await world.open();
+    await put(first, range(1, 5));
+    await world.kill();
+    const [file] = await world.files();
+    world.fs.damage(file!, (bytes) => bytes.subarray(0, 60).fill(1, 8, 12));
+    const store = await world.open(new CrashIndex());
+    expect(await world.files()).toEqual([]);
+    await store.close();
   });
 
   it('that is another one does not keep the store from opening, and is left as it is', async () => {

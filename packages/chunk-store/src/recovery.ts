@@ -5,11 +5,12 @@
  * indexed again, ascending, so that of two copies of a chunk the newer one counts. One that is
  * not sealed is cut at its last whole run and sealed. Removals that had begun are finished.
  */
-import { fromIoError, ID_BYTES, isHole, PandoError } from '@pando/common';
+import { fromIoError, ID_BYTES, isHole, PandoError, unreadableCode } from '@pando/common';
 import { GrowingBytes } from './growing-bytes.ts';
 import { INDEX_BATCH_ENTRIES, OPEN_CONCURRENCY } from './limits.ts';
 import { readPlace } from './place.ts';
 import {
+  holdsRuns,
   idsOfRun,
   indexBatches,
   readDirectory,
@@ -165,6 +166,10 @@ async function sealTorn(
   const { directory, end } = await scanDirectory(context, segment, size);
   segment.slots = directory.ids.byteLength / ID_BYTES;
   const isEmpty = segment.slots === 0;
+  if (isEmpty && (await holdsChunksOfNobody(context, segment.number, size))) {
+    segment.state = 'damaged';
+    return undefined;
+  }
   if (isEmpty || (await isUnsynced(context, segment, directory))) {
     if (isEmpty) await removeEmpty(segment.number);
     else await storage.remove(segment.number);
@@ -245,6 +250,14 @@ async function foreignHeader(context: RecoveryContext, number: number): Promise<
   return header === undefined ? undefined : foreignWords(context, number, header);
 }
 
+/**
+ * Whether a segment in which no run is of this store holds chunks all the same, behind a header that is damaged or blank: then store.json may be
+ * of another store, and nothing else would say so. A header is synced before the first run, so no crash leaves that.
+ */
+async function holdsChunksOfNobody(context: RecoveryContext, number: number, size: number): Promise<boolean> {
+  return (await headerOf(context, number)) === undefined && holdsRuns(context.storage, number, size);
+}
+
 /** Undefined when it is damaged. */
 async function headerOf({ storage }: RecoveryContext, number: number): Promise<FileHeader | undefined> {
   const bytes = new Uint8Array(FILE_HEADER_BYTES_MAX);
@@ -265,24 +278,40 @@ function foreignWords(context: RecoveryContext, number: number, header: FileHead
 }
 
 /**
- * A single segment that belongs elsewhere is damage to that one; when none belongs here, store.json does not. One whose header is damaged as
- * well says nothing for either.
+ * A single segment that belongs elsewhere is damage to that one; when none belongs here, store.json does not. Of one whose header is damaged as
+ * well its chunks tell; without any, it says nothing for either.
  */
 async function refuseIfAllForeign(context: RecoveryContext): Promise<void> {
   let found: { readonly number: number; readonly says: string } | undefined;
-  for (const { number, state } of context.table.all()) {
-    if (state !== 'damaged') return;
-    const header = await headerOf(context, number);
-    if (header === undefined) continue;
-    const says = foreignWords(context, number, header);
-    if (says === undefined) return;
-    found = { number, says };
+  for (const segment of context.table.all()) {
+    if (segment.state !== 'damaged') return;
+    const says = await foreignSegment(context, segment);
+    if (says === 'own') return;
+    if (says !== undefined) found = { number: segment.number, says };
   }
   if (found === undefined) return;
   throw new PandoError(
     'store-foreign',
-    `segment ${found.number} says that it is ${found.says}, and no segment is of this store, ${idText(context.storeId)}: they were copied here, or store.json was`,
+    `segment ${found.number} ${found.says}, and no segment is of this store, ${idText(context.storeId)}: they were copied here, or store.json was`,
   );
+}
+
+/** Why a damaged segment is not of this store, in words; `own` when it is; undefined when nothing tells. */
+async function foreignSegment(context: RecoveryContext, segment: Segment): Promise<string | undefined> {
+  const { number, bytes } = segment;
+  const header = await headerOf(context, number);
+  if (header !== undefined) {
+    const words = foreignWords(context, number, header);
+    return words === undefined ? 'own' : `says that it is ${words}`;
+  }
+  const { directory } = await scanDirectory(context, segment, bytes).catch((error: unknown) => {
+    if (unreadableCode(error) === undefined) throw error;
+    return { directory: undefined };
+  });
+  if (directory === undefined) return undefined;
+  if (directory.ids.byteLength > 0) return 'own';
+  if (!(await holdsRuns(context.storage, number, bytes))) return undefined;
+  return 'has a damaged header and holds chunks that this store cannot have written';
 }
 
 function idText(storeId: Uint8Array): string {

@@ -10,6 +10,7 @@ import {
   decodeTrailer,
   isFooterIntact,
   isRunBodyIntact,
+  isWholeRun,
   RUN_ENTRY_BYTES,
   RUN_HEADER_BYTES,
   RUN_MAGIC_BYTES,
@@ -150,6 +151,22 @@ export async function scanRuns(
     if (isLastPiece) break;
   }
   return wholeEnd;
+}
+
+/**
+ * Whether there is a whole run anywhere in a segment of `size` bytes, of whichever store. What cannot be read ends the search: it may have held
+ * one.
+ */
+export async function holdsRuns(storage: SegmentStorage, segment: number, size: number): Promise<boolean> {
+  const piece = Buffer.alloc(Math.min(SCAN_BYTES, size));
+  for (let start = 0; start < size; start += SCAN_BYTES - RUN_BYTES_MAX) {
+    const length = await readIfReadable(storage, segment, piece, start);
+    const bytes = piece.subarray(0, length);
+    for (let at = bytes.indexOf(RUN_MAGIC_BYTES); at >= 0; at = bytes.indexOf(RUN_MAGIC_BYTES, at + 1))
+      if (isWholeRun(bytes, at)) return true;
+    if (length < SCAN_BYTES) return false;
+  }
+  return false;
 }
 
 /** The ids of a run that begins at `at` of `bytes`. */

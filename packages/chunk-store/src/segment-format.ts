@@ -212,6 +212,21 @@ export function isRunBodyIntact(bytes: Uint8Array, at: number, header: RunHeader
   return crc32(bytes.subarray(at + RUN_HEADER_BYTES, at + header.runBytes)) === header.bodyCrc;
 }
 
+/**
+ * Whether a whole run stands at `at`, of whichever segment, store and size of chunks: by its lengths, and by the CRC of its body, which starts
+ * from no seed. It is not known whose it is.
+ */
+export function isWholeRun(bytes: Uint8Array, at: number): boolean {
+  if (at + RUN_HEADER_BYTES > bytes.byteLength) return false;
+  const view = viewOf(bytes, at, RUN_HEADER_BYTES);
+  if (view.getUint32(0, true) !== RUN_MAGIC) return false;
+  const count = view.getUint16(6, true);
+  const bodyBytes = count * ID_BYTES + view.getUint32(12, true);
+  const bodyAt = at + RUN_HEADER_BYTES;
+  if (count === 0 || bodyAt + bodyBytes > bytes.byteLength) return false;
+  return crc32(bytes.subarray(bodyAt, bodyAt + bodyBytes)) === view.getUint32(20, true);
+}
+
 export interface Trailer {
   readonly segment: number;
   readonly footerOffset: number;
