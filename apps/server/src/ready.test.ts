@@ -50,6 +50,13 @@ test.each<[string, Partial<ReadyParts>, string, 'warning' | 'failed', RegExp]>([
     'warning',
     /waits for 60 minutes/,
   ],
+  [
+    'policies whose records are damaged',
+    { policies: { unreadable: 'record x is damaged' } },
+    'policies',
+    'warning',
+    /cannot be read: record x/,
+  ],
   ['a mirror that is behind', { isMirrorBehind: true }, 'mirror', 'warning', /mirrored/],
   ['a webhook that fails', { failingWebhooks: 1 }, 'webhooks', 'warning', /1 do not/],
   ['lost events', { lostEvents: 7 }, 'events', 'warning', /7 came/],

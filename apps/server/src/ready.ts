@@ -14,7 +14,8 @@ export interface ReadyParts {
   readonly damagedRuns: number;
   /** Room that is left, and what of it is kept for collections. */
   readonly disk: { readonly freeBytes: number; readonly isScarce: boolean } | undefined;
-  readonly policies: PolicyTrouble;
+  /** Or why it is not known. */
+  readonly policies: PolicyTrouble | { readonly unreadable: string };
   readonly isMirrorBehind: boolean;
   readonly failingWebhooks: number;
   readonly lostEvents: number;
@@ -73,7 +74,9 @@ export function readyChecks(parts: ReadyParts): readonly ReadyCheck[] {
       volumes.damaged.length > 0 || damagedRuns > 0,
       `${volumes.damaged.length} disks have writes that damage keeps in the log, ${damagedRuns} runs are known to be damaged: pando verify`,
     ),
-    warn('policies', policies.failingRules > 0 || policies.lagMs > LAG_MS_MAX, policyText(policies)),
+    'unreadable' in policies
+      ? warn('policies', true, `their records cannot be read: ${policies.unreadable}`)
+      : warn('policies', policies.failingRules > 0 || policies.lagMs > LAG_MS_MAX, policyText(policies)),
     warn('mirror', parts.isMirrorBehind, 'the catalog could not be mirrored; it is tried again'),
     warn('webhooks', parts.failingWebhooks > 0, `${parts.failingWebhooks} do not take what they are sent`),
     warn('events', parts.lostEvents > 0, `${parts.lostEvents} came while too many waited to be kept`),
@@ -86,7 +89,7 @@ export async function readyParts(
   operations: Operations,
   space: FileSystemSpaceGuard,
   path: string,
-  policies: PolicyTrouble,
+  policies: ReadyParts['policies'],
 ): Promise<ReadyParts> {
   const { volumes, catalog, store } = open;
   const [{ damagedRuns }, freeBytes] = await Promise.all([store.stats(), freeBytesOf(path)]);

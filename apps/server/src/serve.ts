@@ -262,7 +262,10 @@ export async function serve(
       onNotKept: (error) => logger.warn({ err: error }, 'the result of a verification could not be kept'),
     };
     const httpCounts = new HttpCounts();
-    const policyTrouble = sharedLook(clock, POLICIES_MS_MAX, () => policies.trouble());
+    const policyTrouble = sharedLook(clock, POLICIES_MS_MAX, () =>
+      // One damaged record of a policy is no reason to say nothing of the store.
+      policies.trouble().catch((error: unknown) => ({ unreadable: (error as Error).message })),
+    );
     const ready = sharedLook(clock, READY_MS_MAX, async () =>
       readyChecks(await readyParts(open, operations, space, directory.path, await policyTrouble())),
     );
