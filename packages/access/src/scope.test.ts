@@ -48,6 +48,9 @@ test('a scope is kept in one form, and has to name something', () => {
     { tags: ['a/b'] },
     { vms: ['x'.repeat(256)] },
     { tags: ['a\n'] },
+    { tags: ['a\u0085'] },
+    { tags: [' a'] },
+    { tags: ['..'] },
   ]) {
     expect(() => checkedScope(wrong)).toThrow(expect.objectContaining({ code: 'request-invalid' }));
   }

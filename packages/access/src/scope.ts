@@ -1,5 +1,5 @@
 /** Which VMs a scope holds. */
-import { PandoError } from '@pando/common';
+import { nameProblem, PandoError } from '@pando/common';
 import type { Scope } from './types.ts';
 
 /** Most names, and most tags, of one scope. */
@@ -49,9 +49,14 @@ export function checkedScope({ vms = [], tags = [] }: Scope): Scope {
     if (items.length > SCOPE_ITEMS_MAX)
       throw new PandoError('request-invalid', `a scope has at most ${SCOPE_ITEMS_MAX} ${what}`);
     const names = items.map((item) => item.normalize('NFC'));
-    const wrong = names.find((name) => !isName(name));
-    if (wrong !== undefined)
-      throw new PandoError('request-invalid', `${JSON.stringify(wrong.slice(0, 80))} is no name for ${what}`);
+    for (const name of names) {
+      const problem = nameProblem(name);
+      if (problem === undefined) continue;
+      throw new PandoError(
+        'request-invalid',
+        `${JSON.stringify(name.slice(0, 80))} among ${what} ${problem}`,
+      );
+    }
     return [...new Set(names)].sort();
   };
   const scope = { vms: clean('names of VMs', vms), tags: clean('tags', tags) };
@@ -61,9 +66,4 @@ export function checkedScope({ vms = [], tags = [] }: Scope): Scope {
     ...(scope.vms.length > 0 ? { vms: scope.vms } : {}),
     ...(scope.tags.length > 0 ? { tags: scope.tags } : {}),
   };
-}
-
-function isName(name: string): boolean {
-  const bytes = Buffer.byteLength(name);
-  return bytes > 0 && bytes <= 255 && name.isWellFormed() && !/[/@\u0000-\u001f\u007f]/.test(name);
 }

@@ -5,7 +5,7 @@
  * Which policies these are is found from the VMs of the scope, of which VMS_MAX are looked at: past them by tags of the scope alone.
  */
 import { inScope, type Actor, type Scope } from '@pando/access';
-import { isPandoError, PandoError } from '@pando/common';
+import { isPandoError, nameProblem, PandoError } from '@pando/common';
 import type { Fleet, Page, PageRequest, Vm } from '@pando/fleet';
 import type {
   AssignedVm,
@@ -157,7 +157,10 @@ export class PolicyScopes {
       // In the order of names the one that is just so comes first.
       await look({ namePrefix: star < 0 ? pattern : pattern.slice(0, star) }, star < 0 ? 1 : Infinity);
     }
-    for (const tag of scope.tags ?? []) await look({ tag }, Infinity);
+    for (const tag of scope.tags ?? []) {
+      // Scopes were not looked at as closely once; no VM carries such a tag.
+      if (nameProblem(tag) === undefined) await look({ tag }, Infinity);
+    }
     return this.#policies.ofVms([...vms.values()], scope.tags ?? []);
   }
 }

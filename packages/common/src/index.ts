@@ -8,6 +8,7 @@ export * from './ids.ts';
 export { checkLevelFiles, type LevelDamage } from './level/check-files.ts';
 export * from './limits.ts';
 export * from './memory-file-system.ts';
+export * from './names.ts';
 export * from './node-file-system.ts';
 export * from './page-pool.ts';
 export * from './promptness.ts';

@@ -2,7 +2,7 @@
 import {
   DISK_BYTES_MAX,
   DISK_BYTES_MIN,
-  NAME_BYTES_MAX,
+  nameProblem,
   PandoError,
   SECTOR_BYTES,
   VM_TAGS_MAX,
@@ -13,24 +13,11 @@ import {
  * @throws `name-invalid`
  */
 export function checkName(what: string, text: string): string {
-  const problem = problemOf(text);
+  const problem = nameProblem(text);
   if (problem !== undefined) {
     throw new PandoError('name-invalid', `${what} ${JSON.stringify(text.slice(0, 80))} ${problem}`);
   }
   return text.normalize('NFC');
-}
-
-function problemOf(text: string): string | undefined {
-  if (text === '') return 'is empty';
-  if (!text.isWellFormed()) return 'is not Unicode';
-  const bytes = Buffer.byteLength(text.normalize('NFC'));
-  if (bytes > NAME_BYTES_MAX) return `has ${bytes} bytes, more than ${NAME_BYTES_MAX}`;
-  if (/[/@]/.test(text)) return 'holds / or @';
-  if (/[\p{Cc}\u2028\u2029]/u.test(text)) return 'holds a control character';
-  if (text.trim() !== text) return 'begins or ends with a blank';
-  // Every URL parser folds these away, so such a VM could not be named in a path.
-  if (text === '.' || text === '..') return 'is a path to somewhere';
-  return undefined;
 }
 
 /**
