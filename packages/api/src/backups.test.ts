@@ -1,5 +1,6 @@
 /** What is said about backups, over HTTP. */
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { PandoError } from '@pando/common';
+import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest';
 import { harness, type Harness } from './testing/harness.ts';
 
 let at: Harness;
@@ -31,6 +32,22 @@ test('a backup is taken with a note, labels, a lock and a date, and shows them',
     status: 409,
     body: { code: 'backup-locked' },
   });
+});
+
+test('of a guest at rest no backup is kept when what is said about it is refused', async () => {
+  const quiet = await harness({
+    quiesce: async (_guest, action) => {
+      const taken = await action();
+      quiet.fleet.failNext = new PandoError('request-invalid', 'lockedUntil is in the past');
+      return taken;
+    },
+  });
+  onTestFinished(() => quiet.close());
+  const post = (url: string, payload: object) => quiet.app.inject({ method: 'POST', url, payload });
+  await post('/api/v1/vms', { name: 'web', disks: [{ name: 'disk0', sizeBytes: 8192 }] });
+  const said = { quiesce: 'qemu-ga:/agent', lockedUntil: '2020-01-01T00:00:00Z' };
+  expect((await post('/api/v1/vms/web/backups', said)).statusCode).toBe(400);
+  expect(quiet.fleet.backups.size).toBe(0);
 });
 
 test('a change leaves what it does not name, takes away what is null, and never shortens a lock', async () => {

@@ -261,8 +261,15 @@ async function quiescedBackup(
       }),
     (backup) => fleet.deleteBackup(backup.id),
   );
-  // Not before: one that is locked could not be deleted when the guest was not at rest after all.
-  return Object.keys(attributes).length === 0 ? taken : fleet.changeBackup(taken.id, attributes);
+  if (Object.keys(attributes).length === 0) return taken;
+  try {
+    // Not before: one that is locked could not be deleted when the guest was not at rest after all.
+    return await fleet.changeBackup(taken.id, attributes);
+  } catch (error) {
+    // What is refused has made nothing.
+    await fleet.deleteBackup(taken.id);
+    throw error;
+  }
 }
 
 async function policyId({ policyScopes }: ApiContext, actor: Actor, reference: string): Promise<string> {
