@@ -28,6 +28,35 @@ function allRoutes(): readonly Route[] {
   return routes;
 }
 
+/** The operation that begins jobs of a kind: its list has what they end with, too. */
+const BEGUN_BY: Readonly<Record<string, string>> = {
+  gc: 'collectGarbage',
+  import: 'importVm',
+  repair: 'repair',
+  restore: 'restoreBackup',
+  verify: 'verify',
+};
+
+/** What a job has ended with and the operation that has begun it does not list; of an answer that is a job, or a page of jobs. */
+export function unlistedEnd(answer: unknown): { operation: string; code: string } | undefined {
+  const { kind, state, error, items } = (answer ?? {}) as Record<string, unknown>;
+  if (Array.isArray(items)) return items.map(unlistedEnd).find((found) => found !== undefined);
+  const { code } = (error ?? {}) as { readonly code?: unknown };
+  if (typeof kind !== 'string' || typeof state !== 'string' || typeof code !== 'string') return undefined;
+  const begun = allRoutes().find(({ operation }) => operation.operationId === BEGUN_BY[kind]);
+  if (begun === undefined || begun.operation['x-pando-errors'].includes(code)) return undefined;
+  return { operation: begun.operation.operationId, code };
+}
+
+/** @throws Error for a job that has ended with what its operation does not list */
+export function checkEnds(answer: unknown): void {
+  const found = unlistedEnd(answer);
+  if (found !== undefined)
+    throw new Error(
+      `a job of ${found.operation} ended with ${found.code}, which packages/api/src/route-errors.ts does not list`,
+    );
+}
+
 /** @throws Error when the operation behind the request does not say that it answers so */
 export function checkListed(method: string, path: string, code: unknown): void {
   const route = allRoutes().find((one) => one.method === method && one.pattern.test(path));

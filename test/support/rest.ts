@@ -1,6 +1,6 @@
 /** The REST API as a client without any library sees it. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { checkListed } from './listed-errors.ts';
+import { checkEnds, checkListed } from './listed-errors.ts';
 import { tokenOfServing, type Reachable } from './tokens.ts';
 
 export interface Answer {
@@ -45,6 +45,7 @@ export class Rest {
     const isJson = /\bjson\b/.test(response.headers.get('content-type') ?? '');
     const answer: unknown = isJson ? JSON.parse(text) : text;
     if (response.status >= 400) checkListed(method, `/api/v1${path}`, (answer as { code?: unknown }).code);
+    else checkEnds(answer);
     return { status: response.status, body: answer };
   }
 

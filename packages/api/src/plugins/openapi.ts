@@ -8,6 +8,8 @@ import { errorsOf } from '../route-errors.ts';
 import { statusOf } from './errors.ts';
 
 const PAGE = '/docs';
+/** The plugin adds it to all of HEAD; ours have names of their own. */
+const HEAD_SUFFIX = /-head$/;
 
 /** What the page may load: its own files, and pictures that its style sheet holds. Everything that it asks for, it asks this server. */
 const PAGE_POLICY = {
@@ -71,22 +73,22 @@ export async function openapi(app: App, { version }: ApiContext): Promise<void> 
       const shape = schema as
         | { readonly querystring?: { readonly properties?: object }; readonly operationId?: string }
         | undefined;
+      const operationId = shape?.operationId?.replace(HEAD_SUFFIX, '');
       const errors = errorsOf({
-        ...{ method: String(method), url, operationId: shape?.operationId },
+        ...{ method: String(method), url, operationId },
         hasCursor: 'cursor' in (shape?.querystring?.properties ?? {}),
         isIdempotent: (config as { idempotent?: boolean } | undefined)?.idempotent === true,
         isLimited: config?.unlimited !== true,
         isRead: method === 'GET' || method === 'HEAD' || config?.reads === true,
         needs: config?.needs,
       });
-      return { schema: { ...schema, 'x-pando-errors': errors, ...extensionsOf(shape?.operationId) }, url };
+      return { schema: { ...schema, 'x-pando-errors': errors, ...extensionsOf(operationId) }, url };
     },
     transformObject: (found) => {
       if (!('openapiObject' in found)) return found.swaggerObject;
-      // The plugin adds a suffix to all of HEAD; ours have names of their own.
       for (const path of Object.values(found.openapiObject.paths ?? {})) {
         const { head } = path ?? {};
-        if (head?.operationId !== undefined) head.operationId = head.operationId.replace(/-head$/, '');
+        if (head?.operationId !== undefined) head.operationId = head.operationId.replace(HEAD_SUFFIX, '');
       }
       return { ...found.openapiObject, 'x-pando-error-codes': errorCodes() };
     },

@@ -9,7 +9,7 @@ import { buildApi, Jobs, type ApiOptions, type App, type Engine } from '../index
 import type { GcReport, RepairReport, VerifyReport } from '../schemas/index.ts';
 import { FakeFiles } from './fake-files.ts';
 import { FakeFleet } from './fake-fleet.ts';
-import { watchErrors } from './listed-errors.ts';
+import { unlistedEnd, watchErrors, type Unlisted } from './listed-errors.ts';
 
 export const GC_REPORT: GcReport = {
   roots: 3,
@@ -86,7 +86,12 @@ export async function harness({
     newId: () => `policy-${++policyIds}`,
   });
   const internalErrors: unknown[] = [];
-  const jobs = new Jobs({ clock: systemClock, onInternalError: (_job, error) => internalErrors.push(error) });
+  const unlistedEnds: Unlisted[] = [];
+  const jobs = new Jobs({
+    clock: systemClock,
+    onInternalError: (_job, error) => internalErrors.push(error),
+    onEnded: (job) => unlistedEnds.push(...unlistedEnd(job)),
+  });
   const engine: Harness['engine'] = {
     gc: () => Promise.resolve(GC_REPORT),
     verify: () => Promise.resolve(VERIFY_REPORT),
@@ -185,7 +190,7 @@ export async function harness({
       await events.close();
       await tokens.close();
       await audit.close();
-      const missing = unlisted().filter(({ code }) => !fleet.thrown.has(code));
+      const missing = [...unlisted(), ...unlistedEnds].filter(({ code }) => !fleet.thrown.has(code));
       const text = missing.map(({ operation, code }) => `${operation}: ${code}`).join(', ');
       if (text !== '') throw new Error(`answered, and not listed in route-errors.ts: ${text}`);
     },

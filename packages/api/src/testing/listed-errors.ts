@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { FastifyRequest } from 'fastify';
 import type { App } from '../context.ts';
 import { codeOfAnswer } from '../plugins/errors.ts';
+import type { Job, JobKind } from '../schemas/index.ts';
 
 const DOCUMENT = new URL('../../../../docs/openapi.json', import.meta.url);
 
@@ -42,6 +43,22 @@ export function watchErrors(app: App): () => readonly Unlisted[] {
     done();
   });
   return () => missing;
+}
+
+/** The operation that begins jobs of a kind: its list has what they end with, too. */
+const BEGUN_BY: Readonly<Record<JobKind, string>> = {
+  gc: 'collectGarbage',
+  import: 'importVm',
+  repair: 'repair',
+  restore: 'restoreBackup',
+  verify: 'verify',
+};
+
+/** What the job has ended with, when it is not listed. */
+export function unlistedEnd({ kind, error }: Job): readonly Unlisted[] {
+  const operation = BEGUN_BY[kind];
+  if (error === undefined || listedErrors().get(operation)?.has(error.code) === true) return [];
+  return [{ operation, code: error.code }];
 }
 
 function operationOf({ routeOptions }: FastifyRequest): string | undefined {
