@@ -184,7 +184,14 @@ itWithTools(
     expect(await readlink(join(out, 'home/absolute'))).toBe('/etc/passwd');
     expect((await lstat(join(out, 'home/setuid'))).mode & 0o7000).toBe(0);
     expect(await readFile(join(out, 'many/big'))).toEqual(Buffer.alloc(3 * MiB + 77, 'abcdefg'));
+    expect((await lstat(join(out, 'home'))).mode & 0o777).toBe(0o755);
     expect((await run('extract', 'web@b', '/home', out)).stderr).toContain('file-exists');
+    if (process.getuid!() === 0) {
+      const own = join(folder, 'own');
+      await must('extract', 'web@b', '/home/setuid', '/srv/hello', own, '--same-owner');
+      expect((await lstat(join(own, 'setuid'))).mode & 0o7777).toBe(0o4755);
+      expect(await lstat(join(own, 'hello'))).toMatchObject({ uid: 7, gid: 8 });
+    }
 
     const tar = await server.fetch('/api/v1/backups/web%40b/files/archive?path=%2Fmany');
     const bytes = Buffer.from(await tar.arrayBuffer());

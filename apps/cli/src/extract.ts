@@ -2,7 +2,7 @@
 import type { GuestFile } from '@pando/client';
 import { formatSize, PandoError } from '@pando/common';
 import { createWriteStream } from 'node:fs';
-import { mkdir, rm, utimes } from 'node:fs/promises';
+import { chmod, chown, mkdir, rm, utimes } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { connect } from './connect.ts';
 import { CommandFailure } from './failures.ts';
@@ -107,8 +107,9 @@ async function extractOne(
   }
   const about = { path: shown(path), target: shown(target) };
   const nothing = { directories: 0, links: 0, specials: 0, problems: [], moreProblems: 0 };
+  const sameOwner = options.sameOwner === true;
   if (own !== undefined) {
-    await writeFile(counted('readBackupFile'), target, own, signal);
+    await writeFile(counted('readBackupFile'), target, own, { sameOwner, signal });
     return { ...about, ...nothing, files: 1, bytes };
   }
   if (name.length > 0) {
@@ -118,9 +119,8 @@ async function extractOne(
       throw new PandoError(kind, `${about.target}: ${message}`, { cause: error });
     });
   }
-  const sameOwner = options.sameOwner === true;
   const unpacked = await unpack(counted('archiveBackupFiles'), target.toString(), {
-    ...{ sameOwner, signal },
+    ...{ sameOwner, isFolderOwn: name.length > 0, signal },
   });
   return { ...about, ...unpacked, bytes };
 }
@@ -129,14 +129,19 @@ async function extractOne(
 async function writeFile(
   bytes: AsyncIterable<Uint8Array>,
   target: Buffer,
-  { mode, modifiedAt, type }: GuestFile,
-  signal: AbortSignal,
+  { mode, uid, gid, modifiedAt, type }: GuestFile,
+  { sameOwner, signal }: { readonly sameOwner: boolean; readonly signal: AbortSignal },
 ): Promise<void> {
   // Of a link it is not known what the file may; nobody else gets to read it.
   const own = type === 'file' ? mode & 0o777 : 0o600;
   const stream = createWriteStream(target, { flags: 'wx', mode: own | 0o600 });
   try {
     await writeBytes(bytes, stream, signal);
+    if (type === 'file' && sameOwner) {
+      // In this order: with another owner, set-user-id goes.
+      await chown(target, uid, gid);
+      await chmod(target, (mode & 0o7777) | 0o600);
+    }
     if (type === 'file') await utimes(target, new Date(modifiedAt), new Date(modifiedAt));
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;

@@ -1,5 +1,6 @@
 /** What a hostile guest puts into a tar does not get out of the folder. */
 import {
+  chmod,
   lstat,
   mkdir,
   mkdtemp,
@@ -16,7 +17,7 @@ import { join } from 'node:path';
 import { Header, type HeaderData } from 'tar';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { escaped, unescaped } from './guest-paths.ts';
-import { unpack } from './unpack.ts';
+import { unpack, type UnpackOptions } from './unpack.ts';
 
 let folder: string;
 let target: string;
@@ -40,12 +41,12 @@ function tarOf(entries: readonly Entry[]): Buffer {
   return Buffer.concat([...blocks, Buffer.alloc(1024)]);
 }
 
-async function unpackAll(tar: Buffer, pieceBytes = 700) {
+async function unpackAll(tar: Buffer, pieceBytes = 700, options: Partial<UnpackOptions> = {}) {
   async function* pieces(): AsyncGenerator<Buffer> {
     for (let at = 0; at < tar.length; at += pieceBytes) yield tar.subarray(at, at + pieceBytes);
     await Promise.resolve();
   }
-  return unpack(pieces(), target, { sameOwner: false, signal: new AbortController().signal });
+  return unpack(pieces(), target, { sameOwner: false, signal: new AbortController().signal, ...options });
 }
 
 const file = (path: string, data = 'x', more: HeaderData = {}): Entry => ({
@@ -73,6 +74,40 @@ test('files, folders and links come out as they are, without owners and set-user
   expect([made.mode & 0o7700, made.nlink, made.uid]).toEqual([0o700, 2, process.getuid!()]);
   expect(await readlink(join(target, 'a/absolute'))).toBe('/etc/passwd');
   expect(await readlink(join(target, 'a/up'))).toBe('../../../..');
+});
+
+test('the folder itself gets the mode that the tar has for it, where it is to', async () => {
+  const tar = tarOf([{ type: 'Directory', path: './', mode: 0o2775 }, file('./a')]);
+  await chmod(target, 0o700);
+  const umask = process.umask(0o027);
+  await unpackAll(tar, 700, { isFolderOwn: true }).finally(() => process.umask(umask));
+  expect((await lstat(target)).mode & 0o7777).toBe(0o750);
+});
+
+test.skipIf(process.getuid!() !== 0)('owners come out as they are, and modes to the bit', async () => {
+  const owned = { uid: 4242, gid: 4343 };
+  const { problems } = await unpackAll(
+    tarOf([
+      { type: 'Directory', path: './', mode: 0o1777, ...owned },
+      { type: 'Directory', path: './a/', mode: 0o2775, ...owned },
+      file('./a/program', 'hello', { mode: 0o6775, ...owned }),
+      file('./a/shared', 'hello', { mode: 0o666, ...owned }),
+      { ...link('./a/link', 'program'), ...owned },
+    ]),
+    700,
+    { sameOwner: true, isFolderOwn: true },
+  );
+  expect(problems).toEqual([]);
+  for (const [path, mode] of [
+    ['', 0o1777],
+    ['a', 0o2775],
+    ['a/program', 0o6775],
+    ['a/shared', 0o666],
+    ['a/link', 0o777],
+  ] as const) {
+    const made = await lstat(join(target, path));
+    expect([made.mode & 0o7777, made.uid, made.gid], path).toEqual([mode, 4242, 4343]);
+  }
 });
 
 test('nothing is written outside, nor through links, and what was refused is named', async () => {
