@@ -84,37 +84,59 @@ class CrashIndex implements ChunkIndex {
 
 const STORE_ID = new Uint8Array(16).fill(9);
 
-export function realWorld(random: () => number): World {
-  return new RealWorld(random, new MemoryCatalog(), new CrashFileSystem(), Promise.resolve(new CrashIndex()));
+/** A world of which nothing has happened yet. */
+type MakeWorld = (random: () => number) => World;
+
+export function realWorld(hashKey?: Uint8Array): MakeWorld {
+  return (random) => new RealWorld(random, newMachine(hashKey));
+}
+
+/** What of a world is there when the power is gone. */
+interface Disks {
+  readonly fs: CrashFileSystem;
+  readonly index: Promise<CrashIndex>;
+  readonly records: MemoryCatalog;
+  /** With which ids are keyed; undefined when they are not. */
+  readonly hashKey: Uint8Array | undefined;
+}
+
+function newMachine(hashKey: Uint8Array | undefined): Disks {
+  return {
+    fs: new CrashFileSystem(),
+    index: Promise.resolve(new CrashIndex()),
+    records: new MemoryCatalog(),
+    hashKey,
+  };
 }
 
 class RealWorld implements World {
-  readonly fs: CrashFileSystem;
   protected readonly random: () => number;
-  protected readonly index: Promise<CrashIndex>;
-  protected records: MemoryCatalog;
+  protected disks: Disks;
   #mortal: ReturnType<typeof mortalCatalog> | undefined;
   #store: ChunkStore | undefined;
 
-  constructor(random: () => number, records: MemoryCatalog, fs: CrashFileSystem, index: Promise<CrashIndex>) {
+  constructor(random: () => number, disks: Disks) {
     this.random = random;
-    this.records = records;
-    this.fs = fs;
-    this.index = index;
+    this.disks = disks;
+  }
+
+  get fs(): CrashFileSystem {
+    return this.disks.fs;
   }
 
   /** The catalog as this process sees it. */
   get catalog(): Catalog {
-    this.#mortal ??= mortalCatalog(this.records);
+    this.#mortal ??= mortalCatalog(this.disks.records);
     return this.#mortal.catalog;
   }
 
   async openStore(): Promise<ChunkStore> {
     this.#store = await openChunkStore({
       storage: new DirectorySegmentStorage(this.fs, 'segments'),
-      index: await this.index,
+      index: await this.disks.index,
       storeId: STORE_ID,
       chunkBytes: CHUNK,
+      hashKey: this.disks.hashKey,
       limits: { segmentBytesMax: 200_000, workers: 0 },
     });
     return this.#store;
@@ -125,17 +147,17 @@ class RealWorld implements World {
   }
 
   crash(): World {
-    const [fs, index] = this.end();
-    return new RealWorld(this.random, this.records, fs, index);
+    return new RealWorld(this.random, this.end());
   }
 
   /** The power is gone: what is on the disks at the next boot. */
-  protected end(): [CrashFileSystem, Promise<CrashIndex>] {
-    this.#mortal ??= mortalCatalog(this.records);
+  protected end(): Disks {
+    const { fs, index, records, hashKey } = this.disks;
+    this.#mortal ??= mortalCatalog(records);
     this.#mortal.kill();
-    const fs = this.fs.crash(this.random);
+    const after = fs.crash(this.random);
     void this.#store?.close().catch(() => undefined);
-    return [fs, this.index.then((old) => old.crash(this.random))];
+    return { fs: after, index: index.then((old) => old.crash(this.random)), records, hashKey };
   }
 }
 
@@ -147,13 +169,8 @@ const quick: Clock = {
 };
 
 /** A world whose catalog is mirrored, and can be lost. */
-export function mirroredWorld(random: () => number): World {
-  return new MirroredWorld(
-    random,
-    new MemoryCatalog(),
-    new CrashFileSystem(),
-    Promise.resolve(new CrashIndex()),
-  );
+export function mirroredWorld(hashKey?: Uint8Array): MakeWorld {
+  return (random) => new MirroredWorld(random, newMachine(hashKey));
 }
 
 class MirroredWorld extends RealWorld {
@@ -178,9 +195,9 @@ class MirroredWorld extends RealWorld {
 
   override crash(): World {
     const mirror = this.#mirror;
-    const [fs, index] = this.end();
+    const disks = this.end();
     void mirror?.close().catch(() => undefined);
-    return new MirroredWorld(this.random, this.records, fs, index);
+    return new MirroredWorld(this.random, disks);
   }
 
   gate(): LogGate {
@@ -192,7 +209,7 @@ class MirroredWorld extends RealWorld {
   }
 
   async loseCatalog(): Promise<void> {
-    const { current } = (await this.records.get('~mirror', 'state')) as { current?: Sequence };
+    const { current } = (await this.disks.records.get('~mirror', 'state')) as { current?: Sequence };
     const store = await super.openStore();
     // The newest, also one that was being written: an anchor is there when all that it leads to is.
     const [anchor] = await findAnchors(store, STORE_ID);
@@ -208,7 +225,7 @@ class MirroredWorld extends RealWorld {
     const log = { fs: this.fs, logDirectory: 'log', storeId: STORE_ID };
     const { cut } = await fitToLog({ ...log, catalog, chunkBytes: CHUNK });
     if (cut.length > 0) throw new Error(`overlays of disks ${cut.join(', ')} are not in the log any more`);
-    this.records = catalog;
+    this.disks = { ...this.disks, records: catalog };
   }
 }
 

@@ -4,8 +4,12 @@ import { readExport, sha256 } from '../support/disks.ts';
 import type { TestServer } from '../support/server.ts';
 import { fileURLToPath } from 'node:url';
 
-/** Formats of which there is a golden store; the last one is that of today. */
-export const GOLDEN_FORMATS = [1, 2] as const;
+/** Formats of which there is a golden store. */
+export const GOLDEN_FORMATS = [1, 2, 3] as const;
+
+/** Those of today, with the flags that make such a store: ids are plain, or keyed. */
+export const PLAIN = { format: 2, flags: [] };
+export const KEYED = { format: 3, flags: ['--keyed-hash'] };
 
 export function goldenStore(format: number): string {
   return fileURLToPath(new URL(`./store-${format}`, import.meta.url));
