@@ -44,6 +44,7 @@ export function configPage(): string {
 /** A file with every option in it, commented out; where the packages differ from the defaults, their value. */
 const PACKAGED: Readonly<Record<string, string>> = {
   'data': '"/var/lib/pando"',
+  'http-socket': '"/run/pando/http.sock"',
   'nbd-socket': '"/run/pando/nbd.sock"',
 };
 

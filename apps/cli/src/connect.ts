@@ -1,11 +1,13 @@
-/** The server that commands talk to: PANDO_URL, and what it takes to be let in there. */
-import { readFileSync } from 'node:fs';
+/** The server that commands talk to: PANDO_URL, or the one of this machine, and what it takes to be let in there. */
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { getCACertificates } from 'node:tls';
 import { Client } from '@pando/client';
 import { PandoError } from '@pando/common';
 import { findToken } from './token.ts';
 
 const DEFAULT_URL = 'http://127.0.0.1:7400';
+/** Where the server of an installed package listens for whoever may open it: only root can put something else there. */
+const PACKAGED_SOCKET = '/run/pando/http.sock';
 
 interface ConnectOptions {
   /** Instead of PANDO_URL. */
@@ -18,7 +20,7 @@ interface ConnectOptions {
 
 /** @throws `address-invalid`, `server-file-unreadable` */
 export function connect({ url, token, signal }: ConnectOptions = {}): Client {
-  const address = url ?? process.env['PANDO_URL'] ?? DEFAULT_URL;
+  const address = url ?? process.env['PANDO_URL'] ?? defaultAddress(process.env, PACKAGED_SOCKET);
   const given = URL.parse(address);
   return new Client({
     url: address,
@@ -26,6 +28,18 @@ export function connect({ url, token, signal }: ConnectOptions = {}): Client {
     ca: given?.protocol === 'https:' ? trusted() : undefined,
     signal,
   });
+}
+
+/** Whoever gives a token means to be known by it, not by the right to open a socket. */
+export function defaultAddress(environment: NodeJS.ProcessEnv, socket: string): string {
+  const { PANDO_TOKEN: token = '', PANDO_TOKEN_FILE: tokenFile = '' } = environment;
+  if (token !== '' || tokenFile !== '') return DEFAULT_URL;
+  try {
+    accessSync(socket, constants.R_OK | constants.W_OK);
+    return `unix:${socket}`;
+  } catch {
+    return DEFAULT_URL;
+  }
 }
 
 /** Whose certificates are good: those that Node trusts, and those in the file PANDO_CA. @throws `server-file-unreadable` */

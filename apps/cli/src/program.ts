@@ -28,7 +28,7 @@ export function buildProgram(): Command {
     .version(manifest.version)
     .addHelpText(
       'after',
-      '\nThe commands talk to the server at PANDO_URL (http://127.0.0.1:7400), with the token in PANDO_TOKEN or in the file\nPANDO_TOKEN_FILE, or the one that the server or `pando login` has left for this user.',
+      '\nThe commands talk to the server at PANDO_URL, with the token in PANDO_TOKEN or in the file PANDO_TOKEN_FILE, or the one that\nthe server or `pando login` has left for this user. Without PANDO_URL it is the server of an installed package, through\n/run/pando/http.sock where this user may open it, or else http://127.0.0.1:7400.',
     )
     .exitOverride()
     .showHelpAfterError('(see --help)');
