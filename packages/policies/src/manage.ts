@@ -204,8 +204,8 @@ async function restartRuns(ctx: PolicyContext, { id, record }: StoredPolicy): Pr
   for (const { name } of record.rules) {
     const state = await getRecord(ctx.catalog, 'policy-state', ruleKey(id, name));
     if (state?.run === undefined) continue;
-    const { cursor: _, ...run } = state.run;
-    operations.push(...putState(id, name, state, { ...state, run: { ...run, source: 0 } }));
+    const { cursor: _, isAgain: __, ...run } = state.run;
+    operations.push(...putState(id, name, state, { ...state, run: { ...run, failed: 0, source: 0 } }));
   }
   return operations;
 }

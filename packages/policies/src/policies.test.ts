@@ -99,6 +99,32 @@ describe('a run', () => {
     for (let i = 0; i < 70; i++) expect(await w.taken(`web-${i}`)).toEqual(['2026-11-21T02:00']);
   });
 
+  test('misses no VM that is assigned otherwise meanwhile, and counts none twice', async () => {
+    for (let i = 100; i < 200; i++) await w.vm(`web-${i}`, 'b');
+    await w.vm('both', 'a', 'b');
+    await w.vm('broken', 'a', 'b');
+    w.before = (vm) => {
+      if (vm === 'broken') throw new PandoError('chunk-corrupt', 'it is broken');
+    };
+    await w.policies.create({ ...daily(), tags: ['a', 'b'] });
+    w.clock.advance(DAY_MS);
+    // It begins; nobody by name; tag a; the first page of tag b.
+    for (let i = 0; i < 4; i++) await w.policies.tick();
+    expect((await w.policies.get('nightly')).rules[0]!.running).toMatchObject({ backups: 65, failed: 1 });
+    await w.fleet.setTags('web-198', ['a', 'b']);
+    await w.policies.assign('nightly', { vms: ['web-199'] });
+    await w.work();
+    for (const vm of ['web-197', 'web-198', 'web-199', 'both'])
+      expect(await w.taken(vm), vm).toEqual(['2026-11-21T02:00']);
+    expect((await w.policies.get('nightly')).rules[0]!.lastRun).toMatchObject({ backups: 101, failed: 1 });
+    await w.policies.runNow('nightly');
+    for (let i = 0; i < 3; i++) await w.policies.tick();
+    expect((await w.policies.get('nightly')).rules[0]!.running).toMatchObject({ failed: 1 });
+    await w.policies.assign('nightly', { tags: ['c'] });
+    await w.work();
+    expect((await w.policies.get('nightly')).rules[0]!.lastRun).toMatchObject({ backups: 101, failed: 1 });
+  });
+
   test('does not take a second backup after a crash between the backups of a page and its record', async () => {
     await w.vm('a', 'prod');
     await w.vm('b', 'prod');

@@ -57,7 +57,11 @@ export async function runPage(
   const { run } = before;
   const page = await targetPage(ctx, policy, run.source, run.cursor, RUN_PAGE_VMS);
   if (page === undefined) return endPass(ctx, policy, rule, before);
-  const keys = page.vms.map((vm) => pair(policy.id, vm.id));
+  const found = [
+    ...page.vms.map((vm) => ({ vm, isOther: false })),
+    ...page.others.map((vm) => ({ vm, isOther: true })),
+  ];
+  const keys = found.map(({ vm }) => pair(policy.id, vm.id));
   const [resting, failures] = await Promise.all([
     ctx.catalog.getMany('policy-rest', keys),
     ctx.catalog.getMany('policy-failure', keys),
@@ -70,15 +74,21 @@ export async function runPage(
   let { backups, failed } = run;
   let isAgain = run.isAgain === true;
   let storeError: PandoError | undefined;
-  const left = page.vms
-    .map((vm, i) => ({ vm, key: keys[i]!, i }))
-    .filter(({ i }) => resting[i] === undefined);
+  const left = found
+    .map(({ vm, isOther }, i) => {
+      const key = keys[i]!;
+      const failure = failures[i] === undefined ? undefined : readAs('policy-failure', key, failures[i]);
+      return { vm, isOther, key, failure };
+    })
+    .filter(({ isOther, failure }, i) => {
+      const isFailed = failure?.rule === rule.name && failure.dueAt === run.dueAt;
+      return resting[i] === undefined && !(isOther && isFailed);
+    });
   const work = async (): Promise<void> => {
     for (let next = left.shift(); next !== undefined; next = left.shift()) {
       if (storeError !== undefined || stop.aborted) return;
-      const { vm, key, i } = next;
-      const failure = failures[i] === undefined ? undefined : readAs('policy-failure', key, failures[i]);
-      const outcome = await takeOne(ctx, policy, rule, run.dueAt, vm, operations);
+      const { vm, key, failure } = next;
+      const outcome = await takeOne(ctx, policy, rule, run.dueAt, next, operations);
       if (outcome.kind === 'stopped') return;
       if (outcome.kind === 'taken') backups++;
       if (outcome.kind !== 'failed') {
@@ -121,7 +131,7 @@ async function takeOne(
   policy: StoredPolicy,
   rule: Rule,
   dueAt: number,
-  vm: Vm,
+  { vm, isOther }: { readonly vm: Vm; readonly isOther: boolean },
   operations: CatalogOperation[],
 ): Promise<Outcome> {
   try {
@@ -130,6 +140,8 @@ async function takeOne(
     });
     const known = newest.items[0]?.policy;
     const isKnown = known !== undefined && Date.parse(known.dueAt) === dueAt;
+    // It was looked at when it was taken.
+    if (isKnown && isOther) return { kind: 'known' };
     if (!isKnown) {
       const by = { id: policy.id, name: policy.record.name, rule: rule.name, dueAt };
       await takeBackup(ctx, policy, rule, vm, by);

@@ -5,8 +5,10 @@ import type { PolicyContext, StoredPolicy } from './context.ts';
 import { pair } from './records.ts';
 
 export interface TargetPage {
-  /** Each VM in one of the sources only. */
+  /** Each VM in one of the sources only: the first that has it at the moment. */
   readonly vms: readonly Vm[];
+  /** Those of this source that an earlier one has as well. One that came to it after it was gone through has been in no page yet. */
+  readonly others: readonly Vm[];
   /** Assigned by name, and not there any more. */
   readonly gone: readonly string[];
   /** Where this source goes on; absent: it ends here. */
@@ -44,7 +46,7 @@ export async function targetPage(
         gone.push(vmId);
       }
     }
-    return { vms, gone, ...(found.length > limit ? { cursor: ids.at(-1)! } : {}) };
+    return { vms, others: [], gone, ...(found.length > limit ? { cursor: ids.at(-1)! } : {}) };
   }
   const tag = tagOf(policy, source);
   if (tag === undefined) return undefined;
@@ -54,8 +56,9 @@ export async function targetPage(
     page.items.map((vm) => pair(id, vm.id)),
   );
   const earlier = record.tags.slice(0, source - 1);
-  const vms = page.items.filter(
-    (vm, i) => byName[i] === undefined && !vm.tags.some((one) => earlier.includes(one)),
-  );
-  return { vms, gone: [], ...(page.nextCursor === undefined ? {} : { cursor: page.nextCursor }) };
+  const isOther = (vm: Vm, i: number): boolean =>
+    byName[i] !== undefined || vm.tags.some((one) => earlier.includes(one));
+  const vms = page.items.filter((vm, i) => !isOther(vm, i));
+  const others = page.items.filter(isOther);
+  return { vms, others, gone: [], ...(page.nextCursor === undefined ? {} : { cursor: page.nextCursor }) };
 }
