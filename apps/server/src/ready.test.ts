@@ -9,12 +9,24 @@ const GOOD: ReadyParts = {
   damagedRuns: 0,
   disk: { freeBytes: 5 * 2 ** 30, isScarce: false },
   policies: { lagMs: 20_000, failingRules: 0, failing: [] },
+  auditFailure: undefined,
   isMirrorBehind: false,
   failingWebhooks: 0,
   lostEvents: 0,
   certificates: [],
 };
-const NAMES = ['store', 'disk', 'log', 'damage', 'policies', 'mirror', 'webhooks', 'events', 'certificates'];
+const NAMES = [
+  'store',
+  'disk',
+  'log',
+  'damage',
+  'policies',
+  'audit',
+  'mirror',
+  'webhooks',
+  'events',
+  'certificates',
+];
 
 test('a server that nothing is wrong with has all checks, and all are ok', () => {
   const checks = readyChecks(GOOD);
@@ -56,6 +68,13 @@ test.each<[string, Partial<ReadyParts>, string, 'warning' | 'failed', RegExp]>([
     'policies',
     'warning',
     /cannot be read: record x/,
+  ],
+  [
+    'an audit trail that cannot be written',
+    { auditFailure: 'ENOSPC' },
+    'audit',
+    'failed',
+    /refused.*: ENOSPC/,
   ],
   ['a mirror that is behind', { isMirrorBehind: true }, 'mirror', 'warning', /mirrored/],
   ['a webhook that fails', { failingWebhooks: 1 }, 'webhooks', 'warning', /1 do not/],

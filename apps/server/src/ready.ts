@@ -1,5 +1,6 @@
 /** Whether the server can do its work, check by check, out of what it knows anyway: nothing is read or tried for it but the room on the disk. */
 import { statfs } from 'node:fs/promises';
+import type { AuditTrail } from '@pando/access';
 import type { ReadyCheck } from '@pando/api';
 import { formatSize, type Clock, type FileSystemSpaceGuard } from '@pando/common';
 import type { PolicyTrouble } from '@pando/policies';
@@ -16,6 +17,8 @@ export interface ReadyParts {
   readonly disk: { readonly freeBytes: number; readonly isScarce: boolean } | undefined;
   /** Or why it is not known. */
   readonly policies: PolicyTrouble | { readonly unreadable: string };
+  /** Why the audit trail cannot be written, if so. */
+  readonly auditFailure: string | undefined;
   readonly isMirrorBehind: boolean;
   readonly failingWebhooks: number;
   readonly lostEvents: number;
@@ -77,6 +80,13 @@ export function readyChecks(parts: ReadyParts): readonly ReadyCheck[] {
     'unreadable' in policies
       ? warn('policies', true, `their records cannot be read: ${policies.unreadable}`)
       : warn('policies', policies.failingRules > 0 || policies.lagMs > LAG_MS_MAX, policyText(policies)),
+    parts.auditFailure === undefined
+      ? { name: 'audit', status: 'ok' }
+      : {
+          name: 'audit',
+          status: 'failed',
+          detail: `changes are refused, but for deletions and gc: ${parts.auditFailure}`,
+        },
     warn('mirror', parts.isMirrorBehind, 'the catalog could not be mirrored; it is tried again'),
     warn('webhooks', parts.failingWebhooks > 0, `${parts.failingWebhooks} do not take what they are sent`),
     warn('events', parts.lostEvents > 0, `${parts.lostEvents} came while too many waited to be kept`),
@@ -90,6 +100,7 @@ export async function readyParts(
   space: FileSystemSpaceGuard,
   path: string,
   policies: ReadyParts['policies'],
+  audit: Pick<AuditTrail, 'failure'>,
 ): Promise<ReadyParts> {
   const { volumes, catalog, store } = open;
   const [{ damagedRuns }, freeBytes] = await Promise.all([store.stats(), freeBytesOf(path)]);
@@ -101,6 +112,7 @@ export async function readyParts(
     damagedRuns,
     disk: freeBytes === undefined ? undefined : { freeBytes, isScarce: space.isScarce },
     policies,
+    auditFailure: audit.failure?.message,
     isMirrorBehind: operations.isMirrorBehind,
     failingWebhooks: operations.webhooks.list().filter(({ failing }) => failing !== undefined).length,
     lostEvents: operations.events.lost,

@@ -267,7 +267,7 @@ export async function serve(
       policies.trouble().catch((error: unknown) => ({ unreadable: (error as Error).message })),
     );
     const ready = sharedLook(clock, READY_MS_MAX, async () =>
-      readyChecks(await readyParts(open, operations, space, directory.path, await policyTrouble())),
+      readyChecks(await readyParts(open, operations, space, directory.path, await policyTrouble(), audit)),
     );
     const metrics = new Metrics(async () => ({
       version: VERSION,

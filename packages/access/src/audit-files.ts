@@ -13,9 +13,21 @@ const PAGE_BYTES_MAX = 8 * 1024 * 1024;
 /** Places that `verifyAudit` names. */
 const PROBLEMS_MAX = 100;
 
+/** A day has one file, and another for each that a sync failed of: `2026-11-20.jsonl`, then `2026-11-20~01.jsonl`, which sorts behind it. */
+const NAME = /^\d{4}-\d\d-\d\d(?:~(\d\d))?\.jsonl$/;
+const NUMBER_MAX = 99;
+
+/** The name of another file of the day, behind all that there are; undefined when there are too many. */
+export function nextName(day: string, names: readonly string[]): string | undefined {
+  const taken = names.filter((name) => name.startsWith(day)).map((name) => Number(NAME.exec(name)?.[1] ?? 0));
+  if (taken.length === 0) return `${day}${AUDIT_FILE}`;
+  const number = Math.max(...taken) + 1;
+  return number > NUMBER_MAX ? undefined : `${day}~${String(number).padStart(2, '0')}${AUDIT_FILE}`;
+}
+
 /** Names of the files, oldest first. */
 export async function auditFiles(fs: FileSystem, directory: string): Promise<string[]> {
-  return (await fs.list(directory)).filter((name) => /^\d{4}-\d\d-\d\d\.jsonl$/.test(name));
+  return (await fs.list(directory)).filter((name) => NAME.test(name));
 }
 
 export interface AuditQuery {
@@ -82,11 +94,18 @@ export async function verifyAudit(
   const problems: { file: string; line: number; problem: string }[] = [];
   const names = await auditFiles(fs, directory);
   let prev: string | undefined;
+  let oldest: number | undefined;
   let lines = 0;
   let last = { file: '', line: 0 };
   /** The last number before that of the head; and whether the head has become too old to be there. */
   let before = 0;
   let isHeadThere = false;
+  /** Of the lines that breaks go on from, by their numbers. */
+  const sure = new Map<number, string | undefined>([[0, '']]);
+  for (const name of names) {
+    const after = await brokenAfter(fs, directory, name);
+    if (after !== undefined && !sure.has(after)) sure.set(after, undefined);
+  }
   for (const name of names) {
     const file = await fs.open(`${directory}/${name}`, 'read');
     let line = 0;
@@ -99,9 +118,17 @@ export async function verifyAudit(
         lines++;
         const entry = parse(text);
         if (entry === undefined) tell('is no line of an audit trail');
-        else if (prev !== undefined && entry.prev !== prev) tell('does not follow the line before it');
+        else if (line === 1 && entry.kind === 'break') {
+          const after = entry.after ?? 0;
+          // What went with a file that was too old cannot be looked at.
+          const isKnown = after === 0 || (oldest !== undefined && after >= oldest);
+          if (isKnown && entry.prev !== sure.get(after)) tell('does not follow the line before it');
+          tell(`a sync failed: what was written after number ${after}, before this one, may be missing`);
+        } else if (prev !== undefined && entry.prev !== prev) tell('does not follow the line before it');
         prev = hashOf(text);
         if (entry === undefined) continue;
+        oldest ??= entry.n;
+        if (sure.has(entry.n)) sure.set(entry.n, prev);
         last = { file: name, line };
         if (head === undefined) continue;
         if (entry.n < head.n) before = entry.n;
@@ -124,6 +151,17 @@ export async function verifyAudit(
   const room = Math.max(0, PROBLEMS_MAX - problems.length);
   for (const problem of ends.slice(-room)) problems.push({ file: last.file, line: last.line, problem });
   return { files: names.length, lines, problems, isHeadKnown: head !== undefined };
+}
+
+/** The number of the line that a file goes on from which begins with a break; undefined for one that does not. */
+async function brokenAfter(fs: FileSystem, directory: string, name: string): Promise<number | undefined> {
+  const file = await fs.open(`${directory}/${name}`, 'read');
+  try {
+    for await (const text of linesForwards(file)) return parse(text)?.after;
+    return undefined;
+  } finally {
+    await file.close();
+  }
 }
 
 /**

@@ -1,9 +1,10 @@
 import { MemoryCatalog } from '@pando/catalog';
 import { MemoryFileSystem, systemClock, type Clock, type File, type FileSystem } from '@pando/common';
+import { between, CrashFileSystem, runSeed, seededRandom } from '@pando/common/testing';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { AuditTrail, type AuditOptions } from './audit.ts';
 import type { AuditEntry } from './types.ts';
-import { verifyAudit } from './audit-files.ts';
+import { listAudit, verifyAudit } from './audit-files.ts';
 import { readAuditKnown } from './audit-head.ts';
 
 const DIRECTORY = '/audit';
@@ -12,14 +13,17 @@ const clock: Clock = { ...systemClock, now: () => now };
 let disk: MemoryFileSystem;
 let syncs: number;
 /** What the next write, or sync, fails with. */
-let failing: { write?: string; sync?: string };
+let failing: { write?: string; sync?: string; isOnce?: boolean };
 let trail: AuditTrail;
+/** What was asked of files. */
+let asked: string[] = [];
 
 /** The disk with faults. */
 function faulty(): FileSystem {
   const wrap = (file: File): File =>
     new Proxy(file, {
       get(target, name: keyof File) {
+        if (name === 'write' || name === 'sync') asked.push(name);
         if (name === 'write' && failing.write !== undefined)
           return async (parts: readonly Uint8Array[], at: number) => {
             // A part of it is there, as on a full disk.
@@ -28,7 +32,9 @@ function faulty(): FileSystem {
           };
         if (name === 'sync') {
           syncs++;
-          if (failing.sync !== undefined) return () => Promise.reject(new Error(failing.sync));
+          const { sync, isOnce = false } = failing;
+          if (isOnce) failing = {};
+          if (sync !== undefined) return () => Promise.reject(new Error(sync));
         }
         const value: unknown = target[name];
         return typeof value === 'function' ? (value as () => unknown).bind(target) : value;
@@ -78,9 +84,9 @@ afterEach(() => trail.close());
 
 describe('the audit trail', () => {
   test('has what was asked for and what came of it, newest first, over restarts and days', async () => {
-    const asked = change('r1', { subjects: ['web'], asked: { body: { name: 'web' } } });
-    await trail.begin(asked);
-    trail.end(asked, { status: 201, ms: 3 });
+    const audited = change('r1', { subjects: ['web'], asked: { body: { name: 'web' } } });
+    await trail.begin(audited);
+    trail.end(audited, { status: 201, ms: 3 });
     await trail.close();
     now += 60_000;
     trail = await open();
@@ -268,12 +274,144 @@ describe('the audit trail', () => {
     expect((await verifyAudit(disk, DIRECTORY)).problems).toEqual([]);
   });
 
-  test('does not believe in a sync after one has failed', async () => {
+  describe('does not believe in a file of which a sync has failed', () => {
+    const FIRST = '2026-11-20.jsonl';
+    const SECOND = '2026-11-20~01.jsonl';
+    const told = 'a sync failed: what was written after number 1, before this one, may be missing';
+    const problems = async (): Promise<object[]> => (await verifyAudit(disk, DIRECTORY)).problems as object[];
+    const seen = async () => (await lines()).map(({ n, kind, request }) => `${n} ${kind} ${request}`.trim());
+
+    test('and goes on in another, with a line that says so', async () => {
+      await trail.begin(change('r1'));
+      trail.end(change('r1'), { status: 200 });
+      while ((await lines()).length < 2) await Promise.resolve();
+      failing = { sync: 'EIO', isOnce: true };
+      await trail.begin(change('r2'));
+      expect(trail.failure).toBeUndefined();
+      await trail.begin(change('r3'));
+      const kept = ['6 change r3', '5 change r2', '4 break'];
+      expect(await seen()).toEqual([...kept, '3 change r2', '2 outcome r1', '1 change r1']);
+      expect(await disk.list(DIRECTORY)).toEqual([FIRST, SECOND]);
+      expect(await problems()).toEqual([{ file: SECOND, line: 1, problem: told }]);
+      // After a power cut what was not durable is gone, or half there.
+      const all = (await content(FIRST)).split('\n');
+      for (const left of [`${all[0]}\n`, `${all[0]}\n${all[1]}\n`, `${all[0]}\n${all[1]!.slice(0, 9)}`]) {
+        await replace(FIRST, left);
+        expect(await problems()).toContainEqual({ file: SECOND, line: 1, problem: told });
+        expect(await problems()).not.toContainEqual(expect.objectContaining({ file: SECOND, line: 2 }));
+      }
+      await replace(FIRST, `${all[0]}\n`);
+      await trail.close();
+      trail = await open();
+      await trail.begin(change('r4'));
+      expect(await seen()).toEqual(['7 change r4', ...kept, '1 change r1']);
+      expect(await problems()).toEqual([{ file: SECOND, line: 1, problem: told }]);
+    });
+
+    test('and shows it when the line is gone that the break goes on from', async () => {
+      for (const request of ['r0', 'r1']) await trail.begin(change(request));
+      failing = { sync: 'EIO', isOnce: true };
+      await trail.begin(change('r2'));
+      const all = (await content(FIRST)).split('\n');
+      await replace(FIRST, `${all[0]}\n`);
+      expect(await problems()).toContainEqual({
+        ...{ file: SECOND, line: 1, problem: 'does not follow the line before it' },
+      });
+      // It has become too old.
+      await disk.remove(`${DIRECTORY}/${FIRST}`);
+      expect(await problems()).toHaveLength(1);
+    });
+
+    test('refuses for a while where another fails too, and leaves nothing of that', async () => {
+      let monotonic = 0;
+      await trail.close();
+      trail = await open({ clock: { ...clock, monotonic: () => monotonic } });
+      await trail.begin(change('r1'));
+      failing = { sync: 'EIO' };
+      const refused = { code: 'audit-unavailable' };
+      await expect(trail.begin(change('r2'))).rejects.toMatchObject(refused);
+      failing = {};
+      monotonic += 59_999;
+      await expect(trail.begin(change('r3'))).rejects.toMatchObject(refused);
+      expect(await disk.list(DIRECTORY)).toEqual([FIRST]);
+      monotonic += 1;
+      await trail.begin(change('r4'));
+      expect(trail.failure).toBeUndefined();
+      expect((await seen()).slice(0, 2)).toEqual(['7 change r4', '6 break']);
+      expect(await problems()).toEqual([{ file: SECOND, line: 1, problem: told }]);
+    });
+
+    test('also not at the start: the end is written anew before anything follows it', async () => {
+      await trail.begin(change('r1'));
+      await trail.close();
+      const before = await content(FIRST);
+      asked = [];
+      trail = await open();
+      expect(asked).toEqual(['write', 'sync']);
+      expect(await content(FIRST)).toBe(before);
+      // Where that fails it goes on elsewhere.
+      await trail.close();
+      failing = { sync: 'EIO', isOnce: true };
+      trail = await open();
+      await trail.begin(change('r2'));
+      expect(await disk.list(DIRECTORY)).toEqual([FIRST, SECOND]);
+    });
+  });
+
+  test('has all that was acknowledged, whatever syncs fail and whenever the power goes', async () => {
+    const random = seededRandom(runSeed());
+    for (let round = 0; round < 60; round++) {
+      let fs = new CrashFileSystem();
+      const acknowledged: string[] = [];
+      for (let life = 0; life < 4; life++) {
+        let monotonic = 0;
+        const audit = await open({ fs, clock: { ...clock, monotonic: () => monotonic } });
+        for (let step = between(random, 1, 12); step > 0; step--) {
+          const request = `${round}/${life}/${step}`;
+          monotonic += between(random, 0, 40_000);
+          now += between(random, 0, 20_000_000);
+          if (random() < 0.3) fs.faults.failSyncOf = '.jsonl';
+          if (random() < 0.3) audit.refuse(change(request), { status: 403 });
+          const asking = Promise.all([audit.begin(change(request)), audit.begin(change(`${request}b`))]);
+          await asking.then(
+            () => acknowledged.push(request, `${request}b`),
+            () => undefined,
+          );
+          audit.end(change(request), { status: 200 });
+        }
+        fs.faults.failSyncOf = undefined;
+        if (random() < 0.3) await audit.close();
+        const files = fs.paths().length;
+        fs = random() < 0.5 ? fs.powerCut(random) : fs.kill();
+        const { items } = await listAudit(fs, DIRECTORY, { limit: 1000 });
+        const there = new Set(items.map(({ request }) => request));
+        expect(
+          acknowledged.filter((request) => !there.has(request)),
+          `${files} files`,
+        ).toEqual([]);
+      }
+      await (await open({ fs })).close();
+      const { problems } = await verifyAudit(fs, DIRECTORY);
+      // What was not acknowledged may be torn; each file goes on from what is certain.
+      const untrue = problems.filter(
+        ({ line, problem }) => line === 1 && !problem.startsWith('a sync failed'),
+      );
+      expect(untrue).toEqual([]);
+    }
+  });
+
+  test('goes on from the last line where a crash has left a file without one', async () => {
     await trail.begin(change('r1'));
-    failing = { sync: 'EIO' };
-    await expect(trail.begin(change('r2'))).rejects.toMatchObject({ code: 'audit-unavailable' });
-    failing = {};
-    await expect(trail.begin(change('r3'))).rejects.toMatchObject({ code: 'audit-unavailable' });
+    await trail.close();
+    await (await disk.open(`${DIRECTORY}/2026-11-21.jsonl`, 'create')).close();
+    now += 60_000;
+    trail = await open();
+    await trail.begin(change('r2'));
+    expect((await lines()).map(({ request, n }) => [request, n])).toEqual([
+      ['r2', 2],
+      ['r1', 1],
+    ]);
+    expect((await verifyAudit(disk, DIRECTORY)).problems).toEqual([]);
   });
 
   test('counts refusals that are too many', async () => {

@@ -7,7 +7,11 @@
  * Before a change is acknowledged, the line that says it was asked for is durable. It is written while the change itself runs, and those
  * that wait share a sync. The line with the outcome follows; nobody waits for it. A crash leaves at most the end of a line behind,
  * which the next start cuts off. When a line cannot be written, `failure` says so until one can be: whoever changes something asks
- * first (`begin`), and is refused, but for what makes room. A failed sync is final: what the file holds is not known then.
+ * first (`begin`), and is refused, but for what makes room.
+ *
+ * A failed sync is final for its file: what that holds is not known then, and it is never written to again. The trail goes on in a new file, which begins
+ * with a line that says so (`break`) and follows the last line that is durable for certain; what was waiting is written there. What was written
+ * in between without a sync, outcomes and refusals, may be missing. Where a new file fails too, nothing is tried for a while.
  *
  * How far the trail goes is kept in the catalog too, once it is durable here: so a start sees when lines that were are not (audit-head.ts).
  */
@@ -20,6 +24,7 @@ import {
   lastBefore,
   lastWholeLine,
   listAudit,
+  nextName,
   type AuditQuery,
 } from './audit-files.ts';
 import { keepAuditCut, keepAuditHead, readAuditKnown, type AuditCut, type AuditHead } from './audit-head.ts';
@@ -31,6 +36,10 @@ const WAITING_MAX = 10_000;
 const HEAD_EVERY_MS = 60_000;
 /** Whoever fails to log in is written down so often a minute at most; the rest is counted. */
 const REFUSALS_PER_MINUTE_MAX = 60;
+/** After a new file could not be written either, so long until the next one. */
+const NEW_FILE_AGAIN_MS = 60_000;
+/** At the end of the file that is there at the start, so much is written anew. */
+const REWRITTEN_BYTES = 1024 * 1024;
 /** What was asked for is left out of a longer one. */
 const LINE_BYTES_MAX = 8 * 1024;
 
@@ -64,8 +73,10 @@ export class AuditTrail {
   #waiting: Waiting[] = [];
   #writing: Promise<void> | undefined;
   #failure: PandoError | undefined;
-  /** After a failed sync. */
-  #dead = false;
+  /** What the file holds is not known, after a failed sync. */
+  #isDoubted = false;
+  /** No new file before then, on the clock's own time. */
+  #newFileAt = -Infinity;
   #minute = 0;
   #refusals = 0;
   #left = 0;
@@ -97,6 +108,8 @@ export class AuditTrail {
       // No number twice.
       trail.#n = Math.max(trail.#n, head.n);
     }
+    // Of a file that could not be made durable at the start nothing else is known.
+    else trail.#synced ??= head;
     trail.#kept = head;
     trail.#keeping = trail.#keepHeads();
     return trail;
@@ -105,16 +118,14 @@ export class AuditTrail {
   static async #opened(options: AuditOptions): Promise<AuditTrail> {
     const { fs, directory } = options;
     await fs.makeDirectory(directory);
-    const newest = (await auditFiles(fs, directory)).at(-1);
+    const names = await auditFiles(fs, directory);
+    const newest = names.at(-1);
     if (newest === undefined) return new AuditTrail(options, { day: '', n: 0, prev: '' });
     const day = newest.slice(0, 10);
     const file = await fs.open(`${directory}/${newest}`, 'write');
     const found = await lastWholeLine(file);
-    if (found.end < (await file.size())) {
-      await file.truncate(found.end);
-      await file.sync();
-    }
-    const { entry, line } = found;
+    // A crash may have left a file without a line: then the last one is in one before.
+    const { entry, line } = found.line === undefined ? await lastLineBefore(fs, directory, names) : found;
     const trail = new AuditTrail(options, {
       day,
       n: entry?.n ?? 0,
@@ -122,6 +133,13 @@ export class AuditTrail {
     });
     trail.#file = file;
     trail.#end = found.end;
+    try {
+      await writeEndAnew(file, found.end);
+      if (entry !== undefined) trail.#synced = { n: entry.n, hash: trail.#prev };
+    } catch (error) {
+      trail.#isDoubted = true;
+      options.onTrouble?.(error);
+    }
     await trail.#removeOld();
     return trail;
   }
@@ -192,7 +210,7 @@ export class AuditTrail {
 
   /** To be called after a sync, when nothing was written since. */
   #syncedAll(): void {
-    if (!this.#dead) this.#synced = this.#last;
+    if (!this.#isDoubted && this.#last !== undefined) this.#synced = this.#last;
   }
 
   async #keepHeads(): Promise<void> {
@@ -235,8 +253,7 @@ export class AuditTrail {
       const group = this.#waiting;
       this.#waiting = [];
       try {
-        if (this.#dead) throw this.#failure!;
-        await this.#append(group);
+        await this.#appendSomewhere(group);
         this.#failure = undefined;
         for (const { resolve } of group) resolve?.();
       } catch (error) {
@@ -248,11 +265,53 @@ export class AuditTrail {
             : new PandoError('audit-unavailable', `the audit trail cannot be written: ${cause}`, {
                 cause: error,
               });
-        this.#n += group.length;
         for (const { reject } of group) reject?.(this.#failure);
       }
     }
     this.#writing = undefined;
+  }
+
+  /** Into the file that is open, or into a new one when what that holds is not known, or has just ceased to be. */
+  async #appendSomewhere(group: readonly Waiting[]): Promise<void> {
+    const { fs, directory, clock, onTrouble } = this.#options;
+    if (!this.#isDoubted) {
+      try {
+        await this.#append(group);
+        return;
+      } catch (error) {
+        this.#n += group.length;
+        if (!this.#isSyncLost()) throw error;
+        onTrouble?.(error);
+      }
+    }
+    if (clock.monotonic() < this.#newFileAt) {
+      this.#n += group.length;
+      throw this.#failure ?? new Error('a sync failed');
+    }
+    const at = group.at(-1)!.at;
+    const entry = { kind: 'break', request: '', operation: '', after: this.#synced?.n ?? 0 } as const;
+    // Somebody waits for the break, so that there is a sync.
+    const begin: Waiting = { entry, at, resolve: () => undefined };
+    try {
+      await this.#openNew(at);
+      this.#prev = this.#synced?.hash ?? '';
+      await this.#append([begin, ...group]);
+    } catch (error) {
+      this.#n += group.length + 1;
+      this.#isDoubted = true;
+      this.#newFileAt = clock.monotonic() + NEW_FILE_AGAIN_MS;
+      // Nobody was told that anything in it is durable.
+      if (this.#file !== undefined) {
+        await fs.remove(this.#file.path).catch(() => undefined);
+        await fs.syncDirectory(directory).catch(() => undefined);
+      }
+      throw error;
+    }
+  }
+
+  /** Asked after something else has run. */
+  #isSyncLost(): boolean {
+    return this.#isDoubted;
   }
 
   async #append(group: readonly Waiting[]): Promise<void> {
@@ -270,10 +329,7 @@ export class AuditTrail {
     if (this.#failure !== undefined) await file.truncate(this.#end);
     await file.write([bytes], this.#end);
     if (group.some(({ resolve }) => resolve !== undefined)) {
-      await file.sync().catch((error: unknown) => {
-        this.#dead = true;
-        throw error;
-      });
+      await this.#sync(file);
     }
     this.#prev = prev;
     this.#n = n;
@@ -282,16 +338,35 @@ export class AuditTrail {
     if (group.some(({ resolve }) => resolve !== undefined)) this.#syncedAll();
   }
 
+  async #sync(file: File): Promise<void> {
+    await file.sync().catch((error: unknown) => {
+      this.#isDoubted = true;
+      throw error;
+    });
+  }
+
+  /** A new file in place of one that nobody trusts any more. */
+  async #openNew(at: number): Promise<void> {
+    const { fs, directory } = this.#options;
+    await this.#file?.close().catch(() => undefined);
+    this.#file = undefined;
+    const day = dayOf(at) > this.#day ? dayOf(at) : this.#day;
+    const name = nextName(day, await auditFiles(fs, directory));
+    if (name === undefined) throw new Error('syncs failed too often on this day');
+    this.#file = await fs.open(`${directory}/${name}`, 'create');
+    await fs.syncDirectory(directory);
+    this.#day = day;
+    this.#end = 0;
+    this.#isDoubted = false;
+  }
+
   /** The file of the day, never of one before that of the last line: a clock that is set back changes no order. */
   async #fileOf(at: number): Promise<File> {
-    const day = new Date(at).toISOString().slice(0, 10);
+    const day = dayOf(at);
     if (this.#file !== undefined && day <= this.#day) return this.#file;
     const { fs, directory } = this.#options;
     const next = day > this.#day ? day : this.#day;
-    await this.#file?.sync().catch((error: unknown) => {
-      this.#dead = true;
-      throw error;
-    });
+    if (this.#file !== undefined) await this.#sync(this.#file);
     const path = `${directory}/${next}${AUDIT_FILE}`;
     const file = await fs.open(path, 'create').catch((error: unknown) => {
       // Made by an attempt that failed after this.
@@ -326,6 +401,41 @@ export class AuditTrail {
       this.#options.onTrouble?.(error);
     }
   }
+}
+
+function dayOf(at: number): string {
+  return new Date(at).toISOString().slice(0, 10);
+}
+
+/** The last line of all files but the newest. */
+async function lastLineBefore(
+  fs: FileSystem,
+  directory: string,
+  names: readonly string[],
+): Promise<Pick<Awaited<ReturnType<typeof lastWholeLine>>, 'line' | 'entry'>> {
+  for (const name of names.slice(0, -1).reverse()) {
+    const file = await fs.open(`${directory}/${name}`, 'read');
+    try {
+      const found = await lastWholeLine(file);
+      if (found.line !== undefined) return found;
+    } finally {
+      await file.close();
+    }
+  }
+  return { line: undefined, entry: undefined };
+}
+
+/**
+ * Cuts off what is behind the end, and makes durable what is before it. A sync of the process before may have failed: what it was about is in memory then, and
+ * counts as written, so a sync alone would not write it.
+ */
+async function writeEndAnew(file: File, end: number): Promise<void> {
+  if (end < (await file.size())) await file.truncate(end);
+  const from = Math.max(0, end - REWRITTEN_BYTES);
+  const bytes = Buffer.alloc(end - from);
+  await file.read(bytes, from);
+  if (bytes.byteLength > 0) await file.write([bytes], from);
+  await file.sync();
 }
 
 function lineOf(entry: AuditEntry): string {

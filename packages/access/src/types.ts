@@ -46,16 +46,21 @@ export interface Outcome {
   readonly ms?: number;
 }
 
-/** A line. `change`: it was asked for; `outcome`: what came of it; `refusal`: it was not let through. */
+/**
+ * A line. `change`: it was asked for; `outcome`: what came of it; `refusal`: it was not let through; `break`: a sync failed, and what was written after the
+ * line `after` may be missing.
+ */
 export interface AuditEntry extends Audited, Partial<Outcome> {
   /** Counts lines; a gap: some could not be written. */
   readonly n: number;
   /** RFC 3339, UTC. */
   readonly at: string;
-  readonly kind: 'change' | 'outcome' | 'refusal';
+  readonly kind: 'change' | 'outcome' | 'refusal' | 'break';
   /** Refusals that were left out since the line before, because there were too many. */
   readonly left?: number;
-  /** SHA-256 of the line before. */
+  /** Of a break: the last line that is durable for certain; 0: none is. */
+  readonly after?: number;
+  /** SHA-256 of the line before; of a break, of the line `after`. */
   readonly prev: string;
 }
 

@@ -248,7 +248,7 @@ export const ERROR_CODES = {
   'audit-unavailable': {
     kind: 'unavailable',
     remedy:
-      'Changes are refused while nobody could say afterwards who made them: make room on the disk under the data directory (deleting works), or check it; the log of the server says more. After a failed sync, restart.',
+      'Changes are refused while nobody could say afterwards who made them: make room on the disk under the data directory (deleting works), or check it; the log of the server says more.',
   },
   'too-busy': { kind: 'unavailable', remedy: 'A limit on work in flight is reached; try again later.' },
   'rate-limited': {

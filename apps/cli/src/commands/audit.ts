@@ -62,10 +62,18 @@ function auditTable(items: readonly AuditEntry[]): string {
   const shown = items.filter(({ kind, request }) => kind !== 'change' || !ended.has(request));
   return table(shown, [
     { title: 'TIME', text: ({ at }) => formatTime(at) },
-    { title: 'WHO', text: ({ actor }) => actor?.name ?? 'nobody' },
+    { title: 'WHO', text: ({ actor, kind }) => (kind === 'break' ? '' : (actor?.name ?? 'nobody')) },
     { title: 'FROM', text: ({ from, actor }) => from ?? (actor === undefined ? '' : 'socket') },
-    { title: 'WHAT', text: ({ operation }) => operation },
+    {
+      title: 'WHAT',
+      text: ({ kind, operation, after = 0 }) =>
+        kind === 'break' ? `a sync failed: lines after number ${after} may be missing` : operation,
+    },
     { title: 'ABOUT', text: ({ subjects = [] }) => subjects.join(', ') },
-    { title: 'OUTCOME', text: ({ status, code }) => code ?? (status === undefined ? 'unknown' : 'done') },
+    {
+      title: 'OUTCOME',
+      text: ({ kind, status, code }) =>
+        kind === 'break' ? '' : (code ?? (status === undefined ? 'unknown' : 'done')),
+    },
   ]);
 }

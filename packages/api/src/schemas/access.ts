@@ -76,12 +76,17 @@ export const TokenPage = Type.Object(
   { $id: 'TokenPage' },
 );
 
+type AuditKind = 'change' | 'outcome' | 'refusal' | 'break';
+
 export const AuditEntry = Type.Object(
   {
     n: Type.Integer({ description: 'counts lines' }),
     at: Instant,
-    kind: Type.Unsafe<'change' | 'outcome' | 'refusal'>(
-      Type.Union([Type.Literal('change'), Type.Literal('outcome'), Type.Literal('refusal')]),
+    kind: Type.Unsafe<AuditKind>(
+      Type.Union(
+        [Type.Literal('change'), Type.Literal('outcome'), Type.Literal('refusal'), Type.Literal('break')],
+        { description: '`break`: a sync failed, and lines between `after` and this one may be missing' },
+      ),
     ),
     request: Type.String({ description: 'id of the request, as in the log and in problem documents' }),
     operation: Type.String({ description: 'the operationId' }),
@@ -97,7 +102,10 @@ export const AuditEntry = Type.Object(
     left: Type.Optional(
       Type.Integer({ description: 'refusals that were left out before it, because there were too many' }),
     ),
-    prev: Type.String({ description: 'SHA-256 of the line before' }),
+    after: Type.Optional(
+      Type.Integer({ description: 'of a break: the last line before it that is durable for certain' }),
+    ),
+    prev: Type.String({ description: 'SHA-256 of the line before; of a break, of the line `after`' }),
   },
   { $id: 'AuditEntry' },
 );

@@ -80,6 +80,8 @@ export interface components {
                 readonly name: string;
                 readonly tokenId?: string;
             };
+            /** @description of a break: the last line before it that is durable for certain */
+            readonly after?: number;
             /** @description query and body, without what may be secret */
             readonly asked?: unknown;
             /** @description RFC 3339, UTC */
@@ -88,7 +90,8 @@ export interface components {
             readonly code?: string;
             /** @description address of the client; absent for the Unix socket */
             readonly from?: string;
-            readonly kind: "change" | "outcome" | "refusal";
+            /** @description `break`: a sync failed, and lines between `after` and this one may be missing */
+            readonly kind: "change" | "outcome" | "refusal" | "break";
             /** @description refusals that were left out before it, because there were too many */
             readonly left?: number;
             readonly ms?: number;
@@ -96,7 +99,7 @@ export interface components {
             readonly n: number;
             /** @description the operationId */
             readonly operation: string;
-            /** @description SHA-256 of the line before */
+            /** @description SHA-256 of the line before; of a break, of the line `after` */
             readonly prev: string;
             /** @description id of the request, as in the log and in problem documents */
             readonly request: string;
