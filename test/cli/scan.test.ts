@@ -56,6 +56,13 @@ itWithTools(
     const text = await pando(['scan', join(folder, 'a.raw')], { url: 'http://127.0.0.1:9' });
     expect(text).toMatchObject({ status: 0, stderr: expect.not.stringContaining('error') as string });
     expect(text.stdout).toContain('a store with chunks of 4 KiB would take about 1.0 MiB');
+    const named = join(folder, 'line\n\u001b[31m');
+    await writeFile(`${named}.raw`, bytes);
+    await writeFile(`${named}.qcow2`, 'QFI\u00fb\0\0\0\u0003', 'latin1');
+    const odd = await pando(['scan', `${named}.raw`, `${named}.qcow2`], { url: '' });
+    expect(odd.stdout).toContain('line\\n\\x1b[31m.raw');
+    expect(odd.stdout).toContain(`not read: ${folder}/line\\n\\x1b[31m.qcow2`);
+    expect(odd.stdout + odd.stderr).not.toContain('\u001b');
     expect(await pando(['scan', join(folder, 'missing')], { url: '' })).toMatchObject({ status: 1 });
   },
 );

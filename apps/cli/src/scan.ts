@@ -5,6 +5,7 @@ import { Estimator, type Estimate, type SizeEstimate } from '@pando/scan';
 import { opendir, realpath, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { CommandFailure } from './failures.ts';
+import { escaped } from './guest-paths.ts';
 import { interruptible } from './interrupt.ts';
 import { formatRatio, plural, print, table } from './output.ts';
 import { startProgress } from './progress.ts';
@@ -172,13 +173,14 @@ function report(scan: Scan): string {
       lines.push('Numbers of different chunks are estimated by a sample, to a few tenths of a percent.');
   } else lines.push('No images.');
   if (passedBy > 0) lines.push(`${plural(passedBy, 'other file')} passed by.`);
-  for (const { path, detail, code } of failed) lines.push(`not read: ${path}: ${detail} (${code})`);
+  for (const { path, detail, code } of failed)
+    lines.push(`not read: ${escaped(path)}: ${escaped(detail)} (${code})`);
   return lines.join('\n');
 }
 
 function imageTable(images: readonly ScannedImage[]): string {
   const shown = table(images.slice(0, SHOWN_MAX), [
-    { title: 'IMAGE', text: ({ path }) => path },
+    { title: 'IMAGE', text: ({ path }) => escaped(path) },
     { title: 'FORMAT', text: ({ format }) => format },
     { title: 'SIZE', right: true, text: ({ sizeBytes }) => formatSize(sizeBytes) },
     { title: 'ADDS', right: true, text: ({ addsBytes }) => formatSize(addsBytes) },
