@@ -5,13 +5,15 @@
  * The file is durable before the token is good. A crash in between leaves a file with a text that nobody knows, and still no
  * token: the next start makes another.
  */
-import { join } from 'node:path';
-import type { Tokens } from '@pando/access';
+import { rm } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { tokenIdOf, type Tokens } from '@pando/access';
 import { fromIoError, PandoError } from '@pando/common';
 import type { Logger } from 'pino';
-import { readTokenFile, removeTokenFile, tokenFile, writeTokenFile } from './token-files.ts';
+import { readTokenFile, tokenFile, writeTokenFile } from './token-files.ts';
 
 const NAME = 'admin';
+const COPY_FILE = 'admin-token.copy';
 
 export function adminTokenFile(dataDirectory: string): string {
   return join(dataDirectory, 'admin-token');
@@ -48,9 +50,18 @@ async function makeAdminToken(tokens: Tokens, dataDirectory: string, name: strin
   return text;
 }
 
+/** Where a server has put a copy of which token, kept beside it: one that is killed leaves the copy behind. */
+interface Copy {
+  /** The data directory: one that was copied from it has this file too, and nothing to do with it. */
+  readonly of: string;
+  readonly path: string;
+  readonly tokenId: string;
+}
+
 /**
  * Puts the token of the data directory, while it is good, where the command looks for the server at `url`. Resolves to what takes it away
- * again. A user without a home directory, or one that cannot be written to, has to say where the token is.
+ * again. What a server before this one has left, elsewhere maybe, is taken away first. A user without a home directory, or one that cannot be
+ * written to, has to say where the token is.
  */
 export async function offerAdminToken(
   tokens: Tokens,
@@ -58,12 +69,19 @@ export async function offerAdminToken(
   url: string,
   logger: Logger,
 ): Promise<() => Promise<void>> {
+  const record = join(dataDirectory, COPY_FILE);
   try {
+    await removeCopy(dataDirectory);
     const text = await readTokenFile(adminTokenFile(dataDirectory));
-    if (text === undefined || !tokens.isValid(text)) return () => Promise.resolve();
-    const path = tokenFile(new URL(url));
+    const tokenId = text === undefined ? undefined : tokenIdOf(text);
+    if (text === undefined || tokenId === undefined || !tokens.isValid(text)) return () => Promise.resolve();
+    const path = resolve(tokenFile(new URL(url)));
+    await writeTokenFile(
+      record,
+      JSON.stringify({ of: resolve(dataDirectory), path, tokenId } satisfies Copy),
+    );
     await writeTokenFile(path, text);
-    return () => removeTokenFile(path, text);
+    return () => removeCopy(dataDirectory);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const reason = code ?? (error instanceof PandoError ? error.message : 'unknown');
@@ -73,4 +91,20 @@ export async function offerAdminToken(
     );
     return () => Promise.resolve();
   }
+}
+
+/** Removes the copy that a server over this data directory has made, unless another token is there by now. Never throws. */
+async function removeCopy(dataDirectory: string): Promise<void> {
+  const record = join(dataDirectory, COPY_FILE);
+  try {
+    const copy = JSON.parse((await readTokenFile(record)) ?? '{}') as Partial<Copy>;
+    const there =
+      copy.path === undefined || copy.of !== resolve(dataDirectory)
+        ? undefined
+        : await readTokenFile(copy.path);
+    if (there !== undefined && tokenIdOf(there) === copy.tokenId) await rm(copy.path!, { force: true });
+  } catch {
+    // Whatever is in the way of it is in the way of no start.
+  }
+  await rm(record, { force: true }).catch(() => undefined);
 }

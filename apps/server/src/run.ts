@@ -1,4 +1,5 @@
 /** A server as a program: what it prints, how it is stopped, and how it dies when it must. */
+import { withoutSecrets } from '@pando/access';
 import { isPandoError, ERROR_CODES, type PandoError } from '@pando/common';
 import { pino, type Logger } from 'pino';
 import type { RunOptions } from './options.ts';
@@ -11,7 +12,10 @@ const STOP_MS_MAX = 60_000;
 /** Runs a server until a signal ends it; resolves to the exit status. */
 export async function run(options: RunOptions): Promise<number> {
   // Logs go to standard error, unbuffered: the last lines before a death are the ones that matter.
-  const logger = pino({ level: options.logLevel, base: null }, pino.destination({ fd: 2, sync: true }));
+  const logger = pino(
+    { level: options.logLevel, base: null, hooks: { streamWrite: withoutSecrets } },
+    pino.destination({ fd: 2, sync: true }),
+  );
   dieOfWhatNobodyCaught(logger);
   const stop = new Promise<NodeJS.Signals>((resolve) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);

@@ -49,10 +49,3 @@ export async function writeTokenFile(path: string, token: string): Promise<void>
     await folder.close();
   }
 }
-
-/** Removes the file when it still holds this token. Never throws. */
-export async function removeTokenFile(path: string, token: string): Promise<void> {
-  if ((await readTokenFile(path).catch(() => undefined)) === token) {
-    await rm(path, { force: true }).catch(() => undefined);
-  }
-}

@@ -1,4 +1,5 @@
 export { fits, inScope, SCOPE_ITEMS_MAX, type Scoped } from './scope.ts';
+export { tokenIdOf, withoutSecrets } from './token-text.ts';
 export { Tokens, TOKENS_MAX, type NewToken, type Token, type TokensOptions } from './tokens.ts';
 export { actorKey, mayAs, ROLES, type Actor, type Role, type Scope } from './types.ts';
 export type { Audited, AuditEntry, Outcome } from './types.ts';

@@ -12,6 +12,12 @@ const ID_LETTERS = 10;
 const SECRET_LETTERS = 52;
 const FORM = new RegExp(`^pando_([${LETTERS}]{${ID_LETTERS}})_([${LETTERS}]{${SECRET_LETTERS}})$`);
 
+/** Texts of tokens, and signing secrets of webhooks, wherever they stand. */
+const SECRETS = new RegExp(
+  `pando_([${LETTERS}]{${ID_LETTERS}})_[${LETTERS}]+|(whsec_)[A-Za-z0-9+/=_-]+`,
+  'g',
+);
+
 export interface TokenText {
   readonly id: string;
   readonly secret: string;
@@ -30,6 +36,16 @@ export function formatToken({ id, secret }: TokenText): string {
 export function parseToken(text: string): TokenText | undefined {
   const match = FORM.exec(text);
   return match === null ? undefined : { id: match[1]!, secret: match[2]! };
+}
+
+/** Id of the token that the text is of; undefined for what is no token. */
+export function tokenIdOf(text: string): string | undefined {
+  return parseToken(text)?.id;
+}
+
+/** The text without the secrets in it: somebody may have put one where a name belongs. Of a token its id is left. */
+export function withoutSecrets(text: string): string {
+  return text.replace(SECRETS, (_secret, id?: string) => (id === undefined ? 'whsec_…' : `pando_${id}_…`));
 }
 
 export function hashSecret(secret: string): Buffer {

@@ -27,6 +27,29 @@ const trail = async (query = ''): Promise<Line[]> =>
   (JSON.parse((await call('GET', `/audit${query}`)).text) as { items: Line[] }).items;
 const disks = [{ name: 'disk0', sizeBytes: 4096 }];
 
+test('secrets that stand where a name belongs are not written down', async () => {
+  const secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLTSw';
+  expect(await call('DELETE', `/tokens/${admin}`)).toMatchObject({ status: 404 });
+  await call('POST', '/vms', { name: 'web', tags: [admin, secret], disks });
+  await call('GET', `/vms?prefix=${admin}`, undefined, 'nonsense');
+  await until(async () => (await trail()).length === 5);
+  const written = JSON.stringify(await trail());
+  expect(written).toContain(`pando_${admin.split('_')[1]}_…`);
+  expect(written).toContain('whsec_…');
+  for (const text of [admin.split('_')[2]!, secret.slice(6)]) expect(written).not.toContain(text);
+});
+
+test('a change of what is not in the scope of a token is written down, though it is answered as what does not exist', async () => {
+  await call('POST', '/vms', { name: 'secret', disks });
+  const { text } = await at.tokens.create({ name: 'scoped', role: 'operator', scope: { vms: ['web'] } });
+  expect(await call('DELETE', '/vms/secret', undefined, text)).toMatchObject({ status: 404 });
+  expect(await call('GET', '/vms/secret', undefined, text)).toMatchObject({ status: 404 });
+  await until(async () => (await trail('?actor=scoped')).length > 0);
+  expect(await trail('?actor=scoped')).toMatchObject([
+    { kind: 'refusal', operation: 'deleteVm', subjects: ['secret'], status: 404, code: 'vm-missing' },
+  ]);
+});
+
 test('every change is in the audit trail, with its outcome; what only reads is not', async () => {
   expect(await call('POST', '/vms', { name: 'web', disks })).toMatchObject({ status: 201 });
   expect(await call('POST', '/vms', { name: 'web', disks })).toMatchObject({ status: 409 });

@@ -5,7 +5,7 @@
  * refused before they begin; but for those that delete and gc, which may make the room that is missing.
  */
 import { Type } from '@fastify/type-provider-typebox';
-import type { Audited } from '@pando/access';
+import { withoutSecrets, type Audited } from '@pando/access';
 import { PandoError } from '@pando/common';
 import type { FastifyRequest } from 'fastify';
 import type { ApiContext, App } from '../context.ts';
@@ -73,7 +73,9 @@ export function audit(app: App, { audit: trail }: ApiContext): void {
     const outcome = { status, ...(code === undefined ? {} : { code }) };
     if (request.audited !== undefined)
       trail.end(request.audited.about, { ...outcome, ms: Math.round(reply.elapsedTime) });
-    else if (status === 401 || status === 403) trail.refuse(aboutOf(request), outcome);
+    // 404 before anything began: it is there, and not in the scope.
+    else if (status === 401 || status === 403 || (status === 404 && isChange(request)))
+      trail.refuse(aboutOf(request), outcome);
     done();
   });
 }
@@ -145,7 +147,7 @@ function aboutOf(request: FastifyRequest): Audited {
   ]);
   const subjects = [...Object.values(request.named ?? {}), ...Object.values(params ?? {}), ...said]
     .filter((value): value is string => typeof value === 'string' && value !== '')
-    .map((value) => value.slice(0, TEXT_CHARACTERS_MAX));
+    .map((value) => withoutSecrets(value).slice(0, TEXT_CHARACTERS_MAX));
   const asked = {
     ...(Object.keys((query as object | undefined) ?? {}).length === 0 ? {} : { query: safe(query, 0) }),
     ...(Object.keys(plain).length === 0 ? {} : { body: safe(plain, 0) }),
@@ -164,7 +166,7 @@ function aboutOf(request: FastifyRequest): Audited {
 
 /** The value without what may be secret, and not too long. */
 function safe(value: unknown, depth: number): unknown {
-  if (typeof value === 'string') return value.slice(0, TEXT_CHARACTERS_MAX);
+  if (typeof value === 'string') return withoutSecrets(value).slice(0, TEXT_CHARACTERS_MAX);
   if (typeof value === 'number' || typeof value === 'boolean' || value === null) return value;
   if (depth >= DEPTH_MAX || typeof value !== 'object') return '…';
   if (Array.isArray(value)) return value.slice(0, ITEMS_MAX).map((item) => safe(item, depth + 1));
