@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { createVm, MiB } from '../support/disks.ts';
 import { TestServer } from '../support/server.ts';
 import { itWithTools } from '../support/tools.ts';
@@ -102,6 +102,22 @@ test('events are listed and sent on, and nothing that is secret comes into a bun
 
   await run('webhook', 'rm', webhook.id, other);
   expect((await run('webhook', 'ls')).stdout).toBe('No webhooks.\n');
+});
+
+test('ready waits for a server that starts, and not for ever', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'pando-ready-'));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  const socket = join(folder, 'http.sock');
+  const url = `unix:${socket}`;
+  const inVain = await pando(['ready', '--wait', '0.1'], { url });
+  expect(inVain).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining('server-unreachable') as string,
+  });
+  const waiting = pando(['ready', '--wait', '60'], { url });
+  const starting = await TestServer.start({ args: ['--http-socket', socket] });
+  onTestFinished(() => starting.close());
+  expect((await waiting).stdout).toMatch(/^store +ok$/m);
 });
 
 test('ready, top and history say how it is', async () => {

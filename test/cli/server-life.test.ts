@@ -1,11 +1,15 @@
 /** How a server ends, comes back, and what it makes of those who do not speak its language. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
 import * as http from 'node:http';
 import * as net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { NbdClient } from '@pando/nbd/client';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 import { TestServer } from '../support/server.ts';
+import { itWithTools } from '../support/tools.ts';
 import { COMMAND, pando } from './pando.ts';
 
 let server: TestServer;
@@ -21,6 +25,18 @@ const until = async (check: () => boolean | Promise<boolean>): Promise<void> => 
 const jobs = async (): Promise<{ id: string; subject?: string; state: string }[]> =>
   ((await server.rest.must('GET', '/jobs')) as { items: { id: string; subject?: string; state: string }[] })
     .items;
+
+/** Prints the datagrams that come to a socket. A sender waits until the descriptor that it may send along is closed. */
+const LISTEN = `
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+print('listening')
+while True:
+    data, fds, _, _ = socket.recv_fds(s, 4096, 4)
+    print(data.decode())
+    for fd in fds: os.close(fd)
+`;
 
 function port(): number {
   return Number(new URL(server.url).port);
@@ -45,6 +61,27 @@ function endlessUpload(name: string): { request: http.ClientRequest; answer: Pro
   request.write(Buffer.alloc(2 << 20, 'z'));
   return { request, answer };
 }
+
+itWithTools(
+  ['systemd-notify', 'python3'],
+  'a service manager is told when it is up, and when it stops',
+  async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'pando-notify-'));
+    onTestFinished(() => rm(folder, { recursive: true }));
+    const socket = join(folder, 'notify');
+    const listener = spawn('python3', ['-u', '-c', LISTEN, socket], { stdio: ['ignore', 'pipe', 'inherit'] });
+    onTestFinished(() => void listener.kill());
+    let heard = '';
+    listener.stdout.on('data', (data: Buffer) => (heard += data.toString()));
+    await until(() => heard.includes('listening'));
+    const managed = await TestServer.start({ env: { NOTIFY_SOCKET: socket } });
+    onTestFinished(() => managed.close());
+    await until(() => heard.includes('READY=1'));
+    expect(heard).not.toContain('STOPPING=1');
+    await managed.stop();
+    expect(heard).toContain('STOPPING=1');
+  },
+);
 
 test('it stops in order while an upload, a download, followers and NBD clients are busy, and keeps what was acknowledged', async () => {
   await server.rest.must('POST', '/vms', { name: 'web', disks: [{ name: 'disk0', sizeBytes: 1 << 30 }] });

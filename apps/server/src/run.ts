@@ -4,6 +4,7 @@ import { isPandoError, ERROR_CODES, type PandoError } from '@pando/common';
 import { pino, type Logger } from 'pino';
 import type { RunOptions } from './options.ts';
 import { serve, type Serving } from './serve.ts';
+import { tellServiceManager } from './service-manager.ts';
 import { VERSION } from './version.ts';
 
 /** However long a stop hangs, it ends. Longer than all drains together. */
@@ -36,6 +37,7 @@ export async function run(options: RunOptions): Promise<number> {
   const withdrawToken = await serving.offerAdminToken();
   process.stdout.write(options.json ? readyLine(serving, options) : greeting(serving, options));
   logger.info({ ...serving.addresses, data: options.dataDirectory, version: VERSION }, 'serving');
+  await tellServiceManager('READY=1', logger);
 
   reload = () => {
     serving.reload().catch((error: unknown) => logger.error({ err: error }, 'reading files again failed'));
@@ -50,6 +52,7 @@ export async function run(options: RunOptions): Promise<number> {
   }, STOP_MS_MAX);
   // The timer also keeps the process alive: what is waited for may be nothing but clocks, which do not.
   try {
+    await tellServiceManager('STOPPING=1', logger);
     await withdrawToken();
     await serving.close();
   } catch {
