@@ -1,5 +1,6 @@
 import { createHmac } from 'node:crypto';
 import { MemoryCatalog } from '@pando/catalog';
+import { PandoError } from '@pando/common';
 import { fillRandom, seededRandom } from '@pando/common/testing';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { EventLog } from './log.ts';
@@ -167,6 +168,22 @@ test('a test says at once what came of it, and a removed webhook is gone for goo
   expect(await catalog.list('webhook-place')).toEqual([]);
   for (const call of [webhooks.test(webhook.id), webhooks.remove(webhook.id)])
     await expect(call).rejects.toMatchObject({ code: 'webhook-missing' });
+});
+
+test('a webhook that cannot be removed goes on where it was', async () => {
+  const { webhook } = await webhooks.create({ url: URL_GOOD });
+  log.raise({ kind: 'store-full', text: 'no room' });
+  await until(() => sent.length === 1);
+  const commit = catalog.commit.bind(catalog);
+  catalog.commit = () => Promise.reject(new PandoError('store-full', 'no room'));
+  await expect(webhooks.remove(webhook.id)).rejects.toMatchObject({ code: 'store-full' });
+  catalog.commit = commit;
+  expect(webhooks.get(webhook.id)).toMatchObject({ url: URL_GOOD });
+  log.raise({ kind: 'store-failed', text: 'no disk' });
+  await until(() => sent.length > 1);
+  expect(types()).toEqual(['store-full', 'store-failed']);
+  await webhooks.remove(webhook.id);
+  expect(webhooks.list()).toEqual([]);
 });
 
 test.each([

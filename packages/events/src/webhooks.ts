@@ -103,6 +103,8 @@ interface Entry {
   record: WebhookRecord;
   readonly stop: AbortController;
   loop: Promise<void>;
+  /** Events up to this one are done with. */
+  after: number;
   deliveredAt?: number;
   failing?: Webhook['failing'];
 }
@@ -161,17 +163,23 @@ export class Webhooks {
     return made;
   }
 
-  /** @throws `webhook-missing` */
+  /** Not removed when it throws: it goes on where it was. @throws `webhook-missing` */
   async remove(id: string): Promise<void> {
     const entry = this.#entry(id);
     this.#entries.delete(id);
     entry.stop.abort();
     // Its loop may be about to keep its place.
     await entry.loop;
-    await this.#options.catalog.commit([
-      { type: 'delete', table: TABLE, key: id },
-      { type: 'delete', table: PLACE_TABLE, key: id },
-    ]);
+    try {
+      await this.#options.catalog.commit([
+        { type: 'delete', table: TABLE, key: id },
+        { type: 'delete', table: PLACE_TABLE, key: id },
+      ]);
+    } catch (error) {
+      // It would be back with the next start, when everybody believes it gone.
+      this.#start(id, entry.record, entry.after);
+      throw error;
+    }
   }
 
   /** Sends an event of kind `webhook-test` there, once, now. @throws `webhook-missing` */
@@ -220,27 +228,28 @@ export class Webhooks {
   }
 
   #start(id: string, record: WebhookRecord, after: number): Entry {
-    const entry: Entry = { record, stop: new AbortController(), loop: Promise.resolve() };
+    const entry: Entry = { record, stop: new AbortController(), loop: Promise.resolve(), after };
     this.#entries.set(id, entry);
     if (record.isGone !== true) {
-      entry.loop = this.#deliver(id, entry, after).catch((error: unknown) => {
+      entry.loop = this.#deliver(id, entry).catch((error: unknown) => {
         if (!entry.stop.signal.aborted) this.#options.onTrouble?.(id, error);
       });
     }
     return entry;
   }
 
-  async #deliver(id: string, entry: Entry, after: number): Promise<void> {
+  async #deliver(id: string, entry: Entry): Promise<void> {
     const { log } = this.#options;
     const { signal } = entry.stop;
     let passedOver = 0;
-    for await (const event of log.follow(after, {}, signal, this.#limits.quietMs)) {
+    for await (const event of log.follow(entry.after, {}, signal, this.#limits.quietMs)) {
       if (event === undefined) continue;
       // One about its own failures would follow upon itself.
       const isWanted = matches(event, filterOf(entry.record)) && event.subject !== id;
       if (isWanted) await this.#insist(id, entry, event);
-      else if (++passedOver < this.#limits.passedOver) continue;
       if (signal.aborted || entry.record.isGone === true) return;
+      entry.after = event.id;
+      if (!isWanted && ++passedOver < this.#limits.passedOver) continue;
       passedOver = 0;
       await this.#keepPlace(id, event.id);
     }
