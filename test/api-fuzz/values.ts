@@ -87,17 +87,60 @@ const KNOWN: Readonly<Record<string, readonly string[]>> = {
   at: ['02:00', '23:59'],
   from: ['00:00', '08:30'],
   to: ['24:00', '06:00'],
+  disk: ['disk0', 'disk0', 'data'],
+  tag: ['a', 'b', 'c'],
+  label: ['env=prod', 'a=1', 'env'],
+  prefix: ['w', ''],
+  pathBase64: ['L2V0Yw==', 'L2V0YwA=', '%'],
+  url: ['https://127.0.0.1:9/x', 'http://127.0.0.1:9/x', 'https://me:it@127.0.0.1/'],
 };
+const NUMBERS_KNOWN: Readonly<Record<string, readonly number[]>> = {
+  count: [1, 2, 3, 20],
+  limit: [1, 2, 1000],
+  offset: [0, 512, 4096],
+  length: [1, 512, 4096],
+};
+/** Parts of these fit one another seldom. */
+const OBJECTS: Readonly<Record<string, readonly object[]>> = {
+  schedule: [
+    { timeZone: 'UTC', everyMinutes: 60 },
+    { timeZone: 'Europe/Berlin', at: ['02:00'] },
+    { timeZone: 'America/New_York', weekdays: ['mon', 'sun'], at: ['23:59', '02:30'] },
+    { timeZone: 'UTC', monthDays: [1, 31, 'last'], at: ['00:00'] },
+    { timeZone: 'UTC', everyDays: 2, everyMinutes: 30, from: '22:00', to: '06:00' },
+  ],
+  retention: [{}, { keepLast: 3 }, { keepForMinutes: 1 }, { keepDaily: 7, keepWeekly: 4, keepAtLeast: 2 }],
+};
+const HOUR_MS = 60 * 60_000;
+/** Instants that are past, that come while it is fuzzed, and that are far away. */
+function instants(): readonly string[] {
+  const offsets = [-HOUR_MS, 1000, HOUR_MS, 24 * HOUR_MS, 100 * 366 * 24 * HOUR_MS];
+  return [...offsets.map((ms) => new Date(Date.now() + ms).toISOString()), 'never', '2026-02-30T00:00:00Z'];
+}
+/** Names of what there is not yet, as a rule. */
+const NEW_NAMES = new Set(['name', 'as']);
+const KINDS = new Set(['vm', 'backup', 'policy', 'token', 'webhook', 'job']);
+/** Of what is about these, names and ids come under them. */
+const KINDS_BY_PATH: Readonly<Record<string, string>> = { jobs: 'job', webhooks: 'webhook' };
 
 export class Values {
   readonly #random: Random;
   readonly #document: Document;
   /** What answers have held under a name such as `id`, `name`, `nextCursor`. */
   readonly #seen = new Map<string, string[]>();
+  readonly #known: Readonly<Record<string, readonly string[]>>;
+  /** Of the operation that values are for: cursors are its own. */
+  operation = '';
 
-  constructor(random: Random, document: Document) {
+  /** @param known texts for the names of parameters, besides those that are known for all */
+  constructor(random: Random, document: Document, known: Readonly<Record<string, readonly string[]>>) {
     this.#random = random;
     this.#document = document;
+    this.#known = { ...KNOWN, ...known };
+  }
+
+  get random(): Random {
+    return this.#random;
   }
 
   chance(share: number): boolean {
@@ -118,10 +161,13 @@ export class Values {
     } else if (Array.isArray(value)) for (const item of value.slice(0, 20)) this.learn(item, key);
     else if (typeof value === 'object' && value !== null) {
       for (const [name, item] of Object.entries(value)) this.learn(item, name);
-      const { vmName, name, attachedClients, rules } = value as Record<string, unknown>;
-      if (rules !== undefined) this.learn(name, 'policy');
-      if (attachedClients !== undefined) this.learn(name, 'vm');
-      if (typeof vmName === 'string' && typeof name === 'string') this.learn(`${vmName}@${name}`, 'backup');
+      const { vmName, name, id, nextCursor } = value as Record<string, unknown>;
+      if (nextCursor !== undefined) this.learn(nextCursor, `cursor of ${this.operation}`);
+      const kind = kindOf(value);
+      if (kind === undefined) return;
+      this.learn(id, kind);
+      if (kind !== 'backup') this.learn(name, kind);
+      else if (typeof vmName === 'string' && typeof name === 'string') this.learn(`${vmName}@${name}`, kind);
     }
   }
 
@@ -138,12 +184,14 @@ export class Values {
     const type = typeof schema.type === 'object' ? this.pick(schema.type) : schema.type;
     switch (type) {
       case 'object':
+        if (OBJECTS[key] !== undefined && this.chance(0.85)) return this.pick(OBJECTS[key]);
         return this.#object(schema, depth);
       case 'array':
         return this.#array(schema, key, depth);
       case 'integer':
       case 'number':
         if (/Bytes$/.test(key) && this.chance(0.8)) return this.pick(SIZES);
+        if (NUMBERS_KNOWN[key] !== undefined && this.chance(0.85)) return this.pick(NUMBERS_KNOWN[key]);
         return this.#number(schema, type === 'integer');
       case 'boolean':
         return this.chance(0.5);
@@ -158,8 +206,9 @@ export class Values {
 
   /** A text for something of this name. */
   text(key: string, schema: Schema = {}): string {
-    const known = KNOWN[key] ?? [...(this.#seen.get(key) ?? []), ...this.#related(key)];
-    const chosen = known.length > 0 && this.chance(0.7) ? this.pick(known) : this.#freshText();
+    const known = this.#known[key] ?? [...(this.#seen.get(key) ?? []), ...this.#related(key)];
+    const share = NEW_NAMES.has(key) ? 0.25 : 0.8;
+    const chosen = known.length > 0 && this.chance(share) ? this.pick(known) : this.#freshText();
     return schema.maxLength === undefined ? chosen : chosen.slice(0, schema.maxLength);
   }
 
@@ -236,21 +285,38 @@ export class Values {
   }
 
   #freshText(): string {
-    return this.chance(0.15) ? this.pick(TEXTS) : `n${between(this.#random, 0, 60)}`;
+    return this.chance(0.15) ? this.pick(TEXTS) : `n${between(this.#random, 0, 600)}`;
   }
 
   /** Where else such a name may have been answered. */
   #related(key: string): readonly string[] {
+    if (/Until$|^(expiresAt|until)$/.test(key)) return instants();
+    if (key === 'since' && !/^import/.test(this.operation)) return instants();
+    if (key === 'cursor') return this.#seen.get(`cursor of ${this.operation}`) ?? [];
     const others: Record<string, readonly string[]> = {
-      vm: ['vmId'],
-      vms: ['vm'],
-      backup: ['id'],
-      disk: ['disk0'],
-      since: ['backup', 'createdAt'],
-      cursor: ['nextCursor'],
-      policy: [],
+      since: ['backup'],
+      of: ['vm', 'backup'],
+      a: ['vm', 'backup'],
+      b: ['vm', 'backup'],
+      owner: ['vm', 'backup'],
     };
-    const names = others[key] ?? ['id', 'name'];
-    return [...names.flatMap((name) => this.#seen.get(name) ?? []), ...(key === 'disk' ? ['disk0'] : [])];
+    const names = others[key] ?? (KINDS.has(key) ? [] : ['id', 'name']);
+    const found = names.flatMap((name) => this.#seen.get(name) ?? []);
+    return key === 'a' || key === 'b' ? [...found, ...found.map((name) => `${name}/disk0`)] : found;
   }
+}
+
+/** What an answer, or a part of it, is. */
+function kindOf(value: object): string | undefined {
+  if ('attachedClients' in value) return 'vm';
+  if ('vmName' in value) return 'backup';
+  if ('rules' in value) return 'policy';
+  if ('role' in value) return 'token';
+  if ('url' in value) return 'webhook';
+  return 'kind' in value && 'state' in value ? 'job' : undefined;
+}
+
+/** Under which name something is known that is called `id` in a path. */
+export function keyOf(name: string, path: string): string {
+  return name === 'id' ? (KINDS_BY_PATH[path.split('/')[3] ?? ''] ?? name) : name;
 }
