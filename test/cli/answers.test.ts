@@ -70,6 +70,9 @@ test('who shares is named, and what deleting frees is said and proposed', async 
     items: { name: string }[];
   }>();
   expect(plan).toMatchObject({ isEnough: true, items: [{ name: 'web@tue' }] });
+  expect((await run('report', 'reclaim', '--free', '20K', '--smallest')).stdout).toMatch(
+    /^Deleting 1 backup frees .* No fewer free as much\.\n/,
+  );
   for (const wrong of [[], ['web', '--free', '1G']]) {
     const { status, stderr } = await pando(['report', 'reclaim', ...wrong], { url: server.url });
     expect(status, stderr).toBe(2);

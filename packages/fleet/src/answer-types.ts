@@ -128,6 +128,8 @@ export interface ReclaimPlanPage extends Page<Reclaimable> {
   readonly wantedBytes: number;
   readonly freedBytes: number;
   readonly isEnough: boolean;
+  /** Whether it is proven that no fewer free as much; never where the oldest go first. */
+  readonly isFewest: boolean;
   readonly vms: number;
   readonly backups: number;
   /** Backups that would have been asked, but are locked. */

@@ -226,7 +226,9 @@ describe('a plan to free so much', () => {
   test('takes VMs only when it may, none that are attached, and few when it is asked for few', async () => {
     await populate();
     const wish = { bytes: 45 * CHUNK, prefer: 'smallest', includeVms: true } as const;
-    expect((await answers.planReclaim(wish)).items.map(({ name }) => name)).toEqual(['db']);
+    const few = await answers.planReclaim(wish);
+    expect([few.items.map(({ name }) => name), few.isFewest]).toEqual([['db'], true]);
+    expect((await answers.planReclaim({ ...wish, prefer: 'oldest' })).isFewest).toBe(false);
     const client = await f.fleet.attach('db');
     const other = await answers.planReclaim(wish);
     expect(other.items.map(({ name }) => name)).not.toContain('db');

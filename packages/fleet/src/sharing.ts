@@ -43,6 +43,7 @@ interface Planned {
   readonly request: string;
   readonly owners: readonly number[];
   readonly freedBytes: number;
+  readonly isFewest: boolean;
 }
 
 /** An owner by its position, and bytes that it is listed by. */
@@ -158,6 +159,7 @@ export class Sharing {
       wantedBytes: request.bytes,
       freedBytes: plan.freedBytes,
       isEnough: plan.freedBytes >= request.bytes,
+      isFewest: plan.isFewest,
       locked: owners.filter((owner) => isMeant(owner, request) && this.#isLocked(owner)).length,
       ...countsOf(owners, chosen),
     };
@@ -180,7 +182,7 @@ export class Sharing {
     const candidates = new Uint8Array(owners.length);
     for (const position of order) candidates[position] = 1;
     const { held } = accounts;
-    const { owners: chosen } =
+    const { owners: chosen, isFewest } =
       request.prefer === 'oldest'
         ? await planInOrder(held, order, request.bytes, work.signal)
         : await planFew(held, candidates, request.bytes, work.signal);
@@ -191,6 +193,8 @@ export class Sharing {
       request: key,
       owners: chosen.toSorted((a, b) => compareByAge(owners[a]!, owners[b]!)),
       freedBytes: await this.#freedBy(measured, marks, work),
+      // What is not told apart may be freed by fewer.
+      isFewest: isFewest && held.untoldBytes === 0,
     };
     return this.#planned;
   }

@@ -146,12 +146,13 @@ describe('a plan', () => {
             chosen.every((owner) => order.includes(owner)),
             at,
           ).toBe(true);
-          expect(chosen.length, at).toBeGreaterThanOrEqual(fewest);
           for (const one of chosen) {
             const without = freed(plain, (owner) => owner !== one && chosen.includes(owner));
             expect(without, `${at} without ${one}`).toBeLessThan(Math.min(wanted, most));
           }
         }
+        expect(plans[1].owners.length).toBe(fewest);
+        expect([plans[0].isFewest, plans[1].isFewest]).toEqual([false, true]);
         const ends = order.findIndex(
           (_, i) => freed(plain, (owner) => order.slice(0, i + 1).includes(owner)) >= Math.min(wanted, most),
         );
@@ -166,9 +167,68 @@ describe('a plan', () => {
     builder.add(Uint32Array.of(1, 3), false, 1000);
     for (let owner = 3; owner <= 5; owner++) builder.add(Uint32Array.of(owner, owner + 1), false, 100);
     const held = builder.finish(0);
-    expect(await planFew(held, bits(5, 31), 600)).toEqual({ owners: [0, 1], freedBytes: 1000 });
-    expect(await planFew(held, bits(5, 31), 90)).toEqual({ owners: [2], freedBytes: 100 });
-    expect(await planFew(held, bits(5, 29), 600)).toEqual({ owners: [2, 3, 4], freedBytes: 300 });
+    expect(await planFew(held, bits(5, 31), 600)).toEqual({
+      owners: [0, 1],
+      freedBytes: 1000,
+      isFewest: true,
+    });
+    expect(await planFew(held, bits(5, 31), 90)).toEqual({ owners: [2], freedBytes: 100, isFewest: true });
+    expect(await planFew(held, bits(5, 29), 600)).toEqual({
+      owners: [2, 3, 4],
+      freedBytes: 300,
+      isFewest: true,
+    });
+  });
+
+  test('of few is not misled by those that free most each: three that share by twos are enough where it takes five others', async () => {
+    const builder = new HeldSetsBuilder(8);
+    for (let owner = 1; owner <= 5; owner++) builder.add(Uint32Array.of(owner, owner + 1), false, 40);
+    for (const pair of [
+      [6, 8],
+      [7, 9],
+      [6, 7, 8, 9],
+    ])
+      builder.add(Uint32Array.from(pair), false, 66);
+    const held = builder.finish(0);
+    expect(await planFew(held, bits(8, 255), 198)).toEqual({
+      owners: [5, 6, 7],
+      freedBytes: 198,
+      isFewest: true,
+    });
+  });
+
+  test('of few says so where it is too much to try all', async () => {
+    const owners = 400;
+    const builder = new HeldSetsBuilder(owners);
+    const random = seededRandom(7);
+    for (let i = 0; i < 4000; i++) {
+      const from = 1 + random.below(owners - 3);
+      builder.add(Uint32Array.of(from, from + 2 + random.below(2)), false, 1 + random.below(1000));
+    }
+    const held = builder.finish(0);
+    const all = new Uint8Array(owners).fill(1);
+    const {
+      owners: chosen,
+      isFewest,
+      freedBytes,
+    } = await planFew(held, all, Math.floor(held.totalBytes / 3));
+    expect([isFewest, freedBytes >= Math.floor(held.totalBytes / 3)]).toEqual([false, true]);
+    for (const one of chosen) {
+      const without = new Uint8Array(owners);
+      for (const owner of chosen) without[owner] = owner === one ? 0 : 1;
+      expect(held.freedBy(without)).toBeLessThan(Math.floor(held.totalBytes / 3));
+    }
+  });
+
+  test('of the oldest leaves out thousands that are not needed', async () => {
+    const owners = 20_000;
+    const builder = new HeldSetsBuilder(owners);
+    for (let owner = 1; owner <= owners; owner++) builder.add(Uint32Array.of(owner, owner + 1), false, owner);
+    for (let owner = 1; owner < owners; owner++) builder.add(Uint32Array.of(owner, owner + 2), false, 1);
+    builder.add(Uint32Array.of(owners, owners + 1), false, 1e9);
+    const held = builder.finish(0);
+    const order = Array.from({ length: owners }, (_, i) => i);
+    expect(await planInOrder(held, order, 1e9)).toMatchObject({ owners: [owners - 1] });
   });
 
   test('ends when it is cancelled', async () => {

@@ -2,20 +2,24 @@
  * Which owners to delete so that at least so many bytes are freed: the oldest, or few.
  *
  * What a set of owners frees grows with the set, so the oldest ones that are enough are found by halving. The smallest set that is
- * enough is not found so (it is a knapsack whose items share their weight); here it is looked for greedily: what frees most for
- * each owner goes first, with everything measured anew after each step. Both leave out again whoever turned out not to be
- * needed, and what is said to be freed is exact in any case.
+ * enough is not found so (it is a knapsack whose items share their weight); it is looked for greedily, what frees most for
+ * each owner goes first, with everything measured anew after each step, and then by trying all smaller ones, as far as that goes
+ * (fewest-owners.ts). All leave out again whoever turned out not to be needed, so that nobody can be left out of a plan, and what is
+ * said to be freed is exact in any case.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { fewestOwners } from './fewest-owners.ts';
 import { accumulate, countsBefore, type HeldSets } from './held-sets.ts';
 
 export interface ReclaimPlan {
   /** Positions of the owners to delete. */
   readonly owners: readonly number[];
   readonly freedBytes: number;
+  /** Whether it is proven that no fewer owners free as much as was wanted. */
+  readonly isFewest: boolean;
 }
 
-/** Most ranges of sets that one plan looks at. Past it, it is finished in fewer steps, and is larger than it had to be. */
+/** Most ranges of sets that a greedy search looks at. Past it, owners are taken in order of what they reach. */
 const RANGES_MAX = 1_000_000_000;
 
 /**
@@ -38,13 +42,8 @@ export async function planInOrder(
     await turn(signal);
   }
   marked(chosen, order, low);
-  const work = { left: RANGES_MAX };
   // The newest first: each is let off when the others free enough.
-  for (let i = low - 1; i >= 0 && spend(work, held); i--) {
-    chosen[order[i]!] = 0;
-    if (held.freedBy(chosen) < wanted) chosen[order[i]!] = 1;
-    await turn(signal);
-  }
+  await leaveOut(held, chosen, order.slice(0, low).reverse(), wanted, signal);
   return planOf(held, chosen);
 }
 
@@ -57,30 +56,54 @@ export async function planFew(
 ): Promise<ReclaimPlan> {
   const chosen = new Uint8Array(held.owners);
   const candidatesBefore = countsBefore(candidates);
-  const work = { left: RANGES_MAX };
+  let work = RANGES_MAX;
   let freedBytes = 0;
   while (freedBytes < bytes) {
-    if (!spend(work, held)) return planInOrder(held, inOrderOfGain(held, candidates), bytes, signal);
+    work -= held.ranges.length + held.owners;
+    if (work <= 0) return planInOrder(held, inOrderOfGain(held, candidates), bytes, signal);
     const next = bestStep(held, chosen, candidatesBefore, bytes - freedBytes);
     if (next.length === 0) break;
     for (const owner of next) chosen[owner] = 1;
     freedBytes = held.freedBy(chosen);
     await turn(signal);
   }
+  const wanted = Math.min(bytes, freedBytes);
   // Whoever is needed least first.
-  while (freedBytes > 0 && spend(work, held)) {
+  const losses = lossesOf(held, chosen);
+  const order = planOf(held, chosen).owners.toSorted((a, b) => losses[a]! - losses[b]!);
+  await leaveOut(held, chosen, order, wanted, signal);
+  const greedy = planOf(held, chosen);
+  const { owners, isProven } = await fewestOwners(held, candidates, wanted, greedy.owners, signal);
+  chosen.fill(0);
+  for (const owner of owners) chosen[owner] = 1;
+  return { ...planOf(held, chosen), isFewest: isProven };
+}
+
+/**
+ * Leaves out whoever is not needed for `wanted` bytes, in this order. Nobody can be left out afterwards: who is needed beside some is needed beside
+ * fewer of them. Each round leaves out, or passes by, one at least, and mostly many.
+ */
+async function leaveOut(
+  held: HeldSets,
+  chosen: Uint8Array,
+  order: readonly number[],
+  wanted: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  for (let next = 0; next < order.length;) {
+    const mayLose = held.freedBy(chosen) - wanted;
     const losses = lossesOf(held, chosen);
-    let least = -1;
-    for (let owner = 0; owner < held.owners; owner++) {
-      if (chosen[owner] === 1 && (least < 0 || losses[owner]! < losses[least]!)) least = owner;
+    // What those left out in this round hold together is counted for each of them, so it is less that is lost, never more.
+    let lost = 0;
+    for (; next < order.length; next++) {
+      const loss = losses[order[next]!]!;
+      if (loss > mayLose) continue;
+      if (lost + loss > mayLose) break;
+      lost += loss;
+      chosen[order[next]!] = 0;
     }
-    const mayLose = Math.max(0, freedBytes - bytes);
-    if (least < 0 || losses[least]! > mayLose) break;
-    chosen[least] = 0;
-    freedBytes -= losses[least]!;
     await turn(signal);
   }
-  return planOf(held, chosen);
 }
 
 function marked(marks: Uint8Array, order: readonly number[], count: number): Uint8Array {
@@ -92,12 +115,7 @@ function marked(marks: Uint8Array, order: readonly number[], count: number): Uin
 function planOf(held: HeldSets, chosen: Uint8Array): ReclaimPlan {
   const owners: number[] = [];
   for (let owner = 0; owner < held.owners; owner++) if (chosen[owner] === 1) owners.push(owner);
-  return { owners, freedBytes: held.freedBy(chosen) };
-}
-
-function spend(work: { left: number }, held: HeldSets): boolean {
-  work.left -= held.ranges.length + held.owners;
-  return work.left > 0;
+  return { owners, freedBytes: held.freedBy(chosen), isFewest: false };
 }
 
 async function turn(signal: AbortSignal | undefined): Promise<void> {

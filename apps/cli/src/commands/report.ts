@@ -89,7 +89,9 @@ export function addReportCommands(program: Command): void {
       ),
     )
     .option('--oldest', 'with --free: the oldest backups that are enough (this is the default)')
-    .addOption(new Option('--smallest', 'with --free: as few as can be found').conflicts('oldest'))
+    .addOption(
+      new Option('--smallest', 'with --free: the fewest, or as few as can be found').conflicts('oldest'),
+    )
     .option('--include-vms', 'with --free: VMs that nobody has attached may go, too')
     .option('--json', 'print JSON')
     .action(async function (this: Command, owners: string[], options: ReclaimOptions) {
@@ -121,7 +123,7 @@ async function planReclaim(
   const plan = await connect().whole('planReclaim', {
     body: { ...wish, prefer, includeVms, limit: PAGE_ITEMS },
   });
-  print(json, plan, () => planText(plan));
+  print(json, plan, () => planText(plan, prefer));
 }
 
 function spaceText(report: SpaceReport): string {
@@ -231,19 +233,21 @@ function reclaimText(report: ReclaimReport): string {
   return `${head} ${formatSize(stayingBytes)} of theirs stays.\n\n${shown}${moreText(items.length)}`;
 }
 
-function planText({ wantedBytes, freedBytes, isEnough, vms, backups, locked, items }: ReclaimPlan): string {
+function planText(plan: ReclaimPlan, prefer: 'oldest' | 'smallest'): string {
+  const { wantedBytes, freedBytes, isEnough, isFewest, vms, backups, locked, items } = plan;
   const left = isEnough ? '' : lockedText(locked);
   if (items.length === 0) return `Nothing that may be deleted frees anything.${left}`;
   const sum = `Deleting ${who(vms, backups)} frees ${formatSize(freedBytes)} after the next gc`;
   const head = isEnough
     ? `${sum}.`
     : `${sum}: all that can be had, less than ${formatSize(wantedBytes)}.${left}`;
+  const fewest = isFewest ? ' No fewer free as much.' : ' There may be fewer that free as much.';
   const shown = table(items, [
     { title: 'NAME', text: ({ name }) => name },
     { title: 'KIND', text: ({ kind }) => kind },
     { title: 'MADE', text: ({ createdAt }) => formatTime(createdAt) },
   ]);
-  return `${head}\n\n${shown}`;
+  return `${head}${prefer === 'smallest' ? fewest : ''}\n\n${shown}`;
 }
 
 function who(vms: number, backups: number): string {

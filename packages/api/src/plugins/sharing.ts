@@ -79,7 +79,7 @@ export function sharing(app: App, { fleet }: ApiContext): void {
         operationId: 'planReclaim',
         summary: 'Which backups to delete so that so many bytes are freed',
         description:
-          'Deletes nothing. `oldest` takes backups from the oldest on until it is enough; `smallest` looks for few, of which it is not proven that there are no fewer. ' +
+          'Deletes nothing. `oldest` takes backups from the oldest on until it is enough; `smallest` looks for the fewest, and `isFewest` says whether it is proven that they are. From neither can anything be left out. ' +
           'None is in the plan that it would be enough without.',
         tags,
         body: ReclaimPlanRequest,

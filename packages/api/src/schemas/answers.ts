@@ -133,7 +133,8 @@ export const ReclaimPlanRequest = Type.Object(
     bytes: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: 'how much to free' }),
     prefer: Type.Optional(
       Type.Union([Type.Literal('oldest'), Type.Literal('smallest')], {
-        description: 'the oldest that are enough (when absent), or as few as can be found',
+        description:
+          'the oldest that are enough (when absent), or as few as can be found; `isFewest` says whether these are the fewest',
       }),
     ),
     includeVms: Type.Optional(Type.Boolean({ description: 'VMs without clients may go, too' })),
@@ -153,6 +154,9 @@ export const ReclaimPlan = Type.Object(
     wantedBytes: Bytes,
     freedBytes: bytes('what deleting all of the plan frees, after the next gc'),
     isEnough: Type.Boolean(),
+    isFewest: Type.Boolean({
+      description: 'it is proven that no fewer VMs and backups free as much; never with `oldest`',
+    }),
     vms: Count,
     backups: Count,
     locked: Type.Integer({ minimum: 0, description: 'backups that may not go because they are locked' }),

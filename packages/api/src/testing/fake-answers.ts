@@ -80,6 +80,7 @@ export class FakeAnswers implements Answers {
       wantedBytes: bytes,
       freedBytes,
       isEnough: freedBytes >= bytes,
+      isFewest: false,
       locked: 0,
       ...countsOf(chosen),
       items,

@@ -610,6 +610,8 @@ export interface components {
             /** @description what deleting all of the plan frees, after the next gc */
             readonly freedBytes: number;
             readonly isEnough: boolean;
+            /** @description it is proven that no fewer VMs and backups free as much; never with `oldest` */
+            readonly isFewest: boolean;
             /** @description what to delete: backups before VMs, the oldest first */
             readonly items: readonly components["schemas"]["Reclaimable"][];
             /** @description backups that may not go because they are locked */
@@ -627,7 +629,7 @@ export interface components {
             readonly includeVms?: boolean;
             /** @description items a page; 100 when absent */
             readonly limit?: number;
-            /** @description the oldest that are enough (when absent), or as few as can be found */
+            /** @description the oldest that are enough (when absent), or as few as can be found; `isFewest` says whether these are the fewest */
             readonly prefer?: "oldest" | "smallest";
             /** @description those whose names begin so */
             readonly prefix?: string;
@@ -2536,7 +2538,7 @@ export interface operations {
                     readonly includeVms?: boolean;
                     /** @description items a page; 100 when absent */
                     readonly limit?: number;
-                    /** @description the oldest that are enough (when absent), or as few as can be found */
+                    /** @description the oldest that are enough (when absent), or as few as can be found; `isFewest` says whether these are the fewest */
                     readonly prefer?: "oldest" | "smallest";
                     /** @description those whose names begin so */
                     readonly prefix?: string;
