@@ -175,17 +175,20 @@ export async function assignPolicy(
   const given = checkPolicyTags(targets.tags ?? []);
   return holdPolicy(ctx, ref, async ({ id, record }) => {
     const operations: CatalogOperation[] = [];
-    for (const vm of refs) {
-      const { id: vmId } = await ctx.fleet.getVm(vm);
-      operations.push(
-        ...(isAssigned
-          ? [put('policy-vm', pair(id, vmId), {}), put('policy-of-vm', pair(vmId, id), {})]
-          : [remove('policy-vm', pair(id, vmId)), remove('policy-of-vm', pair(vmId, id))]),
-      );
-    }
     const tags = isAssigned
       ? checkPolicyTags([...record.tags, ...given])
       : record.tags.filter((tag) => !given.includes(tag));
+    for (const vmRef of refs) {
+      const vm = await ctx.fleet.getVm(vmRef);
+      operations.push(
+        ...(isAssigned
+          ? [put('policy-vm', pair(id, vm.id), {}), put('policy-of-vm', pair(vm.id, id), {})]
+          : [remove('policy-vm', pair(id, vm.id)), remove('policy-of-vm', pair(vm.id, id))]),
+      );
+      // Who assigns it again later means to have backups.
+      if (!isAssigned && !vm.tags.some((tag) => tags.includes(tag)))
+        operations.push(remove('policy-rest', pair(id, vm.id)));
+    }
     for (const tag of given) {
       operations.push(
         isAssigned ? put('policy-tag', pair(tag, id), {}) : remove('policy-tag', pair(tag, id)),

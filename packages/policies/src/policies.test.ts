@@ -486,6 +486,22 @@ describe('policies', () => {
     expect((await w.policies.list()).items).toEqual([]);
   });
 
+  test('a VM that is taken from a policy and assigned again takes backups, whatever was suspended before', async () => {
+    for (const name of ['web', 'tagged', 'gone']) await w.vm(name, ...(name === 'tagged' ? ['prod'] : []));
+    await w.policies.create({ ...hourly(), tags: ['prod'] });
+    const vms = ['web', 'tagged', 'gone'];
+    await w.policies.assign('hourly', { vms });
+    for (const vm of vms) await w.policies.suspend('hourly', vm);
+    await w.policies.unassign('hourly', { vms: ['web', 'tagged'] });
+    await w.policies.assign('hourly', { vms: ['web'] });
+    await w.fleet.deleteVm('gone');
+    await w.pass(HOUR_MS);
+    expect(await w.taken('web')).toHaveLength(1);
+    // A tag had it all the time.
+    expect(await w.taken('tagged')).toEqual([]);
+    expect(await w.catalog.list('policy-rest')).toHaveLength(1);
+  });
+
   test('the runner does what is due by itself, and ends when it is closed', async () => {
     await w.fleet.createVm(oneDisk('web'));
     await w.policies.create(hourly());

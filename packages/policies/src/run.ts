@@ -70,6 +70,7 @@ export async function runPage(
     remove('policy-vm', pair(policy.id, vmId)),
     remove('policy-of-vm', pair(vmId, policy.id)),
     remove('policy-failure', pair(policy.id, vmId)),
+    remove('policy-rest', pair(policy.id, vmId)),
   ]);
   let { backups, failed } = run;
   let isAgain = run.isAgain === true;
