@@ -7,6 +7,7 @@ import { connect, type Socket } from 'node:net';
 import { sep } from 'node:path';
 import type { Catalog } from '@pando/catalog';
 import { PandoError, type Clock } from '@pando/common';
+import type { OnEvent } from '@pando/events';
 import { GuestAgent, Quiescer, type Quiesce } from '@pando/guest-agent';
 import type { Logger } from 'pino';
 
@@ -24,15 +25,30 @@ export async function openGuestAgents(options: {
   readonly catalog: Catalog;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly onEvent: OnEvent;
 }): Promise<GuestAgents> {
-  const { directory, catalog, clock, logger } = options;
+  const { directory, catalog, clock, logger, onEvent } = options;
+  /** Guests that could not be thawed, by their sockets, and how often. */
+  const failures = new Map<string, number>();
   const quiescer = new Quiescer({
     catalog,
     clock,
     connect: async (path) => new GuestAgent(await connectTo(path), clock),
     onFrozen: (path, error) => {
-      if (error === undefined) logger.warn({ path }, 'a guest that was left frozen is thawed');
-      else logger.error({ path, err: error }, 'a guest could not be thawed; it is tried again');
+      const before = failures.get(path) ?? 0;
+      if (error === undefined) {
+        logger.warn({ path }, 'a guest that was left frozen is thawed');
+        failures.delete(path);
+        if (before > 1)
+          onEvent({ kind: 'guest-thawed', text: `The guest of ${path} is thawed, or gone.`, data: { path } });
+        return;
+      }
+      logger.error({ path, err: error }, 'a guest could not be thawed; it is tried again');
+      failures.set(path, before + 1);
+      // The first time may have been an accident of the connection.
+      if (before !== 1) return;
+      const text = `The guest of ${path} was frozen for a backup and cannot be thawed, nothing in it can write: ${error.message}`;
+      onEvent({ kind: 'guest-frozen', text, data: { path } });
     },
   });
   await quiescer.recover();

@@ -183,6 +183,7 @@ export async function serve(
       catalog: open.catalog,
       clock,
       logger,
+      onEvent: operations.raise,
     });
     closers.push(() => guestAgents.close());
     const tokens = await Tokens.open({

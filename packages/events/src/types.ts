@@ -18,6 +18,12 @@ export const EVENT_KINDS = {
     meaning:
       'A guest could not be brought to rest, and its backup is as after a crash: look at its agent, or at who else uses the socket.',
   },
+  'guest-frozen': {
+    severity: 'error',
+    meaning:
+      'A guest whose file systems were frozen for a backup cannot be thawed: nothing in it can write. It is tried again and again.',
+  },
+  'guest-thawed': { severity: 'info', meaning: 'The guest is thawed, or is gone.' },
   'policy-run-late': {
     severity: 'warning',
     meaning: 'A policy was due while the server was down; one backup was taken for all that were missed.',
