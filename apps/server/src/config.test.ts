@@ -2,7 +2,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { configuredOptions, mistakeLine, readConfiguration, type Configuration } from './config.ts';
+import {
+  configuredOptions,
+  exposureMistakes,
+  mistakeLine,
+  readConfiguration,
+  type Configuration,
+} from './config.ts';
 
 let folder: string;
 let file: string;
@@ -85,6 +91,17 @@ test('every mistake is found, with line and column, whatever it is a mistake of'
     'PANDO_GC_EVERY is a number of minutes, up to 10000',
     '--log-level is one of trace, debug, info, warn, error, fatal, silent',
   ]);
+});
+
+test('a check finds what a server would refuse to start with: listening for everybody without TLS', async () => {
+  const exposed = async (text: string): Promise<string[]> =>
+    exposureMistakes(await read(text)).map((mistake) => mistakeLine(mistake).replace(file, 'pando.toml'));
+  expect(await exposed('gc-every = 5\nhttp = "0.0.0.0:1"\nnbd = "[::]:2"\n')).toEqual([
+    'pando.toml:2:8: http: REST would listen on 0.0.0.0 without TLS, and tokens go over it',
+    'pando.toml:3:7: nbd: NBD would listen on :: and serve whoever reaches it without TLS',
+  ]);
+  expect(await exposed('http = "0.0.0.0:1"\ninsecure-http = true\n')).toEqual([]);
+  expect(await exposed('http = "nowhere"\n')).toEqual([]);
 });
 
 test('what is no TOML is said with its place', async () => {

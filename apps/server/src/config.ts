@@ -5,6 +5,8 @@
 import { access } from 'node:fs/promises';
 import { isPandoError, PandoError } from '@pando/common';
 import { FILE_FLAGS, parseConfig, readConfigFile, type Mistake, type Place } from './config-file.ts';
+import { checkHttpExposure } from './http-security.ts';
+import { checkExposure } from './nbd-security.ts';
 import {
   CONFIG_FILE_DEFAULT,
   runOptions,
@@ -95,6 +97,29 @@ export async function configuredOptions(flags: FlagValues, environment: Environm
 export function mistakeLine({ place, key, problem }: Mistake): string {
   const what = key === undefined || problem.startsWith(`${key} `) ? problem : `${key}: ${problem}`;
   return place === undefined ? what : `${place.file}:${place.line}:${place.column}: ${what}`;
+}
+
+/** What a server would refuse to start with although each value is good: that it would listen for everybody without TLS. */
+export function exposureMistakes({ options, settings }: Configuration): readonly Mistake[] {
+  if (options === undefined) return [];
+  return (
+    [
+      ['http', checkHttpExposure],
+      ['nbd', checkExposure],
+    ] as const
+  ).flatMap(([name, check]) => {
+    try {
+      check(options);
+      return [];
+    } catch (error) {
+      return [
+        mistakeOf(
+          settings.find((setting) => setting.name === name)!,
+          error as PandoError,
+        ),
+      ];
+    }
+  });
 }
 
 async function chooseFile(

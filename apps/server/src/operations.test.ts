@@ -85,6 +85,27 @@ test('a job that ended badly is told, but for what was asked for wrongly; a veri
   });
 });
 
+test('a certificate that was renewed is not told of any more once it is looked at again, and one that was told of is not again', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'pando-operations-'));
+  const certificate = join(folder, 'cert.pem');
+  await writeFile(certificate, SERVER_CERTIFICATE);
+  const endsAt = Date.parse(new X509Certificate(SERVER_CERTIFICATE).validTo);
+  const operations = new Operations({
+    ...{ clock: { ...systemClock, now: () => endsAt - 1000 }, logger, certificates: [certificate] },
+  });
+  await operations.open(new MemoryCatalog(), () => 'ready');
+  const told = async (): Promise<number> => (await operations.events.list({ limit: 10 })).items.length;
+  await until(async () => (await told()) === 1);
+  await operations.lookAtCertificates();
+  expect(operations.expiringCertificates).toHaveLength(1);
+  await rm(certificate);
+  await operations.lookAtCertificates();
+  expect(operations.expiringCertificates).toEqual([]);
+  expect(await told()).toBe(1);
+  await operations.close();
+  await rm(folder, { recursive: true });
+});
+
 test('a certificate is told of when it ends within two weeks', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'pando-operations-'));
   const certificate = join(folder, 'cert.pem');

@@ -66,7 +66,7 @@ export class Operations {
   }
 
   async open(catalog: Catalog, state: () => StoreState): Promise<void> {
-    const { clock, logger, certificates, send = sendByFetch } = this.#options;
+    const { clock, logger, send = sendByFetch } = this.#options;
     this.#events = await EventLog.open({
       ...{ catalog, clock },
       onTrouble: (error, waiting) => logger.warn({ err: error, waiting }, 'events could not be kept'),
@@ -83,12 +83,17 @@ export class Operations {
       if (now !== before) this.raise(eventOfState(now));
       before = now;
     });
-    this.#every(CERTIFICATES_LOOK_MS, async () => {
-      const events = await Promise.all(certificates.map((path) => eventOfCertificate(path, clock.now())));
-      const found = events.filter((event) => event !== undefined);
-      this.#expiring = found.map(({ text }) => text);
-      for (const event of found) this.raise(event);
-    });
+    this.#every(CERTIFICATES_LOOK_MS, () => this.lookAtCertificates());
+  }
+
+  /** Once a day by itself, and to be called when they may be others. Tells of what it has not told before. */
+  async lookAtCertificates(): Promise<void> {
+    const { clock, certificates } = this.#options;
+    const events = await Promise.all(certificates.map((path) => eventOfCertificate(path, clock.now())));
+    const found = events.filter((event) => event !== undefined);
+    const told = this.#expiring;
+    this.#expiring = found.map(({ text }) => text);
+    for (const event of found) if (!told.includes(event.text)) this.raise(event);
   }
 
   /** The catalog could not be mirrored, each time; or could again. */

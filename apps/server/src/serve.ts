@@ -355,8 +355,10 @@ export async function serve(
       text: `Pando ${VERSION} serves.`,
       data: { version: VERSION },
     });
-    const reloadTls = (): Promise<void> =>
-      reloadHttpTls(options, app.server as unknown as Securable, clock, logger);
+    const reloadTls = async (): Promise<void> => {
+      await reloadHttpTls(options, app.server as unknown as Securable, clock, logger);
+      await operations.lookAtCertificates();
+    };
     if (options.tlsFiles !== undefined) {
       const { certificate, key } = options.tlsFiles;
       const stop = new AbortController();

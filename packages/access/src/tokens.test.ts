@@ -152,7 +152,7 @@ test('the last admin that has not expired stays, also when two are revoked at on
 
 test('watchers hear of each that is revoked', async () => {
   const heard: string[] = [];
-  tokens.onRevoked((id) => heard.push(id));
+  tokens.onEnd((id) => heard.push(id));
   const { token } = await tokens.create({ name: 'a', role: 'viewer' });
   await tokens.revoke('a');
   expect(heard).toEqual([token.id]);
@@ -176,6 +176,23 @@ test('there are so many at most, and those that have expired make room', async (
   await tokens.create({ name: 'more', role: 'viewer' });
   expect(tokens.count).toBe(TOKENS_MAX);
   expect(() => tokens.get('old')).toThrow(refused('token-missing'));
+});
+
+test('who asks is told of tokens that end: when they are revoked, and within a minute of their expiry, once', async () => {
+  const ended: string[] = [];
+  tokens.onEnd((id) => ended.push(id));
+  const make = async (name: string, more: object = {}): Promise<string> =>
+    (await tokens.create({ name, role: 'viewer', ...more })).token.id;
+  const stays = await make('stays');
+  const revoked = await make('revoked');
+  const expires = await make('expires', { expiresAt: clock.time + 30_000 });
+  await tokens.revoke('revoked');
+  expect(ended).toEqual([revoked]);
+  await clock.pass(29_000);
+  expect(ended).toEqual([revoked]);
+  for (let i = 0; i < 3; i++) await clock.pass(60_000);
+  expect(ended).toEqual([revoked, expires]);
+  expect(tokens.get(stays).expired).toBe(false);
 });
 
 describe('the last use', () => {

@@ -68,6 +68,8 @@ export class Tokens {
   readonly #entries = new Map<string, Entry>();
   readonly #closing = new AbortController();
   readonly #watchers = new Set<(tokenId: string) => void>();
+  /** Those that have expired, of which the watchers were told. */
+  readonly #ended = new Set<string>();
   /** Changes go one after another: a name is free, or an admin left, until it is not. */
   #changes: Promise<unknown> = Promise.resolve();
   readonly #writing: Promise<void>;
@@ -143,7 +145,11 @@ export class Tokens {
         ...leaving.flatMap(({ id }) => removal(id)),
         { type: 'put', table: TOKEN_TABLE, key: made.id, value: record },
       ]);
-      for (const { id } of leaving) this.#entries.delete(id);
+      for (const { id } of leaving) {
+        this.#tellEnd(id);
+        this.#ended.delete(id);
+        this.#entries.delete(id);
+      }
       const entry = entryOf(made.id, record, undefined, undefined);
       this.#entries.set(entry.id, entry);
       return { text, token: this.#show(entry) };
@@ -183,13 +189,14 @@ export class Tokens {
         throw new PandoError('last-admin', `${entry.record.name} is the last token with the role admin`);
       await this.#catalog.commit(removal(entry.id));
       this.#entries.delete(entry.id);
-      for (const watcher of this.#watchers) watcher(entry.id);
+      this.#tellEnd(entry.id);
+      this.#ended.delete(entry.id);
       return this.#show(entry);
     });
   }
 
-  /** Called with the id of each token that is revoked. */
-  onRevoked(watcher: (tokenId: string) => void): void {
+  /** Called with the id of each token that is revoked, or expires: of the latter within a minute. */
+  onEnd(watcher: (tokenId: string) => void): void {
     this.#watchers.add(watcher);
   }
 
@@ -207,8 +214,15 @@ export class Tokens {
       } catch {
         return;
       }
+      for (const { id } of this.#expired()) this.#tellEnd(id);
       await this.#writeInTurn(USE_WRITE_MS);
     }
+  }
+
+  #tellEnd(id: string): void {
+    if (this.#ended.has(id)) return;
+    this.#ended.add(id);
+    for (const watcher of this.#watchers) watcher(id);
   }
 
   /** Between changes, so that nothing is written of a token that is being revoked. */

@@ -142,7 +142,7 @@ export interface ApiOptions {
   readonly history: SpaceHistorySource;
   /** Counts requests, where somebody reads that. */
   readonly httpCounts?: HttpCounts;
-  readonly tokens: Pick<Tokens, 'authenticate' | 'create' | 'get' | 'list' | 'revoke' | 'onRevoked'>;
+  readonly tokens: Pick<Tokens, 'authenticate' | 'create' | 'get' | 'list' | 'revoke' | 'onEnd'>;
   readonly audit: Pick<AuditTrail, 'begin' | 'end' | 'refuse' | 'list' | 'failure'>;
   /** Speaks HTTPS with these, in place of HTTP. */
   readonly https?: TlsOptions;

@@ -16,9 +16,9 @@ export function addConfigCommands(program: Command): void {
     .argument('[file]', 'configuration file (the one that pando serve would read)')
     .option('--json', 'print JSON')
     .action(async (file: string | undefined, { json }: JsonOption) => {
-      const { mistakeLine } = await import('@pando/server/config');
+      const { exposureMistakes, mistakeLine } = await import('@pando/server/config');
       const found = await read(file);
-      const { mistakes } = found;
+      const mistakes = [...found.mistakes, ...exposureMistakes(found)];
       print(json, { ...(found.file === undefined ? {} : { file: found.file }), mistakes }, () =>
         mistakes.length > 0
           ? mistakes.map(mistakeLine).join('\n')

@@ -69,9 +69,9 @@ export function access(app: App, context: ApiContext, rates: Rates): void {
     await rates.ofActor(request, reply);
   }
 
-  // What is under way with a token ends when it is revoked: a download takes hours, an event stream for ever.
+  // What is under way with a token ends with it: a download takes hours, an event stream for ever.
   const underWay = new Map<string, Set<FastifyRequest>>();
-  tokens.onRevoked((tokenId) => {
+  tokens.onEnd((tokenId) => {
     for (const { raw, routeOptions } of underWay.get(tokenId) ?? []) {
       if (routeOptions.config.survivesRevocation !== true) raw.socket.destroy();
     }

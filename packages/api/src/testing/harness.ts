@@ -158,7 +158,7 @@ export async function harness({
       get: (reference) => tokens.get(reference),
       list: (request) => tokens.list(request),
       revoke: (reference) => tokens.revoke(reference),
-      onRevoked: (watcher) => tokens.onRevoked(watcher),
+      onEnd: (watcher) => tokens.onEnd(watcher),
     },
     audit,
     files: new FakeFiles(),
