@@ -1,9 +1,9 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MemoryCatalog } from '@pando/catalog';
-import { systemClock } from '@pando/common';
+import { systemClock, type PandoError } from '@pando/common';
 import type { ServiceEvent } from '@pando/events';
 import { FakeGuest, line } from '@pando/guest-agent/testing';
 import { pino } from 'pino';
@@ -66,4 +66,38 @@ test('a guest that cannot be thawed is told of once, and again when it can be; o
     ['guest-frozen', { path }],
     ['guest-thawed', { path }],
   ]);
+});
+
+test('of paths outside of the directory it is not said whether anything is there', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'pando-guests-'));
+  onTestFinished(() => rm(folder, { recursive: true }));
+  const directory = join(folder, 'guests');
+  await mkdir(directory);
+  await writeFile(join(folder, 'there'), '');
+  await symlink(folder, join(directory, 'link'));
+  await symlink(directory, join(folder, 'alias'));
+  const codeOf = async (asked: string, within = directory): Promise<string> => {
+    const agents = await openGuestAgents({
+      ...{ directory: within, catalog: new MemoryCatalog(), clock: systemClock },
+      ...{ logger: pino({ level: 'silent' }), onEvent: () => undefined },
+    });
+    const asking = agents.quiesce!(
+      { guest: `qemu-ga:${asked}`, vm: 'web' },
+      () => Promise.resolve(),
+      () => Promise.resolve(),
+    );
+    const { code } = await asking.then(
+      () => ({ code: 'nothing' }),
+      (error: unknown) => error as PandoError,
+    );
+    await agents.close();
+    return code;
+  };
+  for (const path of ['there', 'missing', 'guests/../missing', 'guests/link/there', 'guests-2/missing'])
+    expect(await codeOf(join(folder, path)), path).toBe('guest-agent-refused');
+  expect(await codeOf(`${directory}/../missing`)).toBe('guest-agent-refused');
+  expect(await codeOf(join(directory, 'missing'))).toBe('guest-agent-gone');
+  // Either name of the directory will do.
+  expect(await codeOf(join(directory, 'missing'), join(folder, 'alias'))).toBe('guest-agent-gone');
+  expect(await codeOf(join(folder, 'alias/missing'), join(folder, 'alias'))).toBe('guest-agent-gone');
 });

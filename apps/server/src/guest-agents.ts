@@ -4,7 +4,7 @@
  */
 import { realpath, stat } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
-import { sep } from 'node:path';
+import { resolve, sep } from 'node:path';
 import type { Catalog } from '@pando/catalog';
 import { PandoError, type Clock } from '@pando/common';
 import type { OnEvent } from '@pando/events';
@@ -75,18 +75,23 @@ async function socketPath(directory: string, guest: string, vm: string): Promise
   }
   // A name of a VM holds no slash and is not `..`, so it stays one part of the path.
   const asked = guest.slice(SCHEME.length).replaceAll('{vm}', () => vm);
+  const real = await realpath(directory);
+  const refuseOutside = (path: string, ...directories: readonly string[]): void => {
+    if (directories.some((one) => path.startsWith(`${one}${sep}`))) return;
+    throw new PandoError('guest-agent-refused', `${asked} is not inside the --guest-agent-dir`);
+  };
   const path = await realpath(asked).catch((error: unknown) => {
+    // Of what is elsewhere nobody gets to know whether it is there.
+    refuseOutside(resolve(asked), resolve(directory), real);
     throw gone(asked, error);
   });
-  if (!path.startsWith(`${await realpath(directory)}${sep}`)) {
-    throw new PandoError('guest-agent-refused', `${asked} is not inside the --guest-agent-dir`);
-  }
+  refuseOutside(path, real);
   if (!(await stat(path)).isSocket()) throw new PandoError('guest-agent-refused', `${asked} is no socket`);
   return path;
 }
 
 function connectTo(path: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
+  return new Promise((connected, reject) => {
     const socket = connect({ path });
     const fail = (error: NodeJS.ErrnoException): void => {
       reject(
@@ -100,7 +105,7 @@ function connectTo(path: string): Promise<Socket> {
     socket.once('error', fail);
     socket.once('connect', () => {
       socket.off('error', fail);
-      resolve(socket);
+      connected(socket);
     });
   });
 }
