@@ -1,4 +1,5 @@
 export { formatAddress, parseAddress, type Address } from './addresses.ts';
+export { type Addresses } from './listen.ts';
 export { METRICS } from './metrics.ts';
 export {
   LOG_LEVELS,
@@ -19,7 +20,7 @@ export { resetAdminTokenOffline } from './reset-token.ts';
 export { rebuildIndex, repairOffline, verifyOffline } from './rebuild-index.ts';
 export { type RepairWork } from './repair.ts';
 export { run } from './run.ts';
-export { serve, type Addresses, type Serving } from './serve.ts';
+export { serve, type Serving } from './serve.ts';
 export { openStoreSource, type StoreSource } from './store-source.ts';
 export { type VerifyWork } from './verify.ts';
 export { VERSION } from './version.ts';
