@@ -109,8 +109,9 @@ export async function runPage(
   };
   await Promise.all(Array.from({ length: RUN_PARALLEL_MAX }, work));
   if (stop.aborted) {
-    // The page is done again when the server is back; what it has taken is passed by then.
-    await ctx.catalog.commit(operations);
+    // The page is done again when the server is back; what it has taken is passed by then, and so counts now.
+    const state = { ...before, run: { ...run, backups } };
+    await ctx.catalog.commit([...operations, ...putState(policy.id, rule.name, before, state)]);
     return;
   }
   ctx.counters.failures += failed - run.failed;
