@@ -1,5 +1,6 @@
 /** Which errors the OpenAPI document lists for a request, so that tests with a real server notice others. */
 import { readFileSync } from 'node:fs';
+import { BEGUN_BY } from '../../packages/api/src/testing/listed-errors.ts';
 
 interface Operation {
   readonly 'operationId': string;
@@ -28,22 +29,14 @@ function allRoutes(): readonly Route[] {
   return routes;
 }
 
-/** The operation that begins jobs of a kind: its list has what they end with, too. */
-const BEGUN_BY: Readonly<Record<string, string>> = {
-  gc: 'collectGarbage',
-  import: 'importVm',
-  repair: 'repair',
-  restore: 'restoreBackup',
-  verify: 'verify',
-};
-
 /** What a job has ended with and the operation that has begun it does not list; of an answer that is a job, or a page of jobs. */
 export function unlistedEnd(answer: unknown): { operation: string; code: string } | undefined {
   const { kind, state, error, items } = (answer ?? {}) as Record<string, unknown>;
   if (Array.isArray(items)) return items.map(unlistedEnd).find((found) => found !== undefined);
   const { code } = (error ?? {}) as { readonly code?: unknown };
   if (typeof kind !== 'string' || typeof state !== 'string' || typeof code !== 'string') return undefined;
-  const begun = allRoutes().find(({ operation }) => operation.operationId === BEGUN_BY[kind]);
+  const begunBy: Readonly<Record<string, string>> = BEGUN_BY;
+  const begun = allRoutes().find(({ operation }) => operation.operationId === begunBy[kind]);
   if (begun === undefined || begun.operation['x-pando-errors'].includes(code)) return undefined;
   return { operation: begun.operation.operationId, code };
 }

@@ -46,7 +46,7 @@ export function watchErrors(app: App): () => readonly Unlisted[] {
 }
 
 /** The operation that begins jobs of a kind: its list has what they end with, too. */
-const BEGUN_BY: Readonly<Record<JobKind, string>> = {
+export const BEGUN_BY: Readonly<Record<JobKind, string>> = {
   gc: 'collectGarbage',
   import: 'importVm',
   repair: 'repair',
