@@ -5,16 +5,12 @@
 import { PandoError } from '@pando/common';
 import { isMeta, keyBytes, keyRange, keyText, recordName, type KeyRange } from './keys.ts';
 import { decodeRecord, encodeRecord } from './records.ts';
+import { SortedRecords, type StoredRecord } from './sorted-records.ts';
 import type { Catalog, CatalogEntry, CatalogOperation, CatalogSnapshot, ListOptions } from './types.ts';
 
-interface Stored {
-  readonly key: Buffer;
-  readonly value: Buffer;
-}
-
 export class MemoryCatalog implements Catalog {
-  /** Ascending by key; replaced as a whole by each commit, so that a snapshot is a reference. */
-  #records: readonly Stored[] = [];
+  /** Another one after each commit, so that a snapshot is a reference. */
+  #records = new SortedRecords();
   #closed = false;
 
   get(table: string, key: string): Promise<unknown> {
@@ -29,13 +25,13 @@ export class MemoryCatalog implements Catalog {
     return this.#attempt(() => {
       const range = keyRange(table, options);
       if (range === undefined) return [];
-      const [first, end] = positions(this.#records, range);
       const limit = options.limit ?? 100;
-      const found =
-        options.reverse === true
-          ? this.#records.slice(Math.max(first, end - limit), end).reverse()
-          : this.#records.slice(first, Math.min(end, first + limit));
-      return found.map((record) => entryOf(table, record));
+      const found: CatalogEntry[] = [];
+      for (const record of inRange(this.#records, range, options.reverse === true)) {
+        if (found.length >= limit) break;
+        found.push(entryOf(table, record));
+      }
+      return found;
     });
   }
 
@@ -45,28 +41,18 @@ export class MemoryCatalog implements Catalog {
         const key = keyBytes(operation.table, operation.key);
         return { key, value: operation.type === 'put' ? encodeRecord(key, operation.value) : undefined };
       });
-      // Stable: of several changes of one key the last one stays last.
+      // Stable: of several changes of one key the last one stays last, and counts.
       changes.sort((a, b) => Buffer.compare(a.key, b.key));
-      const merged: Stored[] = [];
-      let old = 0;
-      for (let i = 0; i < changes.length; i++) {
-        const { key, value } = changes[i]!;
-        const next = changes[i + 1];
-        if (next !== undefined && key.equals(next.key)) continue;
-        while (old < this.#records.length && Buffer.compare(this.#records[old]!.key, key) < 0)
-          merged.push(this.#records[old++]!);
-        if (old < this.#records.length && this.#records[old]!.key.equals(key)) old++;
-        if (value !== undefined) merged.push({ key, value });
-      }
-      while (old < this.#records.length) merged.push(this.#records[old++]!);
-      this.#records = merged;
+      this.#records = this.#records.with(
+        changes.filter(({ key }, i) => changes[i + 1]?.key.equals(key) !== true),
+      );
     });
   }
 
   snapshot(): CatalogSnapshot {
     if (this.#closed) throw closedError();
-    let records: readonly Stored[] | undefined = this.#records;
-    const opened = (): readonly Stored[] => {
+    let records: SortedRecords | undefined = this.#records;
+    const opened = (): SortedRecords => {
       if (records === undefined || this.#closed) throw closedError();
       return records;
     };
@@ -76,16 +62,17 @@ export class MemoryCatalog implements Catalog {
       async *entries(table, options = {}) {
         const range = keyRange(table, options);
         if (range === undefined) return;
-        const [first, end] = positions(opened(), range);
-        for (let i = first; i < end; i++) {
-          yield await Promise.resolve(entryOf(table, opened()[i]!));
+        for (const record of inRange(opened(), range, false)) {
+          yield await Promise.resolve(entryOf(table, record));
+          opened();
         }
       },
       async *stored({ from, to } = {}) {
-        const first = from === undefined ? 0 : lowerBound(opened(), keyBytes(from.table, from.key));
-        const end = to === undefined ? opened().length : lowerBound(opened(), keyBytes(to.table, to.key));
-        const found = opened().slice(first, Math.max(first, end));
-        const stored = found.filter(({ key }) => !isMeta(key));
+        const found = opened().between(
+          from && keyBytes(from.table, from.key),
+          to && keyBytes(to.table, to.key),
+        );
+        const stored = [...found].filter(({ key }) => !isMeta(key));
         if (stored.length > 0) {
           yield await Promise.resolve(
             stored.map(({ key, value }) => ({ ...recordName(key), value: Buffer.from(value) })),
@@ -101,7 +88,7 @@ export class MemoryCatalog implements Catalog {
 
   bytes(): Promise<number> {
     return this.#attempt(() =>
-      this.#records.reduce((sum, { key, value }) => sum + key.byteLength + value.byteLength, 0),
+      this.#records.blocks.flat().reduce((sum, { key, value }) => sum + key.byteLength + value.byteLength, 0),
     );
   }
 
@@ -123,30 +110,20 @@ function closedError(): PandoError {
   return new PandoError('shutting-down', 'the catalog, or this snapshot of it, is closed');
 }
 
-function entryOf(table: string, { key, value }: Stored): CatalogEntry {
+function entryOf(table: string, { key, value }: StoredRecord): CatalogEntry {
   return { key: keyText(key, table), value: decodeRecord(key, value) };
 }
 
-function find(records: readonly Stored[], key: Buffer): unknown {
-  const found = records[lowerBound(records, key)];
-  return found?.key.equals(key) === true ? decodeRecord(key, found.value) : undefined;
+function find(records: SortedRecords, key: Buffer): unknown {
+  const found = records.get(key);
+  return found === undefined ? undefined : decodeRecord(key, found.value);
 }
 
-/** First and end position of what lies in the range. */
-function positions(records: readonly Stored[], range: KeyRange): [number, number] {
-  let first = lowerBound(records, range.from);
-  if (!range.fromIncluded && records[first]?.key.equals(range.from) === true) first++;
-  return [first, lowerBound(records, range.to)];
-}
-
-/** Position of the first record whose key is not less than `key`. */
-function lowerBound(records: readonly Stored[], key: Buffer): number {
-  let low = 0;
-  let high = records.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (Buffer.compare(records[middle]!.key, key) < 0) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+function* inRange(
+  records: SortedRecords,
+  { from, fromIncluded, to }: KeyRange,
+  isReverse: boolean,
+): Generator<StoredRecord, void, undefined> {
+  for (const record of isReverse ? records.backwards(from, to) : records.between(from, to))
+    if (fromIncluded || !record.key.equals(from)) yield record;
 }
