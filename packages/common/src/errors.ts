@@ -147,7 +147,10 @@ export const ERROR_CODES = {
     kind: 'conflict',
     remedy: 'Another program listens there; choose another address or stop it.',
   },
-  'file-exists': { kind: 'conflict', remedy: 'Choose another file name, or overwrite it with `--force`.' },
+  'file-exists': {
+    kind: 'conflict',
+    remedy: 'Choose another place, or overwrite it with `--force` where the command has that.',
+  },
   'store-locked': {
     kind: 'conflict',
     remedy: 'Another process has this data directory open; stop it or choose another directory.',
