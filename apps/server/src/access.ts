@@ -36,6 +36,7 @@ export async function openAccess(
     throw fromIoError(error, 'opening the audit trail', 'store-failed');
   });
   closing.push(() => audit.close());
+  operations.writeTo(audit);
   if (audit.cut !== undefined) {
     logger.error(audit.cut, 'lines of the audit trail are missing or were changed');
     operations.raise(eventOfAuditCut(audit.cut));

@@ -42,6 +42,7 @@ export async function openEngine(context: ServerContext): Promise<Engine> {
       logger.warn({ err: error }, 'the index is made anew from the segments');
       operations.raise({ kind: 'index-rebuilt', text: `The index is made anew: ${error.message}.` });
     },
+    onExpired: operations.noteExpiry,
     onDestaged: (disk, counts) => noted?.destaged(disk, counts),
     onMirrorTrouble: (error) => {
       if (error === undefined) logger.info('the catalog is mirrored again');

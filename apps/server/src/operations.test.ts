@@ -1,6 +1,7 @@
 import { MemoryCatalog } from '@pando/catalog';
 import { PandoError, systemClock } from '@pando/common';
 import type { Job } from '@pando/api';
+import type { Backup } from '@pando/fleet';
 import { SERVER_CERTIFICATE } from '@pando/nbd/testing';
 import { X509Certificate } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -83,6 +84,24 @@ test('a job that ended badly is told, but for what was asked for wrongly; a veri
     kind: 'damage-found',
     data: { places: 5, disks: 0 },
   });
+});
+
+test('a backup that has expired is in the audit trail, by the policy that took it or by its own date', () => {
+  const operations = new Operations({ clock: systemClock, logger, certificates: [] });
+  const lines: unknown[] = [];
+  const backup: Backup = {
+    ...{ id: 'id-1', name: 'a', vmId: 'v', vmName: 'web', lineage: 'v', createdAt: '', disks: [], tags: [] },
+    ...{ consistency: 'crash' as const, labels: {}, unchanged: false },
+  };
+  operations.noteExpiry(backup);
+  operations.writeTo({ end: (...line) => lines.push(line) });
+  operations.noteExpiry(backup);
+  operations.noteExpiry({ ...backup, policy: { id: 'p', name: 'nightly', rule: 'r', dueAt: '' } });
+  const line = (name: string) => [
+    { request: '', operation: 'expireBackup', actor: { name }, subjects: ['web@a', 'web', 'id-1'] },
+    { status: 204 },
+  ];
+  expect(lines).toEqual([line('expiry'), line('policy nightly')]);
 });
 
 test('a certificate that was renewed is not told of any more once it is looked at again, and one that was told of is not again', async () => {

@@ -4,10 +4,11 @@
  */
 import { readFile } from 'node:fs/promises';
 import { X509Certificate } from 'node:crypto';
-import type { AuditCut } from '@pando/access';
+import type { AuditCut, Audited, AuditTrail } from '@pando/access';
 import type { Catalog } from '@pando/catalog';
 import { ERROR_CODES, systemRandom, type Clock, type PandoError } from '@pando/common';
 import { EventLog, Webhooks, type OnEvent, type Send, type ServiceEvent } from '@pando/events';
+import type { Backup } from '@pando/fleet';
 import type { Job } from '@pando/api';
 import type { Logger } from 'pino';
 
@@ -35,6 +36,7 @@ export class Operations {
   #loops: Promise<void>[] = [];
   #events: EventLog | undefined;
   #webhooks: Webhooks | undefined;
+  #trail: Pick<AuditTrail, 'end'> | undefined;
   #isMirrorBehind = false;
   /** What was told of certificates when they were looked at last. */
   #expiring: readonly string[] = [];
@@ -47,6 +49,14 @@ export class Operations {
     if (this.#events !== undefined) this.#events.raise(event);
     else if (this.#early.length < EARLY_MAX) this.#early.push(event);
   };
+
+  /** From now on what the server does by itself is written into the trail. */
+  writeTo(trail: Pick<AuditTrail, 'end'>): void {
+    this.#trail = trail;
+  }
+
+  /** Nobody asked for it in a request, and nothing else is left of the backup. */
+  readonly noteExpiry = (backup: Backup): void => this.#trail?.end(auditedExpiry(backup), { status: 204 });
 
   /** Whether the catalog has a mirror that may be older than it ought to be. */
   get isMirrorBehind(): boolean {
@@ -141,6 +151,15 @@ function eventOfState(state: StoreState): ServiceEvent {
   return state === 'full'
     ? { kind: 'store-full', text: 'The disk under the store is full: guests that write are told so.' }
     : { kind: 'store-ready', text: 'The store takes writes again.' };
+}
+
+/** A backup whose time had come, as it is written into the audit trail: by whose rule, and what it was. */
+function auditedExpiry({ id, name, vmName, policy }: Backup): Audited {
+  return {
+    ...{ request: '', operation: 'expireBackup' },
+    actor: { name: policy === undefined ? 'expiry' : `policy ${policy.name}` },
+    subjects: [`${vmName}@${name}`, vmName, id],
+  };
 }
 
 export function eventOfAuditCut({ after, until }: AuditCut): ServiceEvent {

@@ -20,7 +20,7 @@ import {
   type SpaceGuard,
 } from '@pando/common';
 import type { OnEvent } from '@pando/events';
-import { openFleet, type OpenFleet } from '@pando/fleet';
+import { openFleet, type Backup, type OpenFleet } from '@pando/fleet';
 import { collect, type GcReport } from '@pando/gc';
 import { openVolumes, rootsNow, type OnDestaged, type Volumes } from '@pando/volume';
 import type { DataDirectory } from './data-directory.ts';
@@ -101,6 +101,7 @@ export interface StoreEvents {
   /** The catalog could not be mirrored; or could again. */
   readonly onMirrorTrouble?: (error: PandoError | undefined) => void;
   readonly onEvent?: OnEvent;
+  readonly onExpired?: (backup: Backup) => void;
   readonly onDestaged?: OnDestaged;
 }
 
@@ -115,6 +116,7 @@ export async function openStore(
     onIndexRebuild,
     onMirrorTrouble,
     onEvent,
+    onExpired,
     onDestaged,
   }: StoreEvents = {},
 ): Promise<OpenStore> {
@@ -143,6 +145,7 @@ export async function openStore(
     const fleet = await openFleet({
       ...{ catalog, store, volumes, clock, random: systemRandom },
       ...(onEvent === undefined ? {} : { onEvent }),
+      ...(onExpired === undefined ? {} : { onExpired }),
     });
     return { catalog, store, mirror, volumes, fleet };
   } catch (error) {

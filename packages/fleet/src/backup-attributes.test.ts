@@ -167,6 +167,24 @@ describe('a date of its own', () => {
     expect(await names()).toEqual(['e', 'd']);
   });
 
+  test('is told of when it has let a backup go, and of nothing else', async () => {
+    const gone: string[] = [];
+    await f.fleet.createBackup('web', { name: 'a', expiresAt: START_MS + HOUR_MS });
+    await f.fleet.createBackup('web', { name: 'b' });
+    await f.fleet.close();
+    const again = await openFleet({
+      ...{ ...f.rooms, catalog: f.catalog, clock: f.clock, random: { fill: (bytes) => bytes.fill(7) } },
+      onExpired: ({ vmName, name }) => gone.push(`${vmName}@${name}`),
+    });
+    await again.deleteBackup('web@b');
+    await again.tend();
+    expect(gone).toEqual([]);
+    f.clock.advance(HOUR_MS);
+    await again.tend();
+    expect(gone).toEqual(['web@a']);
+    await again.close();
+  });
+
   test('a bounded number goes at once, and it costs what is due', async () => {
     for (let i = 0; i < 70; i++) await f.fleet.createBackup('web', { expiresAt: START_MS + HOUR_MS });
     while ((await f.fleet.tend()).isMore);

@@ -273,8 +273,10 @@ export async function expireBackup(ctx: FleetContext, ref: string): Promise<bool
         (record.expiresAt === undefined
           ? record.policy === undefined
           : ownDate === undefined || ownDate > now);
-      if (!isKept) await removeHeld(ctx, backup);
-      return !isKept;
+      if (isKept) return false;
+      await removeHeld(ctx, backup);
+      ctx.onExpired(toBackup(backup));
+      return true;
     });
   } catch (error) {
     if (isPandoError(error, 'backup-missing')) return false;

@@ -8,6 +8,7 @@ import type { DiskOwners } from './disk-owners.ts';
 import type { FleetLimits } from './limits.ts';
 import type { Locks, Reservations } from './locks.ts';
 import type { TrustedTime } from './trusted-time.ts';
+import type { Backup } from './types.ts';
 
 export interface FleetContext {
   readonly catalog: Catalog;
@@ -25,6 +26,8 @@ export interface FleetContext {
   readonly owners: DiskOwners;
   /** Aborted when the fleet closes. */
   readonly closing: AbortSignal;
+  /** A backup was let go of because its time had come, by its own date or its policy. */
+  readonly onExpired: (backup: Backup) => void;
   /** A fresh id, greater than all before it. */
   newId(): string;
 }

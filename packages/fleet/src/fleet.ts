@@ -22,7 +22,7 @@ import { Sharing } from './sharing.ts';
 import { Space } from './space.ts';
 import { Tending } from './tending.ts';
 import { TrustedTime } from './trusted-time.ts';
-import type { Fleet } from './types.ts';
+import type { Backup, Fleet } from './types.ts';
 import { cloneVm, createVm, deleteVm, getVm, listVms, renameVm, resizeDisk, setTags } from './vms.ts';
 
 export interface FleetOptions {
@@ -32,6 +32,8 @@ export interface FleetOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly onEvent?: OnEvent;
+  /** A backup is gone because its time had come. */
+  readonly onExpired?: (backup: Backup) => void;
   readonly limits?: Partial<FleetLimits>;
 }
 
@@ -65,6 +67,7 @@ export async function openFleet(options: FleetOptions): Promise<OpenFleet> {
     attachments: new Attachments(clock, limits),
     owners: new DiskOwners(limits.diskOwnersMax),
     closing: closing.signal,
+    onExpired: options.onExpired ?? (() => undefined),
     // Not by the clock alone: it may have been set back since the last start.
     newId: idSource(clock, random, await newestIdMs(catalog)),
   };

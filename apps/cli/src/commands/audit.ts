@@ -56,6 +56,9 @@ export function addAuditCommands(program: Command): void {
     });
 }
 
+/** What the server does by itself. */
+const EXPIRY = 'expireBackup';
+
 /** A line for each request: that it was asked for only where nothing is known of its end. */
 function auditTable(items: readonly AuditEntry[]): string {
   const ended = new Set(items.filter(({ kind }) => kind === 'outcome').map(({ request }) => request));
@@ -63,7 +66,11 @@ function auditTable(items: readonly AuditEntry[]): string {
   return table(shown, [
     { title: 'TIME', text: ({ at }) => formatTime(at) },
     { title: 'WHO', text: ({ actor, kind }) => (kind === 'break' ? '' : (actor?.name ?? 'nobody')) },
-    { title: 'FROM', text: ({ from, actor }) => from ?? (actor === undefined ? '' : 'socket') },
+    {
+      title: 'FROM',
+      text: ({ from, actor, operation }) =>
+        from ?? (actor === undefined || operation === EXPIRY ? '' : 'socket'),
+    },
     {
       title: 'WHAT',
       text: ({ kind, operation, after = 0 }) =>
