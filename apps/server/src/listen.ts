@@ -1,4 +1,5 @@
 /** Where the server can be reached: listening on what the options name. */
+import { lookup } from 'node:dns/promises';
 import type { App } from '@pando/api';
 import type { NbdServer, TlsMode } from '@pando/nbd';
 import { formatAddress, listenError } from './addresses.ts';
@@ -35,7 +36,9 @@ export async function listen(
   };
   const bound = await trying(formatAddress(nbd), () => nbdServer.listen(nbd));
   if (nbdSocket !== undefined) await trying(nbdSocket, () => nbdServer.listen({ path: nbdSocket }));
-  await trying(formatAddress(http), () => app.listen({ host: http.host, port: http.port }));
+  await trying(formatAddress(http), async () =>
+    app.listen({ host: await oneAddress(http.host), port: http.port }),
+  );
   if (httpSocket !== undefined)
     await trying(httpSocket, () => socket.listen(app, httpSocket, options.httpSocketMode ?? 0o600));
   const address = app.server.address();
@@ -47,6 +50,14 @@ export async function listen(
     ...(httpSocket === undefined ? {} : { httpSocket }),
     ...(nbdSocket === undefined ? {} : { nbdSocket }),
   };
+}
+
+/**
+ * Fastify listens at each address of `localhost`, at all but one of them with servers of its own, which neither the limits of connections nor
+ * renewed certificates reach. So it is told one, the one that NBD takes too.
+ */
+async function oneAddress(host: string): Promise<string> {
+  return host === 'localhost' ? (await lookup(host)).address : host;
 }
 
 /** As somebody on this machine would call it. */
