@@ -13,8 +13,9 @@ test('REST listens at one address of localhost: another would be a server that n
   const spy = vi.spyOn(dns, 'lookup').mockImplementation((...given: unknown[]) => {
     const told = given.at(-1) as (error: null, ...found: unknown[]) => void;
     const { all = false } = (typeof given[1] === 'object' ? given[1] : {}) as { all?: boolean };
-    if (all) told(null, both);
-    else told(null, '127.0.0.1', 4);
+    const found = given[0] === 'localhost' ? both : [{ address: given[0], family: 4 }];
+    if (all) told(null, found);
+    else told(null, found[0]!.address, 4);
   });
   const options = runOptions({ data: join(folder, 'data'), http: 'localhost:0', nbd: '127.0.0.1:0' });
   const serving = await serve(options).finally(() => spy.mockRestore());
