@@ -156,6 +156,23 @@ describe('a body that does not come', () => {
   );
 });
 
+test('two Host headers are refused, whichever comes first', async () => {
+  await open({});
+  await at.app.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = at.app.server.address() as AddressInfo;
+  const statusOf = async (hosts: readonly string[]): Promise<string> => {
+    const socket = connect(port, '127.0.0.1');
+    const lines = ['GET /health HTTP/1.1', ...hosts.map((host) => `Host: ${host}`), 'Connection: close'];
+    socket.write(`${lines.join('\r\n')}\r\n\r\n`);
+    let answer = '';
+    for await (const data of socket) answer += String(data);
+    return answer.slice(9, 12);
+  };
+  expect(await statusOf(['localhost'])).toBe('200');
+  expect(await statusOf(['localhost', 'elsewhere'])).toBe('400');
+  expect(await statusOf(['localhost', 'localhost'])).toBe('400');
+});
+
 describe('headers', () => {
   const STRICT = "default-src 'none';base-uri 'none';form-action 'none';frame-ancestors 'none'";
 

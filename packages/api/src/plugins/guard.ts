@@ -43,6 +43,9 @@ export function guard(app: App, { hostNames, limits }: ApiContext): void {
   });
 
   app.addHook('onRequest', async (request) => {
+    // Node takes the first; what stands before this server may have gone by the other (RFC 9112, 3.2).
+    if (isTwice(request.raw.rawHeaders, 'host'))
+      throw new PandoError('request-invalid', 'there are two Host headers');
     const host = hostOf(request.headers.host);
     if (isIP(host) === 0 && !names.has(host)) {
       throw new PandoError(
@@ -82,6 +85,11 @@ export function guard(app: App, { hostNames, limits }: ApiContext): void {
     }
     done(null, payload);
   });
+}
+
+/** @param raw names and values by turns, as they came */
+function isTwice(raw: readonly string[], name: string): boolean {
+  return raw.filter((text, i) => i % 2 === 0 && text.toLowerCase() === name).length > 1;
 }
 
 function hostOf(header: string | undefined): string {
