@@ -209,7 +209,7 @@ function drained(unpacking: Unpack, done: Promise<void>): Promise<unknown> {
   return Promise.race([new Promise<void>((resolve) => unpacking.once('drain', resolve)), done]);
 }
 
-/** One file, as it comes. @throws `file-exists`, `file-failed` */
+/** One file, as it comes. @throws what `bytes` throws, the system's errors of the target, the signal's reason */
 export async function writeBytes(
   bytes: AsyncIterable<Uint8Array>,
   target: NodeJS.WritableStream,

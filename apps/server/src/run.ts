@@ -34,14 +34,14 @@ export async function run(options: RunOptions): Promise<number> {
     process.stderr.write(failureLines(error));
     return 1;
   }
+  // Before anybody is told that it is up, and may ask for that.
+  reload = () => {
+    serving.reload().catch((error: unknown) => logger.error({ err: error }, 'reading files again failed'));
+  };
   const withdrawToken = await serving.offerAdminToken();
   process.stdout.write(options.json ? readyLine(serving, options) : greeting(serving, options));
   logger.info({ ...serving.addresses, data: options.dataDirectory, version: VERSION }, 'serving');
   await tellServiceManager('READY=1', logger);
-
-  reload = () => {
-    serving.reload().catch((error: unknown) => logger.error({ err: error }, 'reading files again failed'));
-  };
 
   const signal = await stop;
   logger.info({ signal }, 'stopping; once more to stop at once');

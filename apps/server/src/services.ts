@@ -22,22 +22,6 @@ export async function openServices(
 ) {
   const housekeeping = new Housekeeping();
   const jobCounts = new JobCounts();
-  const history = await SpaceHistory.open({
-    ...{ catalog: open.catalog, clock },
-    count: () => spaceCounts(open),
-    report: (signal) => open.fleet.space({ signal }),
-    onTrouble: (error) => logger.warn({ err: error }, 'no sample of the space report could be kept'),
-  });
-  const files = await openFilesOf(open.fleet, {
-    ...{ appliances: options.fileAppliances, storeId: directory.store.storeId, clock, logger },
-  });
-  const fleet = history.watch(housekeeping.watch(releasing(open.fleet, files)));
-  const policies = openPolicies({
-    ...{ catalog: open.catalog, fleet, clock, onEvent: operations.raise },
-    ...(quiesce === undefined ? {} : { quiesce }),
-    newId: idSource(clock, systemRandom),
-    onError: (error) => logger.warn({ err: error }, 'policies could not do what is due; it is tried again'),
-  });
   const jobs = new Jobs({
     clock,
     onInternalError: (job, error) =>
@@ -48,13 +32,29 @@ export async function openServices(
       if (event !== undefined) operations.raise(event);
     },
   });
-  activity.start();
   // Fleet and jobs end together: an import is both, and each would wait for the other.
   closing.push(async () => {
     await Promise.all([open.fleet.close(), jobs.close()]);
   });
+  const files = await openFilesOf(open.fleet, {
+    ...{ appliances: options.fileAppliances, storeId: directory.store.storeId, clock, logger },
+  });
   closing.push(() => files.close());
+  const history = await SpaceHistory.open({
+    ...{ catalog: open.catalog, clock },
+    count: () => spaceCounts(open),
+    report: (signal) => open.fleet.space({ signal }),
+    onTrouble: (error) => logger.warn({ err: error }, 'no sample of the space report could be kept'),
+  });
   closing.push(() => history.close());
+  const fleet = history.watch(housekeeping.watch(releasing(open.fleet, files)));
+  const policies = openPolicies({
+    ...{ catalog: open.catalog, fleet, clock, onEvent: operations.raise },
+    ...(quiesce === undefined ? {} : { quiesce }),
+    newId: idSource(clock, systemRandom),
+    onError: (error) => logger.warn({ err: error }, 'policies could not do what is due; it is tried again'),
+  });
+  activity.start();
   closing.push(() => activity.stop());
   return { fleet, files, policies, jobs, jobCounts, history, housekeeping };
 }
