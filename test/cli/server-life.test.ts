@@ -26,7 +26,7 @@ const jobs = async (): Promise<{ id: string; subject?: string; state: string }[]
   ((await server.rest.must('GET', '/jobs')) as { items: { id: string; subject?: string; state: string }[] })
     .items;
 
-/** Prints the datagrams that come to a socket. A sender waits until the descriptor that it may send along is closed. */
+/** Prints the datagrams that come to a socket. Their sender waits until the descriptor that it sends along is closed: for a line on its input. */
 const LISTEN = `
 import os, socket, sys
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -35,6 +35,7 @@ print('listening')
 while True:
     data, fds, _, _ = socket.recv_fds(s, 4096, 4)
     print(data.decode())
+    if fds: sys.stdin.readline()
     for fd in fds: os.close(fd)
 `;
 
@@ -64,12 +65,12 @@ function endlessUpload(name: string): { request: http.ClientRequest; answer: Pro
 
 itWithTools(
   ['systemd-notify', 'python3'],
-  'a service manager is told when it is up, and when it stops',
+  'a service manager is told when it is up, may ask for a reload at once, and is told when it stops',
   async () => {
     const folder = await mkdtemp(join(tmpdir(), 'pando-notify-'));
     onTestFinished(() => rm(folder, { recursive: true }));
     const socket = join(folder, 'notify');
-    const listener = spawn('python3', ['-u', '-c', LISTEN, socket], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const listener = spawn('python3', ['-u', '-c', LISTEN, socket], { stdio: ['pipe', 'pipe', 'inherit'] });
     onTestFinished(() => void listener.kill());
     let heard = '';
     listener.stdout.on('data', (data: Buffer) => (heard += data.toString()));
@@ -77,7 +78,11 @@ itWithTools(
     const managed = await TestServer.start({ env: { NOTIFY_SOCKET: socket } });
     onTestFinished(() => managed.close());
     await until(() => heard.includes('READY=1'));
+    process.kill(managed.pid!, 'SIGHUP');
+    await until(() => managed.log.includes('read certificates, keys and access rules of NBD again'));
     expect(heard).not.toContain('STOPPING=1');
+    // For both times.
+    listener.stdin.write('\n\n');
     await managed.stop();
     expect(heard).toContain('STOPPING=1');
   },
