@@ -16,7 +16,7 @@ import {
   range,
   World,
 } from './test-world.ts';
-import { CHUNK_MISSING } from './types.ts';
+import { CHUNK_MISSING, type ChunkStore } from './types.ts';
 
 /** A store whose last segment was never sealed, as a killed process leaves it. */
 async function killedWorld(numbers: readonly number[]): Promise<{ world: World; ids: Uint8Array }> {
@@ -466,6 +466,40 @@ describe('a segment', () => {
     await expectChunks(store, ids, range(1, 10));
     await store.close();
     expect(other.equals(world.fs.bytesOf(files.at(-1)!))).toBe(true);
+  });
+
+  it('that is the only one and has a damaged header is not removed for another store, whichever read of it fails', async () => {
+    const world = new World();
+    const first = await world.open();
+    const ids = await put(first, range(1, 20));
+    await world.kill();
+    const files = await world.files();
+    world.fs.damage(files[0]!, (bytes) => bytes.fill(1, 8, 12));
+    const before = Buffer.from(world.fs.bytesOf(files[0]!));
+    let failing = 0;
+    let reads: number;
+    do {
+      failing++;
+      const storage = world.storage();
+      const read = storage.read.bind(storage);
+      reads = 0;
+      storage.read = (segment, target, position) =>
+        ++reads === failing
+          ? Promise.reject(Object.assign(new Error('no'), { code: 'EIO' }))
+          : read(segment, target, position);
+      const other = { ...world.identity, storeId: new Uint8Array(16).fill(77) };
+      const opened = await openChunkStore({ storage, index: new CrashIndex(), ...other }).catch(
+        (error: unknown) => error,
+      );
+      if (!(opened instanceof Error)) await (opened as ChunkStore).close();
+      expect(reads >= failing || isCode('store-foreign')(opened), `read ${failing}`).toBe(true);
+      expect(await world.files()).toEqual(files);
+      expect(before.equals(world.fs.bytesOf(files[0]!))).toBe(true);
+    } while (reads >= failing);
+    expect(failing).toBeGreaterThan(4);
+    const store = await world.open(new CrashIndex());
+    await expectChunks(store, ids, range(1, 20));
+    await store.close();
   });
 
   it('that is the only one, with a damaged header and nothing behind it, is empty', async () => {

@@ -304,13 +304,14 @@ async function foreignSegment(context: RecoveryContext, segment: Segment): Promi
     const words = foreignWords(context, number, header);
     return words === undefined ? 'own' : `says that it is ${words}`;
   }
-  const { directory } = await scanDirectory(context, segment, bytes).catch((error: unknown) => {
+  try {
+    const { directory } = await scanDirectory(context, segment, bytes);
+    if (directory.ids.byteLength > 0) return 'own';
+    if (!(await holdsRuns(context.storage, number, bytes))) return undefined;
+  } catch (error) {
     if (unreadableCode(error) === undefined) throw error;
-    return { directory: undefined };
-  });
-  if (directory === undefined) return undefined;
-  if (directory.ids.byteLength > 0) return 'own';
-  if (!(await holdsRuns(context.storage, number, bytes))) return undefined;
+    return undefined;
+  }
   return 'has a damaged header and holds chunks that this store cannot have written';
 }
 

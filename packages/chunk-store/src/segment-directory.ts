@@ -154,13 +154,13 @@ export async function scanRuns(
 }
 
 /**
- * Whether there is a whole run anywhere in a segment of `size` bytes, of whichever store. What cannot be read ends the search: it may have held
- * one.
+ * Whether there is a whole run anywhere in a segment of `size` bytes, of whichever store. What cannot be read may hold one, so it is no answer.
+ * @throws the system's errors of reading
  */
 export async function holdsRuns(storage: SegmentStorage, segment: number, size: number): Promise<boolean> {
   const piece = Buffer.alloc(Math.min(SCAN_BYTES, size));
   for (let start = 0; start < size; start += SCAN_BYTES - RUN_BYTES_MAX) {
-    const length = await readIfReadable(storage, segment, piece, start);
+    const length = await storage.read(segment, piece, start);
     const bytes = piece.subarray(0, length);
     for (let at = bytes.indexOf(RUN_MAGIC_BYTES); at >= 0; at = bytes.indexOf(RUN_MAGIC_BYTES, at + 1))
       if (isWholeRun(bytes, at)) return true;
